@@ -1,0 +1,25 @@
+"""Competitive optimization for PyTorch."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+from compopt.game import Game
+from compopt.optim import ACGD, CGD, ConvergenceWarning, StepError, StepReport
+from compopt.solvers import ConjugateGradient, DirectSolver
+
+try:
+    __version__ = version("compopt")
+except PackageNotFoundError:
+    # Imported from a checkout that is not installed.
+    __version__ = "0+unknown"
+
+__all__ = [
+    "ACGD",
+    "CGD",
+    "ConjugateGradient",
+    "ConvergenceWarning",
+    "DirectSolver",
+    "Game",
+    "StepError",
+    "StepReport",
+    "__version__",
+]

@@ -1,0 +1,135 @@
+"""Argument checks, each with one wording: what, value, rule, remedy."""
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def check_non_negative(name: str, value: object, *, allow_tensor: bool = False) -> None:
+    """Raise unless ``value`` is a finite number >= 0 (or, where allowed, a 0-dim tensor)."""
+    if isinstance(value, Tensor):
+        if not allow_tensor:
+            raise TypeError(f"`{name}` must be a number, got a tensor. Use `float(value)`.")
+        if value.dim() != 0 or not value.is_floating_point():
+            raise ValueError(
+                f"`{name}` must be a number or a 0-dim floating-point tensor, "
+                f"got shape {tuple(value.shape)} and dtype {value.dtype}."
+            )
+        # The value of a tensor on a device is not read: that would synchronise with the device.
+        if value.device.type != "cpu":
+            return
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"`{name}` must be finite and not negative, got {value!r}.")
+
+
+def check_positive(name: str, value: object) -> None:
+    """Raise unless ``value`` is a finite number > 0."""
+    check_non_negative(name, value)
+    if value == 0:
+        raise ValueError(f"`{name}` must be positive, got {value!r}.")
+
+
+def check_decay_rate(name: str, value: object) -> None:
+    """Raise unless ``value`` is a number in [0, 1)."""
+    check_non_negative(name, value)
+    if not value < 1:  # type: ignore[operator]
+        raise ValueError(f"`{name}` must be in [0, 1), got {value!r}.")
+
+
+def check_count(name: str, value: object, *, minimum: int) -> None:
+    """Raise unless ``value`` is an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"`{name}` must be an integer, got {value!r}.")
+    if value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """Raise unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        listed = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"`{name}` must be one of {listed}, got {value!r}.")
+
+
+def check_vector(name: str, vector: Tensor, size: int) -> None:
+    """Raise unless ``vector`` has shape [size]."""
+    if vector.shape != (size,):
+        raise ValueError(f"`{name}` must have shape ({size},), got {tuple(vector.shape)}.")
+
+
+def check_iterable(name: str, params: object) -> Iterable[Any]:
+    """Return ``params`` if it is an iterable other than a tensor."""
+    if isinstance(params, Tensor):
+        raise TypeError(
+            f"`{name}` must be an iterable of tensors or group dictionaries, got a tensor. "
+            f"Wrap it in a list: `[{name}]`."
+        )
+    if isinstance(params, torch.nn.Module):
+        raise TypeError(
+            f"`{name}` must be an iterable of tensors or group dictionaries, got the module "
+            f"{type(params).__name__}. Pass `module.parameters()`."
+        )
+    if not isinstance(params, Iterable):
+        raise TypeError(
+            f"`{name}` must be an iterable of tensors or group dictionaries, "
+            f"got {type(params).__name__}."
+        )
+    return params
+
+
+def check_params(name: str, params: Sequence[Tensor]) -> None:
+    """Raise unless ``params`` are real, dense tensors of one device, each given once."""
+    if not params:
+        raise ValueError(f"`{name}` is empty. Each player needs at least one parameter.")
+    for param in params:
+        if not isinstance(param, Tensor):
+            raise TypeError(f"`{name}` must hold tensors, got {type(param).__name__}.")
+        if not param.is_floating_point():
+            raise ValueError(
+                f"`{name}` must hold real floating-point tensors, got {param.dtype}. "
+                "Keep a complex parameter as two real ones (`torch.view_as_real`)."
+            )
+        if param.layout != torch.strided:
+            raise ValueError(f"`{name}` must hold dense tensors, got layout {param.layout}.")
+    if len({id(param) for param in params}) < len(params):
+        raise ValueError(f"`{name}` holds the same parameter more than once. Give each once.")
+    check_one_device(name, params)
+
+
+def check_one_device(name: str, params: Iterable[Tensor]) -> None:
+    """Raise unless all tensors are on one device."""
+    devices = {str(param.device) for param in params}
+    if len(devices) > 1:
+        raise ValueError(
+            f"`{name}` must be on one device, got {sorted(devices)}. The players' products are "
+            "vectors over all parameters; move the networks to one device."
+        )
+
+
+def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
+    """Return ``loss`` if it is a real scalar with a graph, on ``device``."""
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"`{name}` must be a scalar tensor, got {type(loss).__name__}.")
+    if loss.numel() != 1 or not loss.is_floating_point():
+        raise ValueError(
+            f"`{name}` must be a real scalar that requires grad, got shape {tuple(loss.shape)} "
+            f"and dtype {loss.dtype}. Reduce it, e.g. with `.mean()`."
+        )
+    if not loss.requires_grad:
+        raise ValueError(
+            f"`{name}` must be a scalar that requires grad, got one without a graph. A competitive "
+            "step differentiates the loss itself: do not call `backward()`, `detach()` or "
+            "`item()` on it, and compute it with gradients enabled. Frameworks that call "
+            "`backward()` for you need their manual-optimization mode."
+        )
+    if loss.device != device:
+        raise ValueError(
+            f"`{name}` must be on the device of the parameters, {device}, got {loss.device}."
+        )
+    return loss

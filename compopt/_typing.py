@@ -1,0 +1,22 @@
+"""Type aliases shared by the package."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, TypeAlias
+
+from torch import Tensor
+
+Player: TypeAlias = Literal["min", "max"]
+"""The minimising or the maximising player of a zero-sum game."""
+
+PLAYERS: tuple[Player, Player] = ("min", "max")
+
+Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
+"""What ``torch.optim`` accepts: tensors, named tensors, or group dictionaries."""
+
+MatVec: TypeAlias = Callable[[Tensor], Tensor]
+"""Multiplies a vector [n] by a linear operator."""
+
+
+def opponent(player: Player) -> Player:
+    """Return the other player."""
+    return "max" if player == "min" else "min"

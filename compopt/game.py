@@ -1,0 +1,184 @@
+"""From a loss to the players' gradients and the mixed second derivatives."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_loss, check_vector
+from compopt._flat import FlatLayout
+from compopt._typing import PLAYERS, Player, opponent
+
+
+@dataclass(frozen=True)
+class Game:
+    """A zero-sum loss with terms that only one player sees.
+
+    Attributes:
+        loss: scalar; the min player lowers it, the max player raises it.
+        min_penalty: scalar that the min player minimises besides, or None.
+        max_penalty: scalar that the *max player minimises* besides, or None.
+
+    The penalties are differentiated once and never enter the mixed second derivatives, so a term
+    that itself contains gradients (a gradient penalty) costs no third derivative. A term that
+    couples the players belongs in ``loss``.
+    """
+
+    loss: Tensor
+    min_penalty: Tensor | None = None
+    max_penalty: Tensor | None = None
+
+
+class MixedHessian:
+    """The mixed block of the loss's Hessian, known through products with vectors.
+
+    For a loss f of the min player's x and the max player's y, :meth:`hvp` gives
+    ``D_xy f @ v`` (result in x) and ``D_yx f @ u`` (result in y) by differentiating the
+    first-order gradients a second time. The graph is held by this object alone.
+
+    Attributes:
+        num_products: products made so far.
+    """
+
+    def __init__(
+        self,
+        grads: Mapping[Player, Sequence[Tensor | None]],
+        params: Mapping[Player, Sequence[Tensor]],
+        layouts: Mapping[Player, FlatLayout],
+        scale: float = 1.0,
+    ) -> None:
+        self._params = params
+        self._layouts = layouts
+        self._scale = scale
+        self.num_products = 0
+        # Gradients without a graph (a linear critic's bias, say) are constant: no second derivative.
+        self._outputs = {
+            player: [
+                (index, grad)
+                for index, grad in enumerate(grads[player])
+                if grad is not None and grad.requires_grad
+            ]
+            for player in PLAYERS
+        }
+
+    def size(self, player: Player) -> int:
+        """Return the number of entries of ``player``'s parameters."""
+        return self._layouts[player].numel
+
+    def layout(self, player: Player) -> FlatLayout:
+        """Return the flat layout of ``player``'s parameters."""
+        return self._layouts[player]
+
+    def hvp(self, player: Player, vector: Tensor) -> Tensor:
+        """Return the mixed Hessian-vector product that lies in ``player``'s space.
+
+        ``hvp("min", v)`` is ``D_xy f @ v``; ``hvp("max", u)`` is ``D_yx f @ u``.
+
+        Args:
+            player: whose space the result is in.
+            vector: [size of the opponent]. Not modified.
+
+        Returns:
+            A new vector [size of ``player``]. Parameters without a mixed derivative give zeros.
+
+        Cost: one backward pass through the graph of the opponent's gradients.
+        """
+        source = opponent(player)
+        check_vector("vector", vector, self.size(source))
+        self.num_products += 1
+        layout = self._layouts[player]
+        outputs = self._outputs[source]
+        if not outputs:
+            return torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
+        weights = self._layouts[source].views(vector)
+        products = torch.autograd.grad(
+            [grad for _, grad in outputs],
+            list(self._params[player]),
+            grad_outputs=[weights[index].to(grad.dtype) for index, grad in outputs],
+            retain_graph=True,
+            allow_unused=True,
+        )
+        product = layout.flatten(products)
+        return product if self._scale == 1.0 else product.div_(self._scale)
+
+
+@dataclass(frozen=True)
+class GameGradients:
+    """First derivatives of a game, and the means to form mixed second ones.
+
+    Each player's gradient is that of *its own* objective: the max player's own objective is the
+    negative loss, so moving against its entry raises the loss.
+
+    Attributes:
+        loss: the detached loss.
+        grad_min: [size of the min player] ``grad_x f`` plus the gradient of its penalty.
+        grad_max: [size of the max player] ``-grad_y f`` plus the gradient of its penalty.
+        mixed: products with the mixed block of f.
+    """
+
+    loss: Tensor
+    grad_min: Tensor
+    grad_max: Tensor
+    mixed: MixedHessian
+
+
+def differentiate(
+    game: Game,
+    min_params: Sequence[Tensor],
+    max_params: Sequence[Tensor],
+    *,
+    scale: float = 1.0,
+) -> GameGradients:
+    """Differentiate a zero-sum game once, keeping the graph for mixed products.
+
+    Args:
+        game: the loss and the penalties, with graphs.
+        min_params: the min player's tensors, on the loss's device. ``.grad`` is left alone.
+        max_params: the max player's tensors.
+        scale: factor by which all terms of ``game`` were multiplied against underflow. The
+            gradients keep it; the mixed products are divided by it.
+
+    Returns:
+        The gradients. They hold the only references to the second-order graph that this function
+        makes: it is freed with them.
+
+    Raises:
+        TypeError, ValueError: if a term is not a scalar with a graph on the players' device, or
+            if a player's gradient is sparse.
+
+    Cost: one backward pass of the loss for both players, one for each penalty.
+    """
+    params: dict[Player, Sequence[Tensor]] = {"min": min_params, "max": max_params}
+    layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
+    loss = check_loss("loss", game.loss, layouts["min"].device)
+    with torch.enable_grad():
+        grads = torch.autograd.grad(
+            loss.reshape(()), [*min_params, *max_params], create_graph=True, allow_unused=True
+        )
+    for grad in grads:
+        if grad is not None and grad.layout != torch.strided:
+            raise ValueError(
+                f"Gradients must be dense, got layout {grad.layout}. Use `sparse=False` in embeddings."
+            )
+    by_player: dict[Player, Sequence[Tensor | None]] = {
+        "min": grads[: len(min_params)],
+        "max": grads[len(min_params) :],
+    }
+    flat = {player: layouts[player].flatten(by_player[player]) for player in PLAYERS}
+    flat["max"].neg_()
+    penalties: dict[Player, Tensor | None] = {"min": game.min_penalty, "max": game.max_penalty}
+    for player, penalty in penalties.items():
+        if penalty is not None:
+            check_loss(f"{player}_penalty", penalty, layouts[player].device)
+            # The graph is retained because a penalty may share nodes with the loss.
+            penalty_grads = torch.autograd.grad(
+                penalty.reshape(()), list(params[player]), retain_graph=True, allow_unused=True
+            )
+            flat[player].add_(layouts[player].flatten(penalty_grads))
+    return GameGradients(
+        loss=loss.detach(),
+        grad_min=flat["min"],
+        grad_max=flat["max"],
+        mixed=MixedHessian(by_player, params, layouts, scale),
+    )

@@ -1,0 +1,109 @@
+"""Linear operators: what multiplies."""
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_vector
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
+
+
+class LinearOperator(ABC):
+    """A square matrix known through its product with a vector.
+
+    Attributes:
+        size: number of rows and of columns.
+        dtype: of the vectors it multiplies.
+        device: of the vectors it multiplies.
+        is_positive_definite: whether the operator is symmetric positive definite. It is declared,
+            not checked; :class:`~compopt.solvers.ConjugateGradient` refuses operators without it.
+    """
+
+    is_positive_definite: ClassVar[bool] = False
+
+    def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.size = size
+        self.dtype = dtype
+        self.device = device
+
+    @abstractmethod
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Return the product with ``vector`` [size], as a new vector [size]."""
+
+    def to_dense(self) -> Tensor:
+        """Return the matrix [size, size]. For tests and small problems.
+
+        Cost: ``size`` products.
+        """
+        columns = torch.eye(self.size, dtype=self.dtype, device=self.device)
+        return torch.stack([self.matvec(column) for column in columns], dim=1)
+
+    def to_scipy(self) -> "ScipyLinearOperator":
+        """Return the operator for :mod:`scipy.sparse.linalg`, which works on NumPy arrays.
+
+        Every product copies its vector to this operator's device and the result back.
+        """
+        from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
+
+        def matvec(array):  # type: ignore[no-untyped-def]
+            vector = torch.as_tensor(array.reshape(-1), dtype=self.dtype, device=self.device)
+            return self.matvec(vector).cpu().numpy()
+
+        dtype = torch.empty(0, dtype=self.dtype).numpy().dtype
+        symmetric = {"rmatvec": matvec} if self.is_positive_definite else {}
+        return ScipyLinearOperator((self.size, self.size), matvec=matvec, dtype=dtype, **symmetric)
+
+
+class GramOperator(LinearOperator):
+    """``A = I + N N^T``, known through products with the factor ``N`` [size, inner_size].
+
+    Symmetric positive definite with eigenvalues ``1 + sigma_i(N)^2 >= 1``.
+
+    Attributes:
+        inner_size: number of columns of ``N``.
+    """
+
+    is_positive_definite = True
+
+    def __init__(
+        self, size: int, inner_size: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        super().__init__(size, dtype, device)
+        self.inner_size = inner_size
+
+    @abstractmethod
+    def factor(self, inner: Tensor) -> Tensor:
+        """Return ``N @ inner``, a new vector [size]."""
+
+    @abstractmethod
+    def adjoint(self, vector: Tensor) -> Tensor:
+        """Return ``N^T @ vector``, a new vector [inner_size]."""
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Return ``vector + N @ (N^T @ vector)``."""
+        return self.factor(self.adjoint(vector)).add_(vector)
+
+
+class MatrixOperator(LinearOperator):
+    """An explicit square matrix as an operator.
+
+    Args:
+        matrix: [size, size]. Not copied.
+        positive_definite: whether the matrix is symmetric positive definite. Not checked.
+    """
+
+    def __init__(self, matrix: Tensor, *, positive_definite: bool = False) -> None:
+        if matrix.dim() != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"`matrix` must be square, got shape {tuple(matrix.shape)}.")
+        super().__init__(matrix.shape[0], matrix.dtype, matrix.device)
+        self.matrix = matrix
+        self.is_positive_definite = positive_definite  # type: ignore[misc]
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Return ``matrix @ vector``."""
+        check_vector("vector", vector, self.size)
+        return self.matrix @ vector

@@ -1,0 +1,7 @@
+"""Competitive optimizers."""
+
+from compopt.optim.acgd import ACGD
+from compopt.optim.cgd import CGD
+from compopt.optim.report import ConvergenceWarning, StepError, StepReport
+
+__all__ = ["ACGD", "CGD", "ConvergenceWarning", "StepError", "StepReport"]

@@ -1,0 +1,281 @@
+"""The competitive step as a torch optimizer."""
+
+import dataclasses
+import warnings
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_choice
+from compopt._flat import FlatLayout
+from compopt._typing import PLAYERS, Params, Player
+from compopt.game import Game, GameGradients, differentiate
+from compopt.kernels import resolve_backend
+from compopt.optim.loss import LossOrClosure, as_game
+from compopt.optim.players import TwoPlayerOptimizer, select
+from compopt.optim.report import ConvergenceWarning, StepError, StepReport
+from compopt.optim.update import Update, competitive_update
+from compopt.solvers import ConjugateGradient, Solver, Status
+
+SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
+OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
+
+
+class StepSizes(NamedTuple):
+    """Square roots of a player's step sizes, and the state that a taken step leaves behind."""
+
+    scale: Tensor
+    state: dict[str, Tensor]
+
+
+class CompetitiveOptimizer(TwoPlayerOptimizer):
+    """Base of CGD and its kin: everything but the step sizes.
+
+    Subclasses give ``_step_sizes`` and check their own hyperparameters. The arguments are those of
+    :class:`~compopt.CGD`.
+    """
+
+    _options = ("capturable", "solver", "warm_start", "solve_for", "on_failure", "backend")
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None,
+        defaults: dict[str, Any],
+        *,
+        solver: Solver | None,
+        warm_start: bool,
+        solve_for: SolveFor,
+        on_failure: OnFailure,
+        capturable: bool,
+        backend: str,
+    ) -> None:
+        check_choice("solve_for", solve_for, ("min", "max", "alternate", "smaller"))
+        check_choice("on_failure", on_failure, ("fallback", "skip", "raise"))
+        resolve_backend(backend)
+        self.solver: Solver = ConjugateGradient() if solver is None else solver
+        if not callable(getattr(self.solver, "solve", None)):
+            raise TypeError(f"`solver` must have a method `solve`, got {solver!r}.")
+        self.warm_start = bool(warm_start)
+        self.solve_for: SolveFor = solve_for
+        self.on_failure: OnFailure = on_failure
+        self.backend = backend
+        if capturable:
+            self._check_capturable()
+        super().__init__(min_params, max_params, defaults, capturable=capturable)
+
+    def _check_capturable(self) -> None:
+        if not getattr(self.solver, "has_fixed_count", False):
+            raise ValueError(
+                f"`capturable` needs a solver with a fixed iteration count, got {self.solver!r}. "
+                "Use e.g. ConjugateGradient(rtol=0.0, max_iter=2)."
+            )
+        if self.on_failure == "raise":
+            raise ValueError('`capturable` forbids `on_failure="raise"`, which reads a value.')
+        if self.solve_for == "alternate":
+            raise ValueError('`capturable` forbids `solve_for="alternate"`: steps must be alike.')
+
+    def _reset_transient(self) -> None:
+        super()._reset_transient()
+        self.last_step: StepReport | None = None
+        self._pending: GameGradients | None = None
+        self._has_warned = False
+
+    def _state_keys(self, player: Player) -> tuple[str, ...]:
+        return ("delta",) if self.warm_start and player in self._solvable() else ()
+
+    @abstractmethod
+    def _step_sizes(self, player: Player, grad: Tensor) -> StepSizes:
+        """Return the step sizes of ``player`` for its gradient [size of the player]."""
+
+    def step(  # type: ignore[override]
+        self,
+        closure: LossOrClosure | None = None,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | None:
+        """Take one competitive step of both players.
+
+        Args:
+            closure: the scalar loss with its graph, or a :class:`~compopt.Game`, or a list of
+                micro-batch losses, which are averaged; or a function without arguments that
+                returns one of these and does not call ``backward()``. None takes the step that
+                :meth:`backward` has prepared, and changes nothing if there is none.
+            min_penalty: scalar that the min player minimises besides. It is differentiated once
+                and never enters the mixed products.
+            max_penalty: scalar that the max player *minimises* besides.
+
+        Returns:
+            The detached loss.
+
+        Raises:
+            StepError: if the step failed and ``on_failure="raise"``.
+            TypeError, ValueError: if the loss is not a scalar with a graph. After any error
+                parameters and state are as before.
+        """
+        with torch.no_grad():
+            gradients = self._gradients(closure, min_penalty, max_penalty)
+            if gradients is None:
+                self._idle_step()
+                return None
+            gradients, grad_norm = self._clip(gradients)
+            sizes: dict[Player, StepSizes] = {
+                "min": self._step_sizes("min", gradients.grad_min),
+                "max": self._step_sizes("max", gradients.grad_max),
+            }
+            update = self._solve(gradients, sizes)
+            self._finish(update, gradients, grad_norm, sizes)
+            return gradients.loss
+
+    def backward(
+        self,
+        closure: LossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> Tensor:
+        """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
+
+        The max player's own objective is the negative loss. Clip, log or unscale the gradients as
+        usual, then call ``step()`` without arguments; it solves with what is in ``.grad``.
+
+        Args:
+            closure: as in :meth:`step`.
+            min_penalty: as in :meth:`step`.
+            max_penalty: as in :meth:`step`.
+            scaler: scales the loss against underflow in half precision. Give the loss unscaled,
+                then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual; a loss
+                scaled by hand would scale the mixed products as well.
+
+        Returns:
+            The detached loss. Existing ``.grad`` is replaced, not added to.
+        """
+        min_params, max_params = self._params("min"), self._params("max")
+        game = as_game(closure, min_penalty, max_penalty, min_params[0].device)
+        loss, scale = game.loss.detach(), 1.0
+        if scaler is not None and scaler.is_enabled():
+            terms = (game.loss, game.min_penalty, game.max_penalty)
+            game = Game(*(None if term is None else scaler.scale(term) for term in terms))
+            scale = scaler.get_scale()
+        gradients = differentiate(game, min_params, max_params, scale=scale)
+        for params, grad in ((min_params, gradients.grad_min), (max_params, gradients.grad_max)):
+            for param, view in zip(params, FlatLayout.of(params).views(grad), strict=True):
+                param.grad = view.to(param.dtype)
+        self._pending = dataclasses.replace(gradients, loss=loss)
+        return loss
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
+        self._pending = None
+        super().zero_grad(set_to_none)
+
+    def _gradients(
+        self,
+        closure: LossOrClosure | None,
+        min_penalty: Tensor | None,
+        max_penalty: Tensor | None,
+    ) -> GameGradients | None:
+        pending, self._pending = self._pending, None
+        min_params, max_params = self._params("min"), self._params("max")
+        if closure is not None:
+            game = as_game(closure, min_penalty, max_penalty, min_params[0].device)
+            return differentiate(game, min_params, max_params)
+        if min_penalty is not None or max_penalty is not None:
+            raise ValueError("Penalties go with the loss: pass them to `backward` in this form.")
+        if pending is None:
+            return None
+        grad_min, grad_max = (
+            FlatLayout.of(params).flatten([param.grad for param in params])
+            for params in (min_params, max_params)
+        )
+        return dataclasses.replace(pending, grad_min=grad_min, grad_max=grad_max)
+
+    def _clip(self, gradients: GameGradients) -> tuple[GameGradients, dict[Player, Tensor]]:
+        """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
+        grads: dict[Player, Tensor] = {"min": gradients.grad_min, "max": gradients.grad_max}
+        norms = {player: torch.linalg.vector_norm(grad) for player, grad in grads.items()}
+        for player, grad in grads.items():
+            for where, group, _ in self._segments(player):
+                if group["max_grad_norm"] is not None:
+                    norm = torch.linalg.vector_norm(grad[where])
+                    grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
+        return gradients, norms
+
+    def _solvable(self) -> tuple[Player, ...]:
+        """Return the players whose moves are solved for, at this or another step."""
+        if self.solve_for == "alternate":
+            return PLAYERS
+        if self.solve_for == "smaller":
+            sizes = {p: sum(param.numel() for param in self._params(p)) for p in PLAYERS}
+            return ("min",) if sizes["min"] < sizes["max"] else ("max",)
+        return (self.solve_for,)
+
+    def _solve(self, gradients: GameGradients, sizes: Mapping[Player, StepSizes]) -> Update:
+        # The published code begins with the maximising player. Counting from the state makes a
+        # resumed run alternate as if it had not stopped.
+        players = self._solvable()
+        player = players[0] if len(players) == 1 or self._num_steps() % 2 else players[1]
+        return competitive_update(
+            gradients,
+            sizes["min"].scale,
+            sizes["max"].scale,
+            self.solver,
+            player=player,
+            previous_delta=self._read_state(player, "delta") if self.warm_start else None,
+        )
+
+    def _finish(
+        self,
+        update: Update,
+        gradients: GameGradients,
+        grad_norm: dict[Player, Tensor],
+        sizes: Mapping[Player, StepSizes],
+    ) -> None:
+        """Judge the step, record it, and take it, its fallback, or nothing."""
+        solution = update.solution
+        delta_norm = {p: torch.linalg.vector_norm(update.delta[p]) for p in PLAYERS}
+        total = gradients.loss.reshape(()) + grad_norm["min"] + grad_norm["max"]
+        has_gradients: Tensor | bool = torch.isfinite(total)
+        is_solved = (solution.status_code <= int(Status.MAX_ITER)) & torch.isfinite(
+            delta_norm["min"] + delta_norm["max"]
+        )
+        taken: Tensor | bool = has_gradients & is_solved
+        self.last_step = StepReport(
+            num_hvp=gradients.mixed.num_products,
+            num_iter=solution.num_iter,
+            solved_for=update.solved,
+            _residual_norm=solution.residual_norm,
+            _rhs_norm=solution.rhs_norm,
+            _status_code=solution.status_code,
+            _grad_norm=grad_norm,
+            _delta_norm=delta_norm,
+            _taken=taken,
+        )
+        if not self.capturable:
+            # The one place where a step waits for the device, after all its work is queued.
+            flags = torch.stack([solution.status_code, has_gradients.long(), taken.long()])
+            code, has_gradients, taken = flags.tolist()
+            has_gradients, taken = bool(has_gradients), bool(taken)
+            self._report_trouble(Status(code), taken)
+        falls_back = self.on_failure == "fallback"
+        for player, grad in (("min", gradients.grad_min), ("max", gradients.grad_max)):
+            scale, state = sizes[player]
+            delta = update.delta[player]
+            if falls_back:
+                delta = select(taken, delta, lambda s=scale, g=grad: -(s * s * g))
+            if "delta" in self._state_keys(player):
+                state = {**state, "delta": delta}
+            self._advance(player, delta, state, has_gradients if falls_back else taken)
+
+    def _report_trouble(self, status: Status, taken: bool) -> None:
+        if not taken and self.on_failure == "raise":
+            raise StepError(f"The step was not taken. {status.sentence} {self.last_step}.")
+        is_tolerant = not getattr(self.solver, "has_fixed_count", False)
+        if taken and status is Status.MAX_ITER and is_tolerant and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(f"{status.sentence} {self.last_step}.", ConvergenceWarning, stacklevel=5)

@@ -1,0 +1,158 @@
+"""Parameter groups that belong to a player."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compopt._checks import (
+    check_choice,
+    check_iterable,
+    check_non_negative,
+    check_one_device,
+    check_params,
+    check_positive,
+)
+from compopt._typing import PLAYERS, Params, Player
+
+
+def player_groups(min_params: Params, max_params: Params | None) -> list[dict[str, Any]]:
+    """Return the group dictionaries of both players, each tagged with its ``player``.
+
+    With ``max_params`` None, ``min_params`` must be the groups of both players, tagged already:
+    the form in which wrappers rebuild an optimizer from its ``param_groups``.
+    """
+    if max_params is None:
+        groups = list(check_iterable("min_params", min_params))
+        if not groups or not all(isinstance(group, dict) and "player" in group for group in groups):
+            raise TypeError(
+                "`max_params` is missing. Pass both players' parameters, or one list of group "
+                'dictionaries that each have `player` = "min" or "max".'
+            )
+        return groups
+    return [*_groups_of("min", min_params), *_groups_of("max", max_params)]
+
+
+def _groups_of(player: Player, params: Params) -> list[dict[str, Any]]:
+    name = f"{player}_params"
+    entries = list(check_iterable(name, params))
+    if not entries:
+        raise ValueError(f"`{name}` is empty. Each player needs at least one parameter.")
+    if not isinstance(entries[0], dict):
+        return [{"params": entries, "player": player}]
+    for entry in entries:
+        if not isinstance(entry, dict):
+            raise TypeError(f"`{name}` mixes group dictionaries and {type(entry).__name__}.")
+        if entry.get("player", player) != player:
+            raise ValueError(f"A group in `{name}` has `player` = {entry['player']!r}.")
+    return [{**entry, "player": player} for entry in entries]
+
+
+def check_group(
+    param_group: dict[str, Any], present: Sequence[dict[str, Any]], defaults: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a checked copy of ``param_group`` with its player's learning rate filled in."""
+    if not isinstance(param_group, dict):
+        raise TypeError(f"`param_group` must be a dictionary, got {type(param_group).__name__}.")
+    group = dict(param_group)
+    if "player" not in group:
+        raise ValueError('`param_group` must have `player` = "min" or "max".')
+    check_choice("player", group["player"], PLAYERS)
+    params = group["params"]
+    entries = [params] if isinstance(params, Tensor) else list(params)
+    # Sets have no order; the base class refuses them by that name.
+    group["params"] = params if isinstance(params, Tensor | set) else entries
+    tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
+    check_params(f"{group['player']}_params", tensors)
+    others = [param for other in present for param in other["params"]]
+    check_one_device("min_params and max_params", [*others, *tensors])
+    taken = {id(param): other["player"] for other in present for param in other["params"]}
+    shared = sum(taken.get(id(tensor), group["player"]) != group["player"] for tensor in tensors)
+    if shared:
+        raise ValueError(
+            f"`min_params` and `max_params` must be disjoint; {shared} parameters appear in both."
+        )
+    group.setdefault("lr", player_lr(group["player"], defaults["lr"]))
+    for key, value in defaults.items():
+        group.setdefault(key, value)
+    check_non_negative("lr", group["lr"], allow_tensor=True)
+    check_non_negative("weight_decay", group["weight_decay"])
+    if group["max_grad_norm"] is not None:
+        check_positive("max_grad_norm", group["max_grad_norm"])
+    return group
+
+
+def player_lr(player: Player, lr: Any) -> Any:
+    """Return the player's learning rate from one rate or a pair (min, max).
+
+    A tensor is copied: schedulers write into it, once for each group.
+    """
+    if isinstance(lr, tuple | list):
+        if len(lr) != len(PLAYERS):
+            raise ValueError(f"`lr` must be one rate or a pair (min, max), got {lr!r}.")
+        lr = lr[PLAYERS.index(player)]
+    return lr.clone() if isinstance(lr, torch.Tensor) else lr
+
+
+class Segment(NamedTuple):
+    """A run of a player's flat vector that shares its hyperparameters and its step count."""
+
+    where: slice
+    group: dict[str, Any]
+    num_steps: float | Tensor
+
+
+def trainable(
+    param_groups: Sequence[dict[str, Any]], player: Player
+) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Return the parameters of ``player`` that require grad, in order, each with its group.
+
+    Raises:
+        ValueError: if all are frozen.
+    """
+    entries = [
+        (param, group)
+        for group in param_groups
+        if group["player"] == player
+        for param in group["params"]
+        if param.requires_grad
+    ]
+    if not entries:
+        raise ValueError(f"All parameters of the {player} player are frozen; a step needs some.")
+    return entries
+
+
+def segments(
+    param_groups: Sequence[dict[str, Any]],
+    state: Mapping[Tensor, dict[str, Any]],
+    player: Player,
+    *,
+    on_device: bool,
+) -> Iterator[Segment]:
+    """Yield the segments of ``player``'s flat vector, as few as there can be.
+
+    Args:
+        param_groups: of the optimizer.
+        state: of the optimizer; read for the step counts.
+        player: whose segments.
+        on_device: whether step counts live on the device and must not be read, so that each
+            parameter is a segment of its own.
+    """
+    run: Segment | None = None
+    start = 0
+    for param, group in trainable(param_groups, player):
+        stop = start + param.numel()
+        num_steps = state[param].get("step", 0.0) if param in state else 0.0
+        if not on_device:
+            num_steps = float(num_steps)
+        same = run is not None and run.group is group and not isinstance(num_steps, Tensor)
+        if run is not None and same and run.num_steps == num_steps:
+            run = run._replace(where=slice(run.where.start, stop))
+        else:
+            if run is not None:
+                yield run
+            run = Segment(slice(start, stop), group, num_steps)
+        start = stop
+    if run is not None:
+        yield run

@@ -1,0 +1,174 @@
+"""A torch optimizer over two players: their groups, their state, its checkpoints."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from compopt._flat import FlatLayout
+from compopt._typing import PLAYERS, Params, Player
+from compopt.optim.groups import Segment, check_group, player_groups, segments, trainable
+from compopt.optim.state import FlatState, restore_state
+
+
+def select(
+    condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor | float]
+) -> Tensor | float:
+    """Return ``value`` or ``other()``; on the device if ``condition`` has not been read."""
+    if isinstance(condition, bool):
+        return value if condition else other()
+    return torch.where(condition, value, other())
+
+
+class TwoPlayerOptimizer(torch.optim.Optimizer):
+    """Base of the optimizers of two players. Subclasses give ``step``.
+
+    Parameter groups carry ``player``. State is kept per parameter and worked on as one flat vector
+    per player. A parameter that does not require grad is left out of its player for the time being.
+
+    Args:
+        min_params: of the player that minimises the loss; or the tagged groups of both players.
+        max_params: of the player that maximises it; None if the first argument has both.
+        defaults: of the hyperparameters of a group.
+        capturable: whether nothing may be read on the host during a step, as device graphs need.
+    """
+
+    _options: ClassVar[tuple[str, ...]] = ("capturable",)
+    """Attributes besides the groups that copying and pickling keep."""
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None,
+        defaults: dict[str, Any],
+        *,
+        capturable: bool,
+    ) -> None:
+        self.capturable = bool(capturable)
+        self._reset_transient()
+        super().__init__(player_groups(min_params, max_params), defaults)
+        for player in PLAYERS:
+            if not any(group["player"] == player for group in self.param_groups):
+                raise ValueError(f'No parameter group has `player` = "{player}".')
+
+    def _reset_transient(self) -> None:
+        """Set what belongs to this process and this moment only."""
+        self._flat_state = FlatState()
+
+    @abstractmethod
+    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
+        """Raise unless the algorithm's own hyperparameters in ``group`` are valid."""
+
+    @abstractmethod
+    def _state_keys(self, player: Player) -> tuple[str, ...]:
+        """Return the names of the state vectors that ``player`` keeps besides ``step``."""
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters to a player: as in ``torch.optim``, with ``player`` in the group."""
+        group = check_group(param_group, self.param_groups, self.defaults)
+        self._check_hyperparameters(group)
+        super().add_param_group(group)
+
+    def _entries(self, player: Player) -> list[tuple[Tensor, dict[str, Any]]]:
+        return trainable(self.param_groups, player)
+
+    def _params(self, player: Player) -> list[Tensor]:
+        return [param for param, _ in self._entries(player)]
+
+    def _segments(self, player: Player) -> Iterator[Segment]:
+        return segments(self.param_groups, self.state, player, on_device=self.capturable)
+
+    def _read_state(self, player: Player, key: str) -> Tensor | None:
+        """Return a state vector [size of the player], None if there is none. Do not modify it."""
+        return self._flat_state.read(self.state, player, self._params(player), key)
+
+    def _num_steps(self) -> float:
+        """Return the steps taken so far. Reads the count, so not for capturable steps."""
+        return max(
+            float(segment.num_steps) for player in PLAYERS for segment in self._segments(player)
+        )
+
+    def _advance(
+        self,
+        player: Player,
+        delta: Tensor,
+        state: Mapping[str, Tensor],
+        advance: bool | Tensor,
+    ) -> None:
+        """Decay and move ``player``'s parameters by ``delta``, store ``state``, count the step.
+
+        Args:
+            player: whose parameters.
+            delta: [size of the player].
+            state: vectors [size of the player] by key.
+            advance: whether to do any of this.
+        """
+        if advance is False:
+            return
+        params = self._params(player)
+        views = FlatLayout.of(params).views(delta)
+        for (param, group), view in zip(self._entries(player), views, strict=True):
+            if group["weight_decay"]:
+                rate = 1 - group["lr"] * group["weight_decay"]
+                param.mul_(rate if advance is True else torch.where(advance, rate, 1.0))
+            param.add_(view if advance is True else torch.where(advance, view, 0.0))
+        for key, vector in state.items():
+            old = self._read_state(player, key)
+            kept = torch.zeros_like(vector) if old is None else old
+            vector = vector if advance is True else torch.where(advance, vector, kept)
+            self._flat_state.write(self.state, player, params, key, vector)
+        for param in params:
+            self._init_step(param)
+            self.state[param]["step"].add_(advance)
+
+    def _init_step(self, param: Tensor) -> None:
+        # As in torch.optim, the count lives on the host unless a device graph has to advance it.
+        device = param.device if self.capturable else "cpu"
+        self.state[param].setdefault("step", torch.zeros((), dtype=torch.float32, device=device))
+
+    def _idle_step(self) -> None:
+        """Create the state, as checkpoint loaders expect of a step without a loss."""
+        if any(bool(param.grad.any()) for param in self._all_params() if param.grad is not None):
+            raise RuntimeError(
+                "`step()` found gradients but no graph: `loss.backward()` frees what a competitive "
+                "step needs. Call `step(loss)`, or `optimizer.backward(loss)` before `step()`."
+            )
+        for player in PLAYERS:
+            params = self._params(player)
+            layout = FlatLayout.of(params)
+            for key in self._state_keys(player):
+                if self._read_state(player, key) is None:
+                    zeros = torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
+                    self._flat_state.write(self.state, player, params, key, zeros)
+            for param in params:
+                self._init_step(param)
+
+    def _all_params(self) -> list[Tensor]:
+        return [param for group in self.param_groups for param in group["params"]]
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict as ``torch.optim`` does, keeping the precision of saved vectors.
+
+        Raises:
+            ValueError: if the groups belong to other players, or differ in size.
+        """
+        ours = [group["player"] for group in self.param_groups]
+        theirs = [group.get("player") for group in state_dict["param_groups"]]
+        if len(ours) == len(theirs) and ours != theirs:
+            raise ValueError(
+                f"The loaded groups belong to the players {theirs}, this optimizer's to {ours}. "
+                "Build it with the same players in the same order."
+            )
+        super().load_state_dict(state_dict)
+        restore_state(self.state, self._all_params(), state_dict, capturable=self.capturable)
+        self._reset_transient()
+
+    def __getstate__(self) -> dict[str, Any]:
+        options = {name: getattr(self, name) for name in self._options}
+        return {**super().__getstate__(), **options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._reset_transient()

@@ -1,0 +1,87 @@
+"""What the last step did, read only when asked for."""
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from compopt._typing import Player
+from compopt.solvers import Status
+
+
+class ConvergenceWarning(UserWarning):
+    """The linear solve of a step ended before its residual was within the tolerance."""
+
+
+class StepError(RuntimeError):
+    """A step failed and was not taken; parameters and state are as before."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Figures of one step.
+
+    Norms, residual, status and outcome live on the device until they are read, so that keeping a
+    report costs no synchronisation; each property that reads one synchronises with the device.
+
+    Attributes:
+        num_hvp: mixed Hessian-vector products made.
+        num_iter: iterations of the solver.
+        solved_for: the player whose move was solved for.
+    """
+
+    num_hvp: int
+    num_iter: int
+    solved_for: Player
+    _residual_norm: Tensor = field(repr=False)
+    _rhs_norm: Tensor = field(repr=False)
+    _status_code: Tensor = field(repr=False)
+    _grad_norm: dict[Player, Tensor] = field(repr=False)
+    _delta_norm: dict[Player, Tensor] = field(repr=False)
+    _taken: Tensor | bool = field(repr=False)
+
+    @property
+    def status(self) -> Status:
+        """Why the solver stopped."""
+        return Status(int(self._status_code))
+
+    @property
+    def relative_residual(self) -> float:
+        """Euclidean norm of the residual over that of the right-hand side (0 if both are 0).
+
+        After a warm start the norm of the right-hand side is a lower bound.
+        """
+        residual = float(self._residual_norm)
+        return residual / float(self._rhs_norm) if residual else 0.0
+
+    @property
+    def grad_norm_min(self) -> float:
+        """Euclidean norm of the min player's gradient, before clipping."""
+        return float(self._grad_norm["min"])
+
+    @property
+    def grad_norm_max(self) -> float:
+        """Euclidean norm of the max player's gradient, before clipping."""
+        return float(self._grad_norm["max"])
+
+    @property
+    def delta_norm_min(self) -> float:
+        """Euclidean norm of the min player's competitive move."""
+        return float(self._delta_norm["min"])
+
+    @property
+    def delta_norm_max(self) -> float:
+        """Euclidean norm of the max player's competitive move."""
+        return float(self._delta_norm["max"])
+
+    @property
+    def taken(self) -> bool:
+        """Whether the competitive step was taken, rather than a fallback or nothing."""
+        return bool(self._taken)
+
+    def __str__(self) -> str:
+        outcome = "taken" if self.taken else "failed"
+        return (
+            f"step {outcome}: {self.status.name}, {self.num_iter} iterations, {self.num_hvp} "
+            f"products, relative residual {self.relative_residual:.1e}, gradient norms "
+            f"{self.grad_norm_min:.2e} (min) and {self.grad_norm_max:.2e} (max)"
+        )

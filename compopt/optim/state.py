@@ -1,0 +1,90 @@
+"""Per-parameter state that is stored in flat vectors."""
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compopt._flat import FlatLayout
+from compopt._typing import Player
+
+State = MutableMapping[Tensor, dict[str, Any]]
+
+
+class FlatState:
+    """Reads and writes per-parameter state tensors as one vector per player.
+
+    ``optimizer.state[param]`` holds views of the vectors written here, so checkpoints see ordinary
+    per-parameter state and a step sees one vector. Where the views have been replaced (a loaded
+    checkpoint, a changed set of parameters), the vector is gathered anew.
+    """
+
+    def __init__(self) -> None:
+        self._written: dict[tuple[Player, str], tuple[Tensor, list[Tensor]]] = {}
+
+    def read(
+        self, state: State, player: Player, params: Sequence[Tensor], key: str
+    ) -> Tensor | None:
+        """Return the vector [size of the player], or None if no parameter has ``key``.
+
+        Parameters that lack it count as zeros. The vector may be the stored one: do not modify it.
+        """
+        tensors = [state[param].get(key) if param in state else None for param in params]
+        if all(tensor is None for tensor in tensors):
+            return None
+        vector = self._vector_behind(player, key, tensors)
+        return FlatLayout.of(params).flatten(tensors) if vector is None else vector
+
+    def write(
+        self, state: State, player: Player, params: Sequence[Tensor], key: str, vector: Tensor
+    ) -> None:
+        """Store ``vector`` [size of the player] as the parameters' ``key``.
+
+        It is copied into the storage of the last write where that is still in use, so that
+        addresses stay the same from step to step, and kept as it is otherwise.
+        """
+        tensors = [state[param].get(key) for param in params]
+        stored = self._vector_behind(player, key, tensors)
+        if stored is not None:
+            stored.copy_(vector)
+            return
+        views = FlatLayout.of(params).views(vector)
+        self._written[player, key] = (vector, views)
+        for param, view in zip(params, views, strict=True):
+            state[param][key] = view
+
+    def _vector_behind(
+        self, player: Player, key: str, tensors: Sequence[Tensor | None]
+    ) -> Tensor | None:
+        vector, views = self._written.get((player, key), (None, []))
+        same = len(views) == len(tensors) and all(
+            view is tensor for view, tensor in zip(views, tensors, strict=True)
+        )
+        return vector if same else None
+
+
+def restore_state(
+    state: State,
+    params: Sequence[Tensor],
+    state_dict: Mapping[str, Any],
+    *,
+    capturable: bool,
+) -> None:
+    """Undo the cast of loaded state to the parameters' dtype.
+
+    ``torch.optim`` casts floating-point state to the dtype of its parameter on loading, which
+    would round the float32 vectors of half-precision parameters.
+
+    Args:
+        state: of the optimizer, loaded from ``state_dict``.
+        params: of all groups, in order.
+        state_dict: what was loaded.
+        capturable: whether step counts live on the device.
+    """
+    saved_ids = [index for group in state_dict["param_groups"] for index in group["params"]]
+    for index, param in zip(saved_ids, params, strict=True):
+        for key, saved in state_dict["state"].get(index, {}).items():
+            if isinstance(saved, Tensor):
+                device = param.device if capturable or key != "step" else torch.device("cpu")
+                state[param][key] = saved.to(device=device, copy=True)

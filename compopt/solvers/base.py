@@ -1,0 +1,122 @@
+"""What a linear solver is asked for and what it returns."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_vector
+from compopt.operators import GramOperator, LinearOperator
+
+
+class Status(IntEnum):
+    """Why a solver stopped. Members after ``MAX_ITER`` are failures."""
+
+    CONVERGED = 0
+    MAX_ITER = 1
+    BREAKDOWN = 2
+    NON_FINITE = 3
+
+    @property
+    def sentence(self) -> str:
+        """What happened, and what to try."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.CONVERGED: "The residual is within the tolerance.",
+    Status.MAX_ITER: (
+        "The solver used all its iterations before the residual was within the tolerance. Raise "
+        "`max_iter` or `rtol`, or lower the learning rates: strong interaction needs more "
+        "iterations."
+    ),
+    Status.BREAKDOWN: (
+        "The operator was not positive definite along a search direction. Check that it is "
+        "symmetric and repeatable with `compopt.check_operator`."
+    ),
+    Status.NON_FINITE: (
+        "The right-hand side or a product holds NaN or Inf. Check the loss and its second "
+        "derivatives: a square root or norm at zero is the usual cause."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver returns. Failure is a value here; the caller decides what to do about it.
+
+    Attributes:
+        value: [n] the last finite iterate. (With a fixed iteration count nothing is read on the
+            way, and the value of a failed solve is unspecified.)
+        coupled_value: [m] or None, the other half of a coupled solve, see :class:`Solver`.
+        num_iter: iterations made; one iteration is one product with the operator.
+        residual_norm: 0-dim, Euclidean norm of ``rhs - A @ value``.
+        rhs_norm: 0-dim, norm of the right-hand side that ``rtol`` referred to.
+        status_code: 0-dim integer, the :class:`Status` on the device.
+    """
+
+    value: Tensor
+    coupled_value: Tensor | None
+    num_iter: int
+    residual_norm: Tensor
+    rhs_norm: Tensor
+    status_code: Tensor
+
+    @property
+    def status(self) -> Status:
+        """Why the solver stopped. Reading it synchronises with the device."""
+        return Status(int(self.status_code))
+
+
+class Solver(Protocol):
+    """Solves a linear system that is known through products."""
+
+    def solve(
+        self,
+        operator: LinearOperator,
+        rhs: Tensor,
+        x0: Tensor | None = None,
+        *,
+        coupled_rhs: Tensor | None = None,
+    ) -> Solution:
+        """Solve ``operator @ x = rhs``, or the coupled system that the operator comes from.
+
+        With ``coupled_rhs`` = c, for a :class:`~compopt.operators.GramOperator` I + N N^T, solve
+
+            x = rhs - N y,     y = c + N^T x
+
+        for both x (``value``) and y (``coupled_value``). Eliminating y gives
+        ``(I + N N^T) x = rhs - N c``.
+
+        Args:
+            operator: [n, n].
+            rhs: [n]. Not modified.
+            x0: [n] first guess, zeros if None. Not modified.
+            coupled_rhs: [m], m the operator's ``inner_size``. Not modified.
+        """
+        ...
+
+
+def check_system(
+    operator: LinearOperator, rhs: Tensor, x0: Tensor | None, coupled_rhs: Tensor | None
+) -> None:
+    """Raise unless the parts of a system fit together."""
+    check_vector("rhs", rhs, operator.size)
+    if x0 is not None:
+        check_vector("x0", x0, operator.size)
+    if coupled_rhs is not None:
+        if not isinstance(operator, GramOperator):
+            raise TypeError(
+                "`coupled_rhs` needs a GramOperator, whose factor couples the two halves; "
+                f"got {type(operator).__name__}."
+            )
+        check_vector("coupled_rhs", coupled_rhs, operator.inner_size)
+
+
+def status_code(converged: Tensor, breakdown: Tensor, finite: Tensor) -> Tensor:
+    """Combine 0-dim flags into a 0-dim :class:`Status` code, without reading them."""
+    code = torch.where(converged, int(Status.CONVERGED), int(Status.MAX_ITER))
+    code = torch.where(breakdown, int(Status.BREAKDOWN), code)
+    return torch.where(finite, code, int(Status.NON_FINITE))
