@@ -45,18 +45,24 @@ class FlatLayout:
         """Length of the flat vector."""
         return sum(self.sizes)
 
-    def flatten(self, tensors: Sequence[Tensor | None]) -> Tensor:
-        """Copy ``tensors`` into a new flat vector [numel]; a missing one counts as zeros."""
+    def flatten(self, tensors: Sequence[Tensor | None], out: Tensor | None = None) -> Tensor:
+        """Copy ``tensors`` into a flat vector [numel]; a missing one counts as zeros.
+
+        Args:
+            tensors: one per tensor of the layout.
+            out: [numel] where to write, a new vector if None.
+        """
+        if out is None:
+            out = torch.empty(self.numel, dtype=self.dtype, device=self.device)
         pieces = [
             torch.zeros(size, dtype=self.dtype, device=self.device)
             if tensor is None
             else tensor.detach().reshape(-1)
             for tensor, size in zip(tensors, self.sizes, strict=True)
         ]
-        # Of a single piece `cat` would still promote nothing, so the dtype is settled here.
-        return torch.cat(pieces).to(self.dtype)
+        return torch.cat(pieces, out=out)
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """Return one view of ``vector`` [numel] per tensor, each in that tensor's shape."""
-        pieces = vector.split(self.sizes)
+        pieces = torch.split(vector, list(self.sizes))
         return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]

@@ -1,6 +1,6 @@
 """From a loss to the players' gradients and the mixed second derivatives."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +29,11 @@ class Game:
     min_penalty: Tensor | None = None
     max_penalty: Tensor | None = None
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Game":
+        """Return the game with ``function`` applied to each of its terms."""
+        penalties = (self.min_penalty, self.max_penalty)
+        return Game(function(self.loss), *(p if p is None else function(p) for p in penalties))
+
 
 class MixedHessian:
     """The mixed block of the loss's Hessian, known through products with vectors.
@@ -52,7 +57,8 @@ class MixedHessian:
         self._layouts = layouts
         self._scale = scale
         self.num_products = 0
-        # Gradients without a graph (a linear critic's bias, say) are constant: no second derivative.
+        # A gradient without a graph (of a linear critic's bias, say) is constant: its mixed
+        # derivative is zero.
         self._outputs = {
             player: [
                 (index, grad)
@@ -70,7 +76,7 @@ class MixedHessian:
         """Return the flat layout of ``player``'s parameters."""
         return self._layouts[player]
 
-    def hvp(self, player: Player, vector: Tensor) -> Tensor:
+    def hvp(self, player: Player, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return the mixed Hessian-vector product that lies in ``player``'s space.
 
         ``hvp("min", v)`` is ``D_xy f @ v``; ``hvp("max", u)`` is ``D_yx f @ u``.
@@ -78,9 +84,10 @@ class MixedHessian:
         Args:
             player: whose space the result is in.
             vector: [size of the opponent]. Not modified.
+            out: [size of ``player``] where to write, a new vector if None.
 
         Returns:
-            A new vector [size of ``player``]. Parameters without a mixed derivative give zeros.
+            The product [size of ``player``]. Parameters without a mixed derivative give zeros.
 
         Cost: one backward pass through the graph of the opponent's gradients.
         """
@@ -90,7 +97,7 @@ class MixedHessian:
         layout = self._layouts[player]
         outputs = self._outputs[source]
         if not outputs:
-            return torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
+            return layout.flatten([None] * len(layout.shapes), out)
         weights = self._layouts[source].views(vector)
         products = torch.autograd.grad(
             [grad for _, grad in outputs],
@@ -99,7 +106,7 @@ class MixedHessian:
             retain_graph=True,
             allow_unused=True,
         )
-        product = layout.flatten(products)
+        product = layout.flatten(products, out)
         return product if self._scale == 1.0 else product.div_(self._scale)
 
 
@@ -144,8 +151,8 @@ def differentiate(
         makes: it is freed with them.
 
     Raises:
-        TypeError, ValueError: if a term is not a scalar with a graph on the players' device, or
-            if a player's gradient is sparse.
+        TypeError, ValueError: if a term is not a scalar with a graph on the players' device, if a
+            player takes no part, or if a gradient is sparse.
 
     Cost: one backward pass of the loss for both players, one for each penalty.
     """
@@ -154,12 +161,13 @@ def differentiate(
     loss = check_loss("loss", game.loss, layouts["min"].device)
     with torch.enable_grad():
         grads = torch.autograd.grad(
-            loss.reshape(()), [*min_params, *max_params], create_graph=True, allow_unused=True
+            loss, [*min_params, *max_params], create_graph=True, allow_unused=True
         )
     for grad in grads:
         if grad is not None and grad.layout != torch.strided:
             raise ValueError(
-                f"Gradients must be dense, got layout {grad.layout}. Use `sparse=False` in embeddings."
+                f"Gradients must be dense, got layout {grad.layout}. "
+                "Use `sparse=False` in embeddings."
             )
     by_player: dict[Player, Sequence[Tensor | None]] = {
         "min": grads[: len(min_params)],
@@ -169,11 +177,17 @@ def differentiate(
     flat["max"].neg_()
     penalties: dict[Player, Tensor | None] = {"min": game.min_penalty, "max": game.max_penalty}
     for player, penalty in penalties.items():
-        if penalty is not None:
+        if penalty is None:
+            if all(grad is None for grad in by_player[player]):
+                raise ValueError(
+                    f"`loss` must depend on the parameters of both players; none of the {player} "
+                    "player's takes part. Do not detach one player's output in a zero-sum loss."
+                )
+        else:
             check_loss(f"{player}_penalty", penalty, layouts[player].device)
             # The graph is retained because a penalty may share nodes with the loss.
             penalty_grads = torch.autograd.grad(
-                penalty.reshape(()), list(params[player]), retain_graph=True, allow_unused=True
+                penalty, list(params[player]), retain_graph=True, allow_unused=True
             )
             flat[player].add_(layouts[player].flatten(penalty_grads))
     return GameGradients(

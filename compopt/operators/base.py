@@ -76,12 +76,12 @@ class GramOperator(LinearOperator):
         self.inner_size = inner_size
 
     @abstractmethod
-    def factor(self, inner: Tensor) -> Tensor:
-        """Return ``N @ inner``, a new vector [size]."""
+    def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``N @ inner`` [size], in ``out`` or as a new vector."""
 
     @abstractmethod
-    def adjoint(self, vector: Tensor) -> Tensor:
-        """Return ``N^T @ vector``, a new vector [inner_size]."""
+    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``N^T @ vector`` [inner_size], in ``out`` or as a new vector."""
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``vector + N @ (N^T @ vector)``."""

@@ -1,5 +1,6 @@
 """The operator of a competitive step."""
 
+import torch
 from torch import Tensor
 
 from compopt._typing import Player, opponent
@@ -19,8 +20,7 @@ class CompetitiveOperator(GramOperator):
         mixed: products with the mixed block.
         player: the player whose move is solved for.
         scale: [size of ``player``] or 0-dim, the square roots of its step sizes.
-        opponent_scale: the same of its opponent. Its sign is free: it changes ``N``, not the
-            operator.
+        opponent_scale: the same of its opponent.
 
     References:
         Schäfer and Anandkumar (2019), Section 2. https://arxiv.org/abs/1905.12103
@@ -37,12 +37,19 @@ class CompetitiveOperator(GramOperator):
         self.player = player
         self.scale = scale
         self.opponent_scale = opponent_scale
+        # Scaled arguments of the products. Allocating vectors of millions of entries anew for
+        # each product would cost more than scaling them.
+        self._scaled = torch.empty(self.size, dtype=self.dtype, device=self.device)
+        self._opponent_scaled = torch.empty(
+            self.inner_size, dtype=mixed.layout(opponent(player)).dtype, device=self.device
+        )
 
-    def factor(self, inner: Tensor) -> Tensor:
+    def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D S' @ inner``. One mixed product."""
-        return self.mixed.hvp(self.player, self.opponent_scale * inner).mul_(self.scale)
+        scaled = torch.mul(inner, self.opponent_scale, out=self._opponent_scaled)
+        return self.mixed.hvp(self.player, scaled, out).mul_(self.scale)
 
-    def adjoint(self, vector: Tensor) -> Tensor:
+    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S' D^T S @ vector``. One mixed product."""
-        product = self.mixed.hvp(opponent(self.player), self.scale * vector)
-        return product.mul_(self.opponent_scale)
+        scaled = torch.mul(vector, self.scale, out=self._scaled)
+        return self.mixed.hvp(opponent(self.player), scaled, out).mul_(self.opponent_scale)

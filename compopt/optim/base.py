@@ -4,6 +4,7 @@ import dataclasses
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from compopt._checks import check_choice
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
-from compopt.game import Game, GameGradients, differentiate
+from compopt.game import GameGradients, differentiate
 from compopt.kernels import resolve_backend
 from compopt.optim.loss import LossOrClosure, as_game
 from compopt.optim.players import TwoPlayerOptimizer, select
@@ -29,6 +30,11 @@ class StepSizes(NamedTuple):
 
     scale: Tensor
     state: dict[str, Tensor]
+
+
+def _plain_step(scale: Tensor, grad: Tensor) -> Tensor:
+    """Return the gradient step with the same step sizes: what a failed solve falls back to."""
+    return -(scale * scale * grad)
 
 
 class CompetitiveOptimizer(TwoPlayerOptimizer):
@@ -159,8 +165,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         game = as_game(closure, min_penalty, max_penalty, min_params[0].device)
         loss, scale = game.loss.detach(), 1.0
         if scaler is not None and scaler.is_enabled():
-            terms = (game.loss, game.min_penalty, game.max_penalty)
-            game = Game(*(None if term is None else scaler.scale(term) for term in terms))
+            game = game.map(scaler.scale)
             scale = scaler.get_scale()
         gradients = differentiate(game, min_params, max_params, scale=scale)
         for params, grad in ((min_params, gradients.grad_min), (max_params, gradients.grad_max)):
@@ -240,11 +245,11 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         solution = update.solution
         delta_norm = {p: torch.linalg.vector_norm(update.delta[p]) for p in PLAYERS}
         total = gradients.loss.reshape(()) + grad_norm["min"] + grad_norm["max"]
-        has_gradients: Tensor | bool = torch.isfinite(total)
+        has_gradients = torch.isfinite(total)
         is_solved = (solution.status_code <= int(Status.MAX_ITER)) & torch.isfinite(
             delta_norm["min"] + delta_norm["max"]
         )
-        taken: Tensor | bool = has_gradients & is_solved
+        taken = has_gradients & is_solved
         self.last_step = StepReport(
             num_hvp=gradients.mixed.num_products,
             num_iter=solution.num_iter,
@@ -256,21 +261,23 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             _delta_norm=delta_norm,
             _taken=taken,
         )
+        falls_back = self.on_failure == "fallback"
+        moves = has_gradients if falls_back else taken
+        use_solution: bool | Tensor = taken
+        advance: bool | Tensor = moves
         if not self.capturable:
             # The one place where a step waits for the device, after all its work is queued.
-            flags = torch.stack([solution.status_code, has_gradients.long(), taken.long()])
-            code, has_gradients, taken = flags.tolist()
-            has_gradients, taken = bool(has_gradients), bool(taken)
-            self._report_trouble(Status(code), taken)
-        falls_back = self.on_failure == "fallback"
-        for player, grad in (("min", gradients.grad_min), ("max", gradients.grad_max)):
+            code, *flags = torch.stack([solution.status_code, taken.long(), moves.long()]).tolist()
+            use_solution, advance = map(bool, flags)
+            self._report_trouble(Status(code), use_solution)
+        grads = {"min": gradients.grad_min, "max": gradients.grad_max}
+        for player in PLAYERS:
             scale, state = sizes[player]
-            delta = update.delta[player]
-            if falls_back:
-                delta = select(taken, delta, lambda s=scale, g=grad: -(s * s * g))
+            plain = partial(_plain_step, scale, grads[player])
+            delta = select(use_solution, update.delta[player], plain)
             if "delta" in self._state_keys(player):
                 state = {**state, "delta": delta}
-            self._advance(player, delta, state, has_gradients if falls_back else taken)
+            self._advance(player, delta, state, advance)
 
     def _report_trouble(self, status: Status, taken: bool) -> None:
         if not taken and self.on_failure == "raise":

@@ -13,9 +13,7 @@ from compopt.optim.groups import Segment, check_group, player_groups, segments, 
 from compopt.optim.state import FlatState, restore_state
 
 
-def select(
-    condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor | float]
-) -> Tensor | float:
+def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
     """Return ``value`` or ``other()``; on the device if ``condition`` has not been read."""
     if isinstance(condition, bool):
         return value if condition else other()

@@ -46,9 +46,8 @@ def competitive_update(
 
         z_x = b_x - N z_y,          z_y = b_y + N^T z_x,
 
-    so one player (here x) solves ``(I + N N^T) z_x = b_x - N b_y`` and the other replies. Solved
-    for the max player, the same two lines hold with the players exchanged and the block of *its*
-    objective, -f, in N.
+    so one player (here x) solves ``(I + N N^T) z_x = b_x - N b_y`` and the other replies. Solving
+    for y, the same two lines hold for -z_y and z_x, with -b_y and b_x and the transposed N.
 
     Args:
         gradients: of the game.
@@ -73,25 +72,26 @@ def competitive_update(
     other = opponent(player)
     scale = {"min": scale_min, "max": scale_max}
     grad = {"min": gradients.grad_min, "max": gradients.grad_max}
-    # The max player's objective is -f; its sign enters N through the opponent's scale.
-    opponent_scale = scale[other] if player == "min" else -scale[other]
-    operator = CompetitiveOperator(gradients.mixed, player, scale[player], opponent_scale)
+    # The unknown is z of the min player, or -z of the max player, whose objective is -f.
+    sign = 1 if player == "min" else -1
+    operator = CompetitiveOperator(gradients.mixed, player, scale[player], scale[other])
     x0 = None
     if previous_delta is not None:
         # A zero step size leaves no move to scale.
-        x0 = torch.where(scale[player] > 0, -previous_delta / scale[player], 0)
+        x0 = torch.where(scale[player] > 0, previous_delta / scale[player] * -sign, 0)
     solution = solver.solve(
         operator,
-        rhs=scale[player] * grad[player],
+        rhs=(scale[player] * grad[player]).mul_(sign),
         x0=x0,
         coupled_rhs=scale[other] * grad[other],
     )
     if solution.coupled_value is None:
         raise TypeError(f"The solver {solver!r} must return the coupled half of its solution.")
+    # The solver's vectors are ours: they become the increments in place.
     return Update(
         delta={
-            player: (scale[player] * solution.value).neg_(),
-            other: (scale[other] * solution.coupled_value).neg_(),
+            player: solution.value.mul_(scale[player]).mul_(-sign),
+            other: solution.coupled_value.mul_(scale[other]).neg_(),
         },
         solution=solution,
         solved=player,

@@ -117,12 +117,14 @@ class _Iteration:
             self.y = coupled_rhs.clone()
             if x0 is not None:
                 self.y.add_(operator.adjoint(x0))
-            self.r = rhs - operator.factor(self.y)
+            self.r = operator.factor(self.y).neg_().add_(rhs)
             if x0 is not None:
                 self.r.sub_(x0)
         else:
             self.r = rhs.clone() if x0 is None else rhs - operator.matvec(x0)
         self.p = self.r.clone()
+        self.t: Tensor | None = None
+        self.q: Tensor | None = None
         self.gamma = torch.dot(self.r, self.r)
         self.breakdown = torch.zeros_like(self.gamma, dtype=torch.bool)
         self.finite = torch.isfinite(self.gamma)
@@ -135,18 +137,18 @@ class _Iteration:
     def advance(self) -> None:
         """Make one iteration."""
         if self.y is None:
-            t, q = None, self.operator.matvec(self.p)
+            self.q = self.operator.matvec(self.p)
         else:
             assert isinstance(self.operator, GramOperator)
-            t = self.operator.adjoint(self.p)
-            q = self.operator.factor(t).add_(self.p)
-        curvature = torch.dot(self.p, q)
+            self.t = self.operator.adjoint(self.p, self.t)
+            self.q = self.operator.factor(self.t, self.q).add_(self.p)
+        curvature = torch.dot(self.p, self.q)
         live = self.gamma > 0
         self.finite = self.finite & torch.isfinite(curvature)
         self.breakdown = self.breakdown | (live & (curvature <= 0))
         moves = live & self.finite & ~self.breakdown
         alpha = torch.where(moves, self.gamma / curvature, 0)
-        cg_update_(self.x, self.y, self.r, self.p, t, q, alpha)
+        cg_update_(self.x, self.y, self.r, self.p, self.t, self.q, alpha)
         gamma = torch.dot(self.r, self.r)
         # After a failure the last good norm is kept, beside the last good x.
         gamma = torch.where(moves, gamma, self.gamma)
@@ -159,7 +161,8 @@ class _Iteration:
         """Return the norm of the reduced right-hand side, or a lower bound of it."""
         if self.known_rhs_norm is not None:
             return self.known_rhs_norm
-        assert self.y is not None and self.coupled_rhs is not None
+        assert self.y is not None
+        assert self.coupled_rhs is not None
         reaction = torch.dot(self.coupled_rhs, self.y - self.coupled_rhs)
         length = torch.dot(self.x, self.x).sqrt()
         bound = (torch.dot(self.rhs, self.x) - reaction) / length

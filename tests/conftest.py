@@ -1,0 +1,9 @@
+"""Settings that all tests share."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)

@@ -1,0 +1,94 @@
+"""Operators against their dense matrices, and SciPy's solvers against ours."""
+
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+import torch
+from cases import CASES
+from dense import assert_close, blocks
+
+from compopt import ConjugateGradient, Game
+from compopt.game import differentiate
+from compopt.operators import CompetitiveOperator, MatrixOperator
+
+
+@pytest.fixture(params=["bilinear", "quadratic", "scalar", "no-interaction", "mlp-gan", "wgan"])
+def case(request):
+    return CASES[request.param]()
+
+
+@pytest.fixture(params=["min", "max"])
+def player(request):
+    return request.param
+
+
+@pytest.fixture
+def built(case, player):
+    """A competitive operator with its dense factor, computed another way."""
+    at = blocks(case)
+    scale = {"min": torch.rand_like(at.grad_x) + 0.1, "max": torch.rand_like(at.grad_y) + 0.1}
+    other = {"min": "max", "max": "min"}[player]
+    mixed = differentiate(Game(case()), case.min_params, case.max_params).mixed
+    operator = CompetitiveOperator(mixed, player, scale[player], scale[other])
+    block = at.mixed if player == "min" else at.mixed.T
+    return operator, scale[player][:, None] * block * scale[other]
+
+
+def test_dense_form(built):
+    operator, factor = built
+    assert_close(operator.to_dense(), torch.eye(operator.size) + factor @ factor.T, 1e-12)
+
+
+def test_factor_and_adjoint(built):
+    operator, factor = built
+    inner = torch.randn(operator.inner_size, dtype=torch.float64)
+    vector = torch.randn(operator.size, dtype=torch.float64)
+    assert_close(operator.factor(inner), factor @ inner, 1e-12)
+    assert_close(operator.adjoint(vector), factor.T @ vector, 1e-12)
+    out = torch.full_like(vector, torch.nan)
+    assert operator.factor(inner, out) is out
+    assert_close(out, factor @ inner, 1e-12)
+
+
+def test_symmetric_with_eigenvalues_of_at_least_one(built):
+    operator, _ = built
+    dense = operator.to_dense()
+    assert operator.is_positive_definite
+    assert_close(dense, dense.T, 1e-12)
+    assert torch.linalg.eigvalsh(dense).min() >= 1 - 1e-12
+
+
+def test_arguments_are_not_modified(built):
+    operator, _ = built
+    vector = torch.randn(operator.size, dtype=torch.float64)
+    before = vector.clone()
+    operator.matvec(vector)
+    assert torch.equal(vector, before)
+
+
+def test_scipy_solves_the_same_system(built):
+    operator, _ = built
+    rhs = torch.randn(operator.size, dtype=torch.float64)
+    theirs, info = scipy.sparse.linalg.cg(operator.to_scipy(), rhs.numpy(), rtol=1e-12, atol=0)
+    assert info == 0
+    ours = ConjugateGradient(rtol=1e-12, max_iter=200).solve(operator, rhs)
+    assert_close(ours.value, torch.from_numpy(theirs), 1e-9)
+
+
+def test_scipy_sees_the_transpose_of_a_symmetric_operator(built):
+    operator, _ = built
+    vector = np.random.default_rng(0).standard_normal(operator.size)
+    exported = operator.to_scipy()
+    assert exported.dtype == np.float64
+    np.testing.assert_allclose(exported.rmatvec(vector), exported.matvec(vector), rtol=1e-12)
+
+
+def test_matrix_operator():
+    matrix = torch.tensor([[1.0, 2.0], [0.0, 3.0]])
+    operator = MatrixOperator(matrix)
+    assert torch.equal(operator.to_dense(), matrix)
+    assert not operator.is_positive_definite
+    with pytest.raises(ValueError, match="must be square"):
+        MatrixOperator(torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"`vector` must have shape \(2,\), got \(3,\)"):
+        operator.matvec(torch.ones(3))

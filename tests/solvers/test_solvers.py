@@ -1,0 +1,302 @@
+"""Solvers against dense factorizations, and every outcome they can have."""
+
+import math
+
+import pytest
+import torch
+from dense import assert_close
+
+from compopt import ConjugateGradient, DirectSolver
+from compopt.operators import GramOperator, LinearOperator, MatrixOperator
+from compopt.solvers import Status
+
+
+def spd_matrix(size: int, condition: float) -> torch.Tensor:
+    """Return a symmetric positive definite matrix of the given condition number."""
+    basis, _ = torch.linalg.qr(torch.randn(size, size, dtype=torch.float64))
+    spectrum = torch.logspace(0, math.log10(condition), size, dtype=torch.float64)
+    return basis @ torch.diag(spectrum) @ basis.T
+
+
+class MatrixGram(GramOperator):
+    """I + N N^T of an explicit factor, counting products."""
+
+    def __init__(self, matrix: torch.Tensor) -> None:
+        super().__init__(*matrix.shape, matrix.dtype, matrix.device)
+        self.matrix = matrix
+        self.num_products = 0
+
+    def factor(self, inner, out=None):
+        self.num_products += 1
+        return torch.mv(self.matrix, inner, out=out)
+
+    def adjoint(self, vector, out=None):
+        self.num_products += 1
+        return torch.mv(self.matrix.T, vector, out=out)
+
+
+def system(condition: float, size: int = 20):
+    operator = MatrixOperator(spd_matrix(size, condition), positive_definite=True)
+    return operator, torch.randn(size, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("condition", [1.0, 10.0, 1e3, 1e6])
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+def test_solution_is_that_of_the_matrix(condition, guess):
+    operator, rhs = system(condition)
+    x0 = torch.randn_like(rhs) if guess else None
+    before = rhs.clone(), None if x0 is None else x0.clone()
+    solution = ConjugateGradient(rtol=1e-12, max_iter=2000).solve(operator, rhs, x0)
+    assert solution.status is Status.CONVERGED
+    assert_close(solution.value, torch.linalg.solve(operator.matrix, rhs), 1e-11 * condition)
+    assert float(solution.residual_norm) <= 1e-12 * float(rhs.norm())
+    assert torch.equal(rhs, before[0])
+    assert x0 is None or torch.equal(x0, before[1])
+
+
+@pytest.mark.parametrize("size", [1, 3, 20])
+def test_exact_after_as_many_iterations_as_unknowns(size):
+    operator, rhs = system(5.0, size)
+    solution = ConjugateGradient(rtol=1e-10, max_iter=size).solve(operator, rhs)
+    assert solution.status is Status.CONVERGED
+    assert solution.num_iter <= size
+
+
+def test_zero_right_hand_side():
+    operator, rhs = system(10.0)
+    solution = ConjugateGradient(rtol=1e-6).solve(operator, torch.zeros_like(rhs))
+    assert solution.status is Status.CONVERGED
+    assert solution.num_iter == 0
+    assert not solution.value.any()
+
+
+def test_exact_first_guess_is_returned_as_it_is():
+    operator, rhs = system(10.0)
+    x0 = torch.linalg.solve(operator.matrix, rhs)
+    solution = ConjugateGradient(rtol=1e-10).solve(operator, rhs, x0)
+    assert solution.num_iter == 0
+    assert solution.status is Status.CONVERGED
+    assert torch.equal(solution.value, x0)
+    assert solution.value is not x0
+
+
+def test_max_iter_zero_returns_the_first_guess():
+    operator, rhs = system(10.0)
+    x0 = torch.randn_like(rhs)
+    solution = ConjugateGradient(max_iter=0).solve(operator, rhs, x0)
+    assert solution.status is Status.MAX_ITER
+    assert solution.num_iter == 0
+    assert torch.equal(solution.value, x0)
+    assert_close(solution.residual_norm, (rhs - operator.matrix @ x0).norm(), 1e-14)
+
+
+def test_too_few_iterations_return_the_best_so_far():
+    operator, rhs = system(1e4)
+    solution = ConjugateGradient(rtol=1e-10, max_iter=3).solve(operator, rhs)
+    assert solution.status is Status.MAX_ITER
+    assert solution.num_iter == 3
+    assert_close(solution.residual_norm, (rhs - operator.matrix @ solution.value).norm(), 1e-10)
+
+
+def test_tolerances_are_on_norms_and_the_larger_one_counts():
+    operator, rhs = system(1e3)
+    norm = float(rhs.norm())
+    loose = ConjugateGradient(rtol=1e-2, max_iter=99).solve(operator, rhs)
+    tight = ConjugateGradient(rtol=1e-4, max_iter=99).solve(operator, rhs)
+    absolute = ConjugateGradient(rtol=1e-9, atol=1e-2 * norm, max_iter=99).solve(operator, rhs)
+    assert float(loose.residual_norm) <= 1e-2 * norm
+    # Tighter than the squares of the norms would ask for.
+    assert loose.num_iter < tight.num_iter
+    assert absolute.num_iter == loose.num_iter
+
+
+def test_breakdown_keeps_the_last_good_iterate():
+    # The first direction has positive curvature, the second negative.
+    matrix = torch.diag(torch.tensor([1.0, -0.5], dtype=torch.float64))
+    operator = MatrixOperator(matrix, positive_definite=True)
+    rhs = torch.tensor([2.0, 1.0], dtype=torch.float64)
+    solution = ConjugateGradient(rtol=1e-10).solve(operator, rhs)
+    assert solution.status is Status.BREAKDOWN
+    assert torch.isfinite(solution.value).all()
+    residual = (rhs - matrix @ solution.value).norm()
+    assert_close(solution.residual_norm, residual, 1e-12)
+
+
+def test_breakdown_at_once_returns_the_first_guess():
+    operator = MatrixOperator(-torch.eye(2), positive_definite=True)
+    solution = ConjugateGradient().solve(operator, torch.ones(2))
+    assert solution.status is Status.BREAKDOWN
+    assert not solution.value.any()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf], ids=str)
+def test_non_finite_right_hand_side(bad):
+    operator, rhs = system(10.0)
+    rhs[3] = bad
+    solution = ConjugateGradient(rtol=1e-6).solve(operator, rhs)
+    assert solution.status is Status.NON_FINITE
+    assert solution.num_iter == 0
+
+
+class _Failing(LinearOperator):
+    """An operator whose product is not finite from the given product on."""
+
+    is_positive_definite = True
+
+    def __init__(self, matrix, first):
+        super().__init__(matrix.shape[0], matrix.dtype, matrix.device)
+        self.matrix = matrix
+        self.first = first
+        self.num_products = 0
+
+    def matvec(self, vector):
+        self.num_products += 1
+        product = self.matrix @ vector
+        return product * math.nan if self.num_products >= self.first else product
+
+
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_non_finite_product_keeps_the_last_good_iterate(first):
+    matrix = spd_matrix(20, 100.0)
+    rhs = torch.randn(20, dtype=torch.float64)
+    solution = ConjugateGradient(rtol=1e-10).solve(_Failing(matrix, first), rhs)
+    assert solution.status is Status.NON_FINITE
+    good = ConjugateGradient(rtol=1e-10, max_iter=first - 1).solve(
+        MatrixOperator(matrix, positive_definite=True), rhs
+    )
+    assert torch.equal(solution.value, good.value)
+
+
+def test_fixed_count_makes_just_that_many_iterations_and_stays_at_the_solution():
+    operator, rhs = system(5.0, size=3)
+    fixed = ConjugateGradient(rtol=0.0, max_iter=30)
+    assert fixed.has_fixed_count
+    solution = fixed.solve(operator, rhs)
+    assert solution.num_iter == 30
+    assert_close(solution.value, torch.linalg.solve(operator.matrix, rhs), 1e-12)
+    nothing = fixed.solve(operator, torch.zeros_like(rhs))
+    assert not nothing.value.any()
+    assert nothing.status is Status.CONVERGED
+
+
+def test_checking_seldom_gives_more_iterations_and_no_less_accuracy():
+    operator, rhs = system(1e3)
+    often = ConjugateGradient(rtol=1e-3, max_iter=99).solve(operator, rhs)
+    seldom = ConjugateGradient(rtol=1e-3, max_iter=99, check_every=7).solve(operator, rhs)
+    assert seldom.num_iter == math.ceil(often.num_iter / 7) * 7
+    assert seldom.residual_norm <= 1e-3 * rhs.norm()
+
+
+def test_no_value_is_read_with_a_fixed_count():
+    # Reading a value of a meta tensor raises.
+    operator = MatrixOperator(torch.eye(4, device="meta"), positive_definite=True)
+    rhs = torch.ones(4, device="meta")
+    solution = ConjugateGradient(rtol=0.0, max_iter=3).solve(operator, rhs)
+    assert solution.value.device.type == "meta"
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        ConjugateGradient(rtol=1e-2, max_iter=3).solve(operator, rhs)
+
+
+def coupled_system(strength: float):
+    operator = MatrixGram(strength * torch.randn(8, 5, dtype=torch.float64))
+    rhs, coupled = torch.randn(8, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    n = operator.matrix
+    joint = torch.cat(
+        [
+            torch.cat([torch.eye(8, dtype=torch.float64), n], dim=1),
+            torch.cat([-n.T, torch.eye(5, dtype=torch.float64)], dim=1),
+        ]
+    )
+    truth = torch.linalg.solve(joint, torch.cat([rhs, coupled]))
+    return operator, rhs, coupled, truth[:8], truth[8:]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1, 1.0, 30.0])
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("solver", ["cg", "direct"])
+def test_coupled_solve_is_that_of_the_joint_matrix(strength, guess, solver):
+    operator, rhs, coupled, x, y = coupled_system(strength)
+    x0 = torch.randn_like(rhs) if guess else None
+    how = {"cg": ConjugateGradient(rtol=1e-12, max_iter=100), "direct": DirectSolver()}[solver]
+    before = rhs.clone(), coupled.clone()
+    solution = how.solve(operator, rhs, x0, coupled_rhs=coupled)
+    assert solution.status is Status.CONVERGED
+    assert_close(solution.value, x, 1e-9)
+    assert_close(solution.coupled_value, y, 1e-9)
+    assert torch.equal(rhs, before[0])
+    assert torch.equal(coupled, before[1])
+
+
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+def test_a_coupled_solve_costs_one_or_two_products_besides_the_iterations(guess):
+    operator, rhs, coupled, _, _ = coupled_system(1.0)
+    x0 = torch.randn_like(rhs) if guess else None
+    solver = ConjugateGradient(rtol=1e-8, max_iter=100)
+    solution = solver.solve(operator, rhs, x0, coupled_rhs=coupled)
+    assert operator.num_products == (2 if guess else 1) + 2 * solution.num_iter
+
+
+@pytest.mark.parametrize("strength", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_warm_start_is_never_solved_more_loosely_than_asked(strength, seed):
+    torch.manual_seed(seed)
+    operator, rhs, coupled, x, _ = coupled_system(strength)
+    reduced = rhs - operator.matrix @ coupled
+    for noise in (0.0, 0.1, 3.0):
+        x0 = x + noise * torch.randn_like(x)
+        solver = ConjugateGradient(rtol=1e-2, max_iter=100)
+        solution = solver.solve(operator, rhs, x0, coupled_rhs=coupled)
+        assert solution.status is Status.CONVERGED
+        assert solution.rhs_norm <= reduced.norm() * (1 + 1e-12)
+        residual = reduced - operator.to_dense() @ solution.value
+        assert residual.norm() <= 1e-2 * reduced.norm() * (1 + 1e-9)
+
+
+def test_a_warm_start_at_zero_is_a_cold_one():
+    operator, rhs, coupled, _, _ = coupled_system(1.0)
+    solver = ConjugateGradient(rtol=1e-8, max_iter=100)
+    cold = solver.solve(operator, rhs, coupled_rhs=coupled)
+    warm = solver.solve(operator, rhs, torch.zeros_like(rhs), coupled_rhs=coupled)
+    assert warm.status is Status.CONVERGED
+    assert_close(warm.value, cold.value, 1e-7)
+
+
+def test_direct_solver_reports_a_singular_matrix():
+    operator = MatrixOperator(torch.zeros(2, 2), positive_definite=True)
+    assert DirectSolver().solve(operator, torch.ones(2)).status is Status.BREAKDOWN
+
+
+def test_unsuitable_operators_and_shapes_are_refused():
+    plain = MatrixOperator(torch.eye(2))
+    declared = MatrixOperator(torch.eye(2), positive_definite=True)
+    with pytest.raises(TypeError, match="symmetric positive definite"):
+        ConjugateGradient().solve(plain, torch.ones(2))
+    with pytest.raises(TypeError, match="`coupled_rhs` needs a GramOperator"):
+        ConjugateGradient().solve(declared, torch.ones(2), coupled_rhs=torch.ones(2))
+    with pytest.raises(ValueError, match=r"`rhs` must have shape \(2,\), got \(3,\)"):
+        ConjugateGradient().solve(declared, torch.ones(3))
+    with pytest.raises(ValueError, match=r"`x0` must have shape \(2,\), got \(2, 1\)"):
+        ConjugateGradient().solve(declared, torch.ones(2), torch.ones(2, 1))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"rtol": -1.0}, ValueError, "`rtol` must be finite and not negative, got -1.0"),
+        ({"rtol": math.nan}, ValueError, "`rtol`"),
+        ({"rtol": "1e-2"}, TypeError, "`rtol` must be a number"),
+        ({"atol": math.inf}, ValueError, "`atol`"),
+        ({"max_iter": -1}, ValueError, "`max_iter` must be at least 0"),
+        ({"max_iter": 2.0}, TypeError, "`max_iter` must be an integer"),
+        ({"check_every": 0}, ValueError, "`check_every` must be at least 1"),
+    ],
+    ids=str,
+)
+def test_bad_arguments(kwargs, error, message):
+    with pytest.raises(error, match=message):
+        ConjugateGradient(**kwargs)
+
+
+def test_every_status_has_a_sentence():
+    for status in Status:
+        assert status.sentence.endswith(".")
