@@ -2,6 +2,14 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from compopt.diagnosis import (
+    OperatorReport,
+    PreflightError,
+    PreflightReport,
+    check_operator,
+    double_backward_safe,
+    preflight,
+)
 from compopt.game import Game
 from compopt.optim import ACGD, CGD, ConvergenceWarning, StepError, StepReport
 from compopt.solvers import ConjugateGradient, DirectSolver
@@ -19,7 +27,13 @@ __all__ = [
     "ConvergenceWarning",
     "DirectSolver",
     "Game",
+    "OperatorReport",
+    "PreflightError",
+    "PreflightReport",
     "StepError",
     "StepReport",
     "__version__",
+    "check_operator",
+    "double_backward_safe",
+    "preflight",
 ]

@@ -64,7 +64,7 @@ def check_vector(name: str, vector: Tensor, size: int) -> None:
 
 
 def check_iterable(name: str, params: object) -> Iterable[Any]:
-    """Return ``params`` if it is an iterable other than a tensor."""
+    """Return ``params`` if it is an ordered iterable other than a tensor."""
     if isinstance(params, Tensor):
         raise TypeError(
             f"`{name}` must be an iterable of tensors or group dictionaries, got a tensor. "
@@ -74,6 +74,11 @@ def check_iterable(name: str, params: object) -> Iterable[Any]:
         raise TypeError(
             f"`{name}` must be an iterable of tensors or group dictionaries, got the module "
             f"{type(params).__name__}. Pass `module.parameters()`."
+        )
+    if isinstance(params, set | frozenset):
+        raise TypeError(
+            f"`{name}` must be ordered, got a {type(params).__name__}, whose order changes between "
+            "runs. Pass a list."
         )
     if not isinstance(params, Iterable):
         raise TypeError(

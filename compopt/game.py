@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_loss, check_vector
 from compopt._flat import FlatLayout
+from compopt._remedies import explain
 from compopt._typing import PLAYERS, Player, opponent
 
 
@@ -33,6 +35,19 @@ class Game:
         """Return the game with ``function`` applied to each of its terms."""
         penalties = (self.min_penalty, self.max_penalty)
         return Game(function(self.loss), *(p if p is None else function(p) for p in penalties))
+
+
+def _autograd(
+    what: str, outputs: Tensor | Sequence[Tensor], inputs: Sequence[Tensor], **options: Any
+) -> tuple[Tensor | None, ...]:
+    """Differentiate, with None for unused inputs; known failures come with their remedy."""
+    try:
+        return torch.autograd.grad(outputs, list(inputs), allow_unused=True, **options)
+    except RuntimeError as error:
+        remedy = explain(error)
+        if remedy is None:
+            raise
+        raise RuntimeError(f"{what} failed. {remedy} Autograd said: {error}") from error
 
 
 class MixedHessian:
@@ -99,12 +114,12 @@ class MixedHessian:
         if not outputs:
             return layout.flatten([None] * len(layout.shapes), out)
         weights = self._layouts[source].views(vector)
-        products = torch.autograd.grad(
+        products = _autograd(
+            "A mixed second derivative",
             [grad for _, grad in outputs],
-            list(self._params[player]),
+            self._params[player],
             grad_outputs=[weights[index].to(grad.dtype) for index, grad in outputs],
             retain_graph=True,
-            allow_unused=True,
         )
         product = layout.flatten(products, out)
         return product if self._scale == 1.0 else product.div_(self._scale)
@@ -160,8 +175,8 @@ def differentiate(
     layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
     loss = check_loss("loss", game.loss, layouts["min"].device)
     with torch.enable_grad():
-        grads = torch.autograd.grad(
-            loss, [*min_params, *max_params], create_graph=True, allow_unused=True
+        grads = _autograd(
+            "The gradient of the loss", loss, [*min_params, *max_params], create_graph=True
         )
     for grad in grads:
         if grad is not None and grad.layout != torch.strided:
@@ -186,9 +201,8 @@ def differentiate(
         else:
             check_loss(f"{player}_penalty", penalty, layouts[player].device)
             # The graph is retained because a penalty may share nodes with the loss.
-            penalty_grads = torch.autograd.grad(
-                penalty, list(params[player]), retain_graph=True, allow_unused=True
-            )
+            what = f"The gradient of `{player}_penalty`"
+            penalty_grads = _autograd(what, penalty, params[player], retain_graph=True)
             flat[player].add_(layouts[player].flatten(penalty_grads))
     return GameGradients(
         loss=loss.detach(),

@@ -112,9 +112,7 @@ def mlp_gan() -> Case:
     def loss_of(generate: Callable, score: Callable) -> Tensor:
         bce = nn.functional.binary_cross_entropy_with_logits
         on_real, on_fake = score(real), score(generate(z))
-        return -(
-            bce(on_real, torch.ones_like(on_real)) + bce(on_fake, torch.zeros_like(on_fake))
-        )
+        return -(bce(on_real, torch.ones_like(on_real)) + bce(on_fake, torch.zeros_like(on_fake)))
 
     return _network_case(generator, critic, loss_of)
 

@@ -17,7 +17,8 @@ from compopt import ACGD, CGD, ConjugateGradient, DirectSolver
 TOLERANCES = {
     torch.float64: 1e-11,
     torch.float32: 2e-5,
-    torch.bfloat16: 2e-2,
+    torch.bfloat16: 1e-2,
+    torch.float16: 2e-3,
 }
 
 PLAYERS = ("min", "max")
@@ -78,7 +79,11 @@ def flat(tensors: Sequence[Tensor]) -> Tensor:
 
 
 class QuadraticGame:
-    """``x P x / 2 + x M y - y Q y / 2 + a x + b y`` with each player in two tensors."""
+    """``x P x / 2 + x M y - y Q y / 2 + a x + b y`` with each player in two tensors.
+
+    The parameters may be exchanged for others of 5 and 3 entries in all; ``dtype`` is that of the
+    arithmetic.
+    """
 
     def __init__(self, dtype: torch.dtype = torch.float64, seed: int = 0) -> None:
         generator = torch.Generator().manual_seed(seed)
@@ -96,18 +101,37 @@ class QuadraticGame:
     def params(self, player: str) -> list[Tensor]:
         return self.min_params if player == "min" else self.max_params
 
-    def loss(self) -> Tensor:
-        x, y = flat(self.min_params), flat(self.max_params)
+    def vector(self, player: str) -> Tensor:
+        return flat(self.params(player)).to(self.dtype)
+
+    def loss(self, wrap: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Tensor:
+        """Return the loss; ``wrap`` is applied to each player's flat vector first."""
+        x, y = wrap(self.vector("min")), wrap(self.vector("max"))
         bilinear = x @ self.mixed @ y
         return x @ self.p @ x / 2 + bilinear - y @ self.q @ y / 2 + self.a @ x + self.b @ y
 
     def own_grads(self) -> dict[str, Tensor]:
         """Return the gradient of each player's own objective, by the formula."""
-        x, y = flat(self.min_params).detach(), flat(self.max_params).detach()
+        x, y = self.vector("min").detach(), self.vector("max").detach()
         return {
             "min": self.p @ x + self.mixed @ y + self.a,
             "max": self.q @ y - self.mixed.T @ x - self.b,
         }
+
+
+class Token:
+    """Something that lives as long as a graph that holds it."""
+
+
+class _Hold(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, token: Token | None) -> Tensor:
+        ctx.token = token
+        return tensor.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
 
 
 class NetworkGame:
@@ -129,9 +153,10 @@ class NetworkGame:
     def max_params(self) -> list[Tensor]:
         return list(self.critic.parameters())
 
-    def loss(self, batch: int = 0) -> Tensor:
+    def loss(self, batch: int = 0, token: "Token | None" = None) -> Tensor:
+        """Return the loss; the graphs of both players' gradients keep ``token`` alive."""
         noise, real = self.noise[batch % 8], self.real[batch % 8]
-        scores = self.critic(real), self.critic(self.generator(noise))
+        scores = self.critic(real), self.critic(_Hold.apply(self.generator(noise), token))
         softplus = nn.functional.softplus
         return -softplus(-scores[0]).mean() - softplus(scores[1]).mean()
 
@@ -190,8 +215,10 @@ class DenseReference:
             params = [param for param in group["params"] if param.requires_grad]
             if params and group["max_grad_norm"] is not None:
                 norm = torch.linalg.vector_norm(torch.cat([pieces[param] for param in params]))
+                # As `torch.nn.utils.clip_grad_norm_` does.
+                coefficient = min(1.0, group["max_grad_norm"] / (norm.item() + 1e-6))
                 for param in params:
-                    pieces[param] = pieces[param] * min(1.0, group["max_grad_norm"] / norm.item())
+                    pieces[param] = pieces[param] * coefficient
             for param in params:
                 group_of[param] = group
         moving = {}
@@ -210,7 +237,7 @@ class DenseReference:
                     group = group_of[param]
                     decay = 1 - float(group["lr"]) * group["weight_decay"]
                     move = delta[player][where].view(param.shape)
-                    result.append((param, param.detach() * decay + move))
+                    result.append((param, param.detach().to(move.dtype) * decay + move))
         return result
 
 
@@ -300,7 +327,7 @@ class OptimizerInfo:
     def name(self) -> str:
         return self.cls.__name__
 
-    def exact(self, game: QuadraticGame, **kwargs: Any) -> torch.optim.Optimizer:
+    def exact(self, game: "QuadraticGame | NetworkGame", **kwargs: Any) -> torch.optim.Optimizer:
         """Return the optimizer of ``game`` with a solver that leaves only rounding."""
         kwargs = {"lr": 0.1, "solver": DirectSolver(), **kwargs}
         return self.cls(game.min_params, game.max_params, **kwargs)
@@ -312,8 +339,8 @@ def _common_variants(lr: float) -> tuple[Variant, ...]:
         Variant("defaults", {}),
         Variant("lr", {"lr": lr}),
         Variant("pair-lr", {"lr": (lr, 0.3 * lr)}),
-        Variant("tensor-lr", {"lr": torch.tensor(lr)}),
-        Variant("pair-of-tensors-lr", {"lr": (torch.tensor(lr), 0.3 * lr)}),
+        Variant("tensor-lr", {"lr": torch.tensor(lr, dtype=torch.float64)}),
+        Variant("pair-of-tensors-lr", {"lr": (torch.tensor(lr, dtype=torch.float64), 0.3 * lr)}),
         Variant("zero-lr", {"lr": 0.0}),
         Variant("weight-decay", {"lr": lr, "weight_decay": 0.1}),
         Variant("max-grad-norm", {"lr": lr, "max_grad_norm": 0.3}),
@@ -329,7 +356,7 @@ def _common_variants(lr: float) -> tuple[Variant, ...]:
         Variant(
             "capturable-warm-decay",
             {
-                "lr": torch.tensor(lr),
+                "lr": torch.tensor(lr, dtype=torch.float64),
                 "solver": fixed,
                 "capturable": True,
                 "warm_start": True,

@@ -49,16 +49,18 @@ def _groups_of(player: Player, params: Params) -> list[dict[str, Any]]:
     return [{**entry, "player": player} for entry in entries]
 
 
-def check_group(
+def complete_group(
     param_group: dict[str, Any], present: Sequence[dict[str, Any]], defaults: dict[str, Any]
 ) -> dict[str, Any]:
-    """Return a checked copy of ``param_group`` with its player's learning rate filled in."""
+    """Return a copy of ``param_group`` with the defaults filled in; its parameters are checked."""
     if not isinstance(param_group, dict):
         raise TypeError(f"`param_group` must be a dictionary, got {type(param_group).__name__}.")
     group = dict(param_group)
     if "player" not in group:
         raise ValueError('`param_group` must have `player` = "min" or "max".')
     check_choice("player", group["player"], PLAYERS)
+    if "params" not in group:
+        raise ValueError("`param_group` must have `params`, the parameters of the group.")
     params = group["params"]
     entries = [params] if isinstance(params, Tensor) else list(params)
     # Sets have no order; the base class refuses them by that name.
@@ -76,11 +78,15 @@ def check_group(
     group.setdefault("lr", player_lr(group["player"], defaults["lr"]))
     for key, value in defaults.items():
         group.setdefault(key, value)
+    return group
+
+
+def check_hyperparameters(group: dict[str, Any]) -> None:
+    """Raise unless the hyperparameters that all algorithms have are valid in ``group``."""
     check_non_negative("lr", group["lr"], allow_tensor=True)
     check_non_negative("weight_decay", group["weight_decay"])
     if group["max_grad_norm"] is not None:
         check_positive("max_grad_norm", group["max_grad_norm"])
-    return group
 
 
 def player_lr(player: Player, lr: Any) -> Any:
@@ -143,9 +149,15 @@ def segments(
     start = 0
     for param, group in trainable(param_groups, player):
         stop = start + param.numel()
-        num_steps = state[param].get("step", 0.0) if param in state else 0.0
+        count = state[param].get("step") if param in state else None
+        num_steps: float | Tensor
         if not on_device:
-            num_steps = float(num_steps)
+            num_steps = 0.0 if count is None else float(count)
+        elif count is None:
+            num_steps = torch.zeros((), dtype=torch.float64, device=param.device)
+        else:
+            # In float32, bias corrections such as 1 - beta^t would lose digits.
+            num_steps = count.double()
         same = run is not None and run.group is group and not isinstance(num_steps, Tensor)
         if run is not None and same and run.num_steps == num_steps:
             run = run._replace(where=slice(run.where.start, stop))

@@ -9,8 +9,16 @@ from torch import Tensor
 
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
-from compopt.optim.groups import Segment, check_group, player_groups, segments, trainable
-from compopt.optim.state import FlatState, restore_state
+from compopt.optim.groups import (
+    Segment,
+    check_hyperparameters,
+    complete_group,
+    player_groups,
+    player_lr,
+    segments,
+    trainable,
+)
+from compopt.optim.state import FlatState, check_loadable, restore_state
 
 
 def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
@@ -46,6 +54,8 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     ) -> None:
         self.capturable = bool(capturable)
         self._reset_transient()
+        for player in PLAYERS:
+            self._check_group({**defaults, "lr": player_lr(player, defaults["lr"])})
         super().__init__(player_groups(min_params, max_params), defaults)
         for player in PLAYERS:
             if not any(group["player"] == player for group in self.param_groups):
@@ -65,9 +75,13 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to a player: as in ``torch.optim``, with ``player`` in the group."""
-        group = check_group(param_group, self.param_groups, self.defaults)
-        self._check_hyperparameters(group)
+        group = complete_group(param_group, self.param_groups, self.defaults)
+        self._check_group(group)
         super().add_param_group(group)
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        check_hyperparameters(group)
+        self._check_hyperparameters(group)
 
     def _entries(self, player: Player) -> list[tuple[Tensor, dict[str, Any]]]:
         return trainable(self.param_groups, player)
@@ -108,10 +122,14 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         params = self._params(player)
         views = FlatLayout.of(params).views(delta)
         for (param, group), view in zip(self._entries(player), views, strict=True):
+            # What may have to stay as it is moves as a copy: multiplying by one and adding zero
+            # would not leave every bit in place.
+            moved = param if advance is True else param.clone()
             if group["weight_decay"]:
-                rate = 1 - group["lr"] * group["weight_decay"]
-                param.mul_(rate if advance is True else torch.where(advance, rate, 1.0))
-            param.add_(view if advance is True else torch.where(advance, view, 0.0))
+                moved.mul_(1 - group["lr"] * group["weight_decay"])
+            moved.add_(view)
+            if isinstance(advance, Tensor):
+                param.copy_(torch.where(advance, moved, param))
         for key, vector in state.items():
             old = self._read_state(player, key)
             kept = torch.zeros_like(vector) if old is None else old
@@ -150,18 +168,29 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         """Load a state dict as ``torch.optim`` does, keeping the precision of saved vectors.
 
         Raises:
-            ValueError: if the groups belong to other players, or differ in size.
+            ValueError: if the groups belong to other players, or groups or tensors differ in size.
+                The optimizer is then as before.
         """
-        ours = [group["player"] for group in self.param_groups]
-        theirs = [group.get("player") for group in state_dict["param_groups"]]
-        if len(ours) == len(theirs) and ours != theirs:
-            raise ValueError(
-                f"The loaded groups belong to the players {theirs}, this optimizer's to {ours}. "
-                "Build it with the same players in the same order."
-            )
-        super().load_state_dict(state_dict)
-        restore_state(self.state, self._all_params(), state_dict, capturable=self.capturable)
-        self._reset_transient()
+        loaded: list[dict[str, Any]] = []
+
+        def check(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
+            check_loadable(self.param_groups, state_dict)
+            loaded.append(state_dict)
+
+        def restore(_: torch.optim.Optimizer) -> None:
+            restore_state(self.state, self._all_params(), loaded[0], capturable=self.capturable)
+
+        # As the last hook before and the first one after, these see what other hooks have made of
+        # the dictionary, and leave to them what has become of the state.
+        handles = [
+            self.register_load_state_dict_pre_hook(check),
+            self.register_load_state_dict_post_hook(restore, prepend=True),
+        ]
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def __getstate__(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in self._options}
@@ -169,4 +198,6 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        # The base class adds a default that the constructors here do not take.
+        self.defaults.pop("differentiable", None)
         self._reset_transient()

@@ -64,6 +64,36 @@ class FlatState:
         return vector if same else None
 
 
+def check_loadable(
+    param_groups: Sequence[Mapping[str, Any]], state_dict: Mapping[str, Any]
+) -> None:
+    """Raise unless a state dict belongs to the same players, and its tensors to the parameters.
+
+    Groups that differ in number or size are left to ``torch.optim``, which refuses them.
+    """
+    groups = state_dict["param_groups"]
+    if len(groups) != len(param_groups):
+        return
+    ours = [group["player"] for group in param_groups]
+    theirs = [group.get("player") for group in groups]
+    if ours != theirs:
+        raise ValueError(
+            f"The loaded groups belong to the players {theirs}, this optimizer's to {ours}. "
+            "Build it with the same players in the same order."
+        )
+    for group, saved in zip(param_groups, groups, strict=True):
+        if len(group["params"]) != len(saved["params"]):
+            return
+        for param, index in zip(group["params"], saved["params"], strict=True):
+            for key, value in state_dict["state"].get(index, {}).items():
+                if isinstance(value, Tensor) and key != "step" and value.shape != param.shape:
+                    raise ValueError(
+                        f"The loaded `{key}` of parameter {index} has shape {tuple(value.shape)}, "
+                        f"the parameter {tuple(param.shape)}. Build the optimizer with the same "
+                        "parameters in the same order."
+                    )
+
+
 def restore_state(
     state: State,
     params: Sequence[Tensor],

@@ -7,7 +7,7 @@ import torch
 from cases import CASES, Case, no_interaction
 from dense import AdaptiveStepSizes, assert_close, blocks, cgd_deltas, flat
 
-from compopt import ACGD, CGD, ConjugateGradient, DirectSolver, Game
+from compopt import ACGD, CGD, ConjugateGradient, ConvergenceWarning, DirectSolver, Game
 from compopt.game import differentiate
 from compopt.optim.update import competitive_update
 
@@ -30,7 +30,9 @@ def case(request):
 @pytest.mark.parametrize("solve_for", ["min", "max", "smaller", "alternate"])
 @pytest.mark.parametrize("solver", [EXACT, DirectSolver()], ids=["cg", "direct"])
 def test_cgd_is_the_closed_form(case, solve_for, solver):
-    optimizer = CGD(case.min_params, case.max_params, lr=(0.3, 0.7), solver=solver, solve_for=solve_for)
+    optimizer = CGD(
+        case.min_params, case.max_params, lr=(0.3, 0.7), solver=solver, solve_for=solve_for
+    )
     for _ in range(2):
         at = blocks(case)
         eta_x, eta_y = torch.full_like(at.grad_x, 0.3), torch.full_like(at.grad_y, 0.7)
@@ -126,8 +128,8 @@ def test_no_iterations_leave_the_solved_player_where_it_is():
     case = CASES["quadratic"]()
     at = blocks(case)
     solver = ConjugateGradient(max_iter=0)
-    with pytest.warns(UserWarning, match="used all its iterations"):
-        optimizer = CGD(case.min_params, case.max_params, lr=0.1, solver=solver, solve_for="min")
+    optimizer = CGD(case.min_params, case.max_params, lr=0.1, solver=solver, solve_for="min")
+    with pytest.warns(ConvergenceWarning, match="used all its iterations"):
         dx, dy = deltas_of_step(optimizer, case)
     assert_close(dx, torch.zeros_like(dx), 0.0)
     assert_close(dy, 0.1 * at.grad_y, 1e-14)
@@ -138,7 +140,12 @@ def test_exact_warm_start_needs_no_iteration(solve_for):
     case = CASES["quadratic"]()
     solver = ConjugateGradient(rtol=1e-9, max_iter=100)
     optimizer = CGD(
-        case.min_params, case.max_params, lr=0.1, solver=solver, solve_for=solve_for, warm_start=True
+        case.min_params,
+        case.max_params,
+        lr=0.1,
+        solver=solver,
+        solve_for=solve_for,
+        warm_start=True,
     )
     start = flat(case.min_params), flat(case.max_params)
     first = deltas_of_step(optimizer, case)

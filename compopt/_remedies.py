@@ -1,0 +1,108 @@
+"""What the errors of a second backward pass mean, and what to do about them."""
+
+import re
+from typing import NamedTuple
+
+
+class Cause(NamedTuple):
+    """A known reason for which a second derivative fails.
+
+    Attributes:
+        pattern: regular expression searched for in the text of an error.
+        sentence: what is the matter.
+        remedy: what to do.
+    """
+
+    pattern: str
+    sentence: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.remedy}"
+
+
+COMPILED = Cause(
+    r"aot_autograd does not currently support double backward",
+    "A network compiled by `torch.compile` has no second derivative.",
+    "Compute the loss with the uncompiled module (`compiled._orig_mod` if only that is left).",
+)
+DISTRIBUTED = Cause(
+    r"Expected to have finished reduction in the prior iteration",
+    "DistributedDataParallel neither reduces nor completes a pass of `torch.autograd.grad`.",
+    "Compute the loss with the wrapped network, its attribute `.module`.",
+)
+NOT_TWICE = Cause(
+    r"once_differentiable",
+    "A custom `autograd.Function` whose backward is not differentiable has no second derivative, "
+    "and `torch.autograd.grad` silently takes it for zero.",
+    "Write the backward in differentiable torch operations, without `once_differentiable`.",
+)
+NOT_FINITE = (
+    "A square root or a norm at zero is the usual cause: add a small constant under the root."
+)
+
+# The first match counts, so the general cause comes last.
+CAUSES: tuple[Cause, ...] = (
+    Cause(
+        r"derivative for .*(scaled_dot_product|_attention).* is not implemented",
+        "Fused attention kernels have no second derivative.",
+        "Run the attention part of the forward pass inside `compopt.double_backward_safe()`.",
+    ),
+    Cause(
+        r"derivative for .*(_rnn|lstm_).* is not implemented",
+        "Fused recurrent kernels have no second derivative.",
+        "Run the recurrent part of the forward pass inside `compopt.double_backward_safe()`.",
+    ),
+    Cause(
+        r"derivative for .*grid_sampler.* is not implemented",
+        "This release of torch has no second derivative of `grid_sample`.",
+        "Sample with `torch.gather` and explicit bilinear weights, or use a newer torch.",
+    ),
+    COMPILED,
+    Cause(
+        r"(?i)checkpoint\S* is (incompatible|not compatible) with \.grad\(\)",
+        "Re-entrant checkpoints work with `backward()` only.",
+        "Call `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`.",
+    ),
+    DISTRIBUTED,
+    Cause(
+        r"modified by an inplace operation",
+        "A tensor that a derivative needs was overwritten after the forward pass had saved it.",
+        "Use the out-of-place form of the operation (`x = x + 1` for `x += 1`, `inplace=False`), "
+        "and change parameters and buffers only after the step.",
+    ),
+    Cause(
+        r"backward through the graph a second time",
+        "The graph of the loss was freed before the step.",
+        "Do not call `backward()` on the loss, and compute every part of it anew for each step.",
+    ),
+    Cause(
+        r"does not require grad and does not have a grad_fn",
+        "A part of the loss has no graph.",
+        "Compute the loss with gradients enabled, without `detach()` or `item()`.",
+    ),
+    NOT_TWICE,
+    Cause(
+        r"derivative for .+ is not implemented|no autograd formula was registered",
+        "An operation lacks a derivative that the step needs.",
+        "Write it out in elementary torch operations, which have derivatives of every order.",
+    ),
+)
+
+
+def explain(error: RuntimeError) -> str | None:
+    """Return what is the matter and what to do, for an error raised by autograd.
+
+    Args:
+        error: as raised by a first or second backward pass. Only its text is read.
+
+    Returns:
+        Two sentences to put into the message of another error, or None if the cause is unknown.
+
+    Example:
+        >>> remedy = explain(RuntimeError("derivative for aten::foo_backward is not implemented"))
+        >>> remedy.split(".")[0]
+        'An operation lacks a derivative that the step needs'
+    """
+    text = str(error)
+    return next((str(cause) for cause in CAUSES if re.search(cause.pattern, text)), None)

@@ -1,0 +1,15 @@
+"""Checks to run before training: can this game be differentiated twice?"""
+
+from compopt.diagnosis._findings import PreflightError, PreflightReport
+from compopt.diagnosis.operator_check import OperatorReport, check_operator
+from compopt.diagnosis.preflight import preflight
+from compopt.diagnosis.safe import double_backward_safe
+
+__all__ = [
+    "OperatorReport",
+    "PreflightError",
+    "PreflightReport",
+    "check_operator",
+    "double_backward_safe",
+    "preflight",
+]

@@ -1,0 +1,49 @@
+"""What a rehearsal of the derivatives found."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from compopt._typing import PLAYERS, Player
+
+
+class PreflightError(RuntimeError):
+    """The derivatives of a competitive step cannot be had; the text says where and what to do."""
+
+
+@dataclass(frozen=True)
+class PreflightReport:
+    """What one rehearsal of the derivatives found.
+
+    Attributes:
+        loss: its value.
+        without_gradient: names of the parameters on which neither the loss nor a penalty depends.
+        without_mixed: names of the parameters whose entries of a mixed product are all zero, those
+            without a gradient included. A step moves them by their own gradient alone.
+        interacts: whether any mixed derivative is nonzero. If none is, a competitive step is plain
+            gradient descent-ascent.
+        seconds_gradient: for the gradients of both players with their graph.
+        seconds_product: for the mixed product in each player's space.
+
+    The seconds are those of one cold run; a training step is faster.
+    """
+
+    loss: float
+    without_gradient: tuple[str, ...]
+    without_mixed: tuple[str, ...]
+    interacts: bool
+    seconds_gradient: float
+    seconds_product: Mapping[Player, float]
+
+    def __str__(self) -> str:
+        verdict = (
+            "interact" if self.interacts else "do not interact: this is gradient descent-ascent"
+        )
+        products = " and ".join(
+            f"{1e3 * self.seconds_product[player]:.1f} ms ({player})" for player in PLAYERS
+        )
+        return (
+            f"preflight passed: loss {self.loss:.4g}, the players {verdict}\n"
+            f"  gradient {1e3 * self.seconds_gradient:.1f} ms, mixed products {products}\n"
+            f"  no gradient: {', '.join(self.without_gradient) or 'none'}\n"
+            f"  no mixed derivative: {', '.join(self.without_mixed) or 'none'}"
+        )

@@ -1,0 +1,223 @@
+"""Which module made which node of an autograd graph, and where a backward pass goes wrong."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
+
+_Grads = Sequence[Tensor | None]
+_Hook = Callable[[Node, _Grads, _Grads], None]
+
+
+class GraphLabels:
+    """Labels of autograd nodes: the operation and the innermost module that made each.
+
+    Nodes made by a backward pass carry the label of the node that it passed. The labels hold the
+    nodes, and with them the graph: an autograd node loses its identity in Python once nothing
+    there refers to it.
+
+    Args:
+        modules: label of each module to be told apart.
+    """
+
+    def __init__(self, modules: Mapping[nn.Module, str]) -> None:
+        self._modules = modules
+        self._labels: dict[Node, str] = {}
+        self._running: list[nn.Module] = []
+        self._handles: list[RemovableHandle] = []
+        self._is_tracking = False
+        self._finite: list[tuple[str, Tensor]] = []
+
+    def of(self, node: Node) -> str:
+        """Return the label of ``node``."""
+        return self._labels.get(node, f"`{node.name()}`")
+
+    def first_not_finite(self) -> str | None:
+        """Return the label of the module that put out the first non-finite entry. Synchronises."""
+        return next((label for label, finite in self._finite if not finite), None)
+
+    @contextmanager
+    def tracking(self) -> Iterator[None]:
+        """Label what modules and backward passes make inside."""
+        self._is_tracking = True
+        for module in self._modules:
+            self._handles += [
+                module.register_forward_pre_hook(self._enter_module, with_kwargs=True),
+                module.register_forward_hook(self._leave_module, always_call=True),
+            ]
+        for node in self._labels:
+            self._track(node)
+        try:
+            yield
+        finally:
+            self._is_tracking = False
+            # Hooks refer to the labels and these to the nodes: a cycle that would keep the graph.
+            for handle in self._handles:
+                handle.remove()
+            self._handles.clear()
+            self._running.clear()
+
+    def extend(
+        self, tensors: Iterable[Tensor], module: str | None = None, label: str | None = None
+    ) -> None:
+        """Label the nodes that ``tensors`` come from, up to those with a label.
+
+        Args:
+            tensors: of the graph.
+            module: label of the module that made the nodes, None for the loss function itself.
+            label: of all nodes, in place of each one's name with ``module``.
+        """
+        where = "the loss function, outside of named modules" if module is None else module
+        pending = [tensor.grad_fn for tensor in tensors]
+        while pending:
+            node = pending.pop()
+            if node is None or node in self._labels:
+                continue
+            self._labels[node] = f"`{node.name()}` of {where}" if label is None else label
+            if self._is_tracking:
+                self._track(node)
+            pending += [parent for parent, _ in node.next_functions]
+
+    def _track(self, node: Node) -> None:
+        self._handles.append(node.register_hook(partial(self._leave_node, node)))
+
+    def _leave_node(self, node: Node, grad_inputs: _Grads, grad_outputs: _Grads) -> None:
+        self.extend(present(grad_inputs), label=self._labels[node])
+
+    def _enter_module(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        # A compiled function traces the hooks of the modules in it; its graph is one node.
+        if torch.compiler.is_compiling():
+            return
+        # What the inputs come from was made before: by the enclosing module, if by any.
+        outer = self._modules[self._running[-1]] if self._running else None
+        self.extend(_tensors_in((args, kwargs)), outer)
+        self._running.append(module)
+
+    def _leave_module(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        if torch.compiler.is_compiling():
+            return
+        if self._running and self._running[-1] is module:
+            self._running.pop()
+        label = self._modules[module]
+        tensors = list(_tensors_in(output))
+        self.extend(tensors, label)
+        self._finite += [(label, tensor.detach().isfinite().all()) for tensor in tensors]
+
+
+def nodes_of(tensors: Iterable[Tensor]) -> list[Node]:
+    """Return the nodes of the graphs that ``tensors`` come from."""
+    nodes: dict[Node, None] = {}
+    pending = [tensor.grad_fn for tensor in tensors]
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in nodes:
+            nodes[node] = None
+            pending += [parent for parent, _ in node.next_functions]
+    return list(nodes)
+
+
+def failing_node(outputs: Iterable[Tensor], run: Callable[[], object]) -> Node | None:
+    """Return the node in which ``run``, a backward pass from ``outputs``, raises its error."""
+    started: list[Node] = []
+
+    def start(node: Node, grad_outputs: _Grads) -> None:
+        started.append(node)
+
+    handles = [node.register_prehook(partial(start, node)) for node in nodes_of(outputs)]
+    try:
+        run()
+    except RuntimeError:
+        return started[-1] if started else None
+    finally:
+        _remove(handles)
+    return None
+
+
+def spoiling_node(outputs: Iterable[Tensor], run: Callable[[], object]) -> Node | None:
+    """Return the first node that makes non-finite entries from finite ones in ``run``.
+
+    ``run`` is a backward pass from ``outputs``.
+    """
+    spoilers: list[Node] = []
+
+    def check(node: Node, grad_inputs: _Grads, grad_outputs: _Grads) -> None:
+        if not spoilers and are_finite(grad_outputs) and not are_finite(grad_inputs):
+            spoilers.append(node)
+
+    with _hooked(nodes_of(outputs), check):
+        run()
+    return spoilers[0] if spoilers else None
+
+
+@contextmanager
+def cutting_nodes(outputs: Iterable[Tensor]) -> Iterator[list[Node]]:
+    """Collect the custom functions whose backward, run inside, cuts the graph.
+
+    Their results should depend on the incoming gradient, and ``torch.autograd.grad`` takes them for
+    constant without a word: they were computed outside of autograd (a kernel, ``detach``,
+    ``once_differentiable``). Results of zero, as of a rounding, are rightly constant.
+    """
+    cutting: list[Node] = []
+
+    def check(node: Node, grad_inputs: _Grads, grad_outputs: _Grads) -> None:
+        if any(grad.requires_grad for grad in present(grad_outputs)):
+            cut = [grad for grad in present(grad_inputs) if _is_cut(grad)]
+            if any(bool(grad.any()) for grad in cut):
+                cutting.append(node)
+
+    custom = [node for node in nodes_of(outputs) if isinstance(node, BackwardCFunction)]
+    with _hooked(custom, check):
+        yield cutting
+
+
+def _is_cut(grad: Tensor) -> bool:
+    # `once_differentiable` attaches this node. It leads nowhere, so that its error is not raised.
+    marked = grad.grad_fn is not None and grad.grad_fn.name() == "torch::autograd::Error"
+    return marked or not grad.requires_grad
+
+
+@contextmanager
+def _hooked(nodes: Iterable[Node], hook: _Hook) -> Iterator[None]:
+    """Call ``hook`` with each node and its gradients after the node has run."""
+    handles = [node.register_hook(partial(hook, node)) for node in nodes]
+    try:
+        yield
+    finally:
+        _remove(handles)
+
+
+def _remove(handles: Iterable[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+
+
+def are_finite(tensors: _Grads) -> bool:
+    """Return whether all entries of the tensors present are finite. Synchronises."""
+    return all(bool(tensor.isfinite().all()) for tensor in present(tensors))
+
+
+def present(tensors: _Grads) -> list[Tensor]:
+    """Return the tensors that are not None."""
+    return [tensor for tensor in tensors if tensor is not None]
+
+
+def _tensors_in(value: object) -> Iterator[Tensor]:
+    """Yield the tensors in nested containers and dataclasses."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from _tensors_in(tuple(value.values()))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from _tensors_in([getattr(value, field.name) for field in fields(value)])

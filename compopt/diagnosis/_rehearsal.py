@@ -1,0 +1,225 @@
+"""One forward pass and its derivatives, with the means to say where they fail."""
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from compopt._checks import check_loss
+from compopt._flat import FlatLayout
+from compopt._remedies import NOT_FINITE, NOT_TWICE, explain
+from compopt._typing import PLAYERS, Player, opponent
+from compopt.diagnosis._findings import PreflightError, PreflightReport
+from compopt.diagnosis._graph import (
+    GraphLabels,
+    are_finite,
+    cutting_nodes,
+    failing_node,
+    present,
+    spoiling_node,
+)
+from compopt.diagnosis._players import Players
+from compopt.game import Game, MixedHessian
+
+_Result = TypeVar("_Result")
+_Grads: TypeAlias = dict[Player, list[Tensor | None]]
+_Search: TypeAlias = Callable[[Iterable[Tensor], Callable[[], object]], Node | None]
+
+
+class Rehearsal:
+    """The derivatives that one competitive step takes, each checked.
+
+    Args:
+        players: whose parameters the loss is differentiated by.
+        loss_fn: returns the loss or the game. Called once, here, with gradients enabled.
+    """
+
+    def __init__(self, players: Players, loss_fn: Callable[[], Tensor | Game]) -> None:
+        self.players = players
+        self.device = players.device
+        self.layouts = {player: FlatLayout.of(players.params[player]) for player in PLAYERS}
+        self.labels = GraphLabels({module: players.label(module) for module in players.modules})
+        with self.labels.tracking():
+            try:
+                outcome = loss_fn()
+            except RuntimeError as error:
+                # A loss with a gradient penalty differentiates; other errors are the user's own.
+                if explain(error) is None:
+                    raise
+                raise _failure("The loss function", None, error) from error
+        self.game = outcome if isinstance(outcome, Game) else Game(outcome)
+        self._check_loss(self.game.loss)
+        self.labels.extend([self.game.loss])
+
+    def report(self) -> PreflightReport:
+        """Return the findings.
+
+        Raises:
+            PreflightError: at the first trouble.
+        """
+        grads, seconds_gradient = self._gradients()
+        without_gradient = self._check_gradients(grads)
+        mixed = self._mixed(grads)
+        generator = torch.Generator().manual_seed(0)
+        seconds: dict[Player, float] = {}
+        without_mixed: list[str] = []
+        for player in PLAYERS:
+            layout = self.layouts[opponent(player)]
+            vector = torch.randn(layout.numel, dtype=layout.dtype, generator=generator)
+            product, seconds[player] = self._product(mixed, player, vector.to(self.device))
+            pieces = zip(
+                self.players.names[player], self.layouts[player].views(product), strict=True
+            )
+            without_mixed += [name for name, piece in pieces if not piece.any()]
+        num_params = sum(len(self.players.params[player]) for player in PLAYERS)
+        return PreflightReport(
+            loss=float(self.game.loss.detach()),
+            without_gradient=tuple(without_gradient),
+            without_mixed=tuple(without_mixed),
+            interacts=len(without_mixed) < num_params,
+            seconds_gradient=seconds_gradient,
+            seconds_product=seconds,
+        )
+
+    def _check_loss(self, loss: Tensor) -> None:
+        if isinstance(loss, Tensor) and not loss.requires_grad:
+            raise PreflightError(
+                "`loss_fn` returned a loss without a graph. Compute it with gradients enabled, "
+                "without `backward()`, `detach()` or `item()`."
+            )
+        check_loss("loss", loss, self.device)
+        if not are_finite([loss]):
+            module = self.labels.first_not_finite()
+            first = f"The first module with such an output is {module}. " if module else ""
+            raise PreflightError(f"The loss is {float(loss.detach())}. {first}{NOT_FINITE}")
+
+    def _differentiate(self, term: Tensor, *, create_graph: bool = True) -> _Grads:
+        num_min = len(self.players.params["min"])
+        grads = torch.autograd.grad(
+            term.reshape(()),
+            [param for player in PLAYERS for param in self.players.params[player]],
+            create_graph=create_graph,
+            retain_graph=True,
+            allow_unused=True,
+        )
+        return {"min": list(grads[:num_min]), "max": list(grads[num_min:])}
+
+    def _mixed(self, grads: _Grads) -> MixedHessian:
+        return MixedHessian(grads, self.players.params, self.layouts)
+
+    def _gradients(self) -> tuple[_Grads, float]:
+        """Return the gradients of the loss, and the seconds that they took."""
+        loss = self.game.loss
+        run = partial(self._differentiate, loss)
+        try:
+            with cutting_nodes([loss]) as cutting:
+                grads, seconds = self._timed(run)
+        except RuntimeError as error:
+            raise self._located("The gradient", failing_node([loss], run), error) from error
+        for node in cutting:
+            raise PreflightError(f"{self.labels.of(node)} cannot be used. {NOT_TWICE}")
+        self._check_finite(grads, loss, run)
+        return grads, seconds
+
+    def _check_gradients(self, grads: _Grads) -> list[str]:
+        """Return the names of parameters without a gradient; raise if a player has none."""
+        penalties = {"min": self.game.min_penalty, "max": self.game.max_penalty}
+        missing = []
+        for player in PLAYERS:
+            own, penalty = grads[player], penalties[player]
+            if penalty is not None:
+                own = self._with_penalty(player, own, penalty)
+            elif not present(own):
+                raise PreflightError(
+                    f"The loss does not depend on {self.players.arguments[player]}: none of its "
+                    f"{len(own)} parameters receives a gradient. Do not detach its outputs nor "
+                    "compute them under `no_grad`, and pass the parameters that the loss uses."
+                )
+            named = zip(self.players.names[player], own, strict=True)
+            missing += [name for name, grad in named if grad is None]
+        return missing
+
+    def _with_penalty(
+        self, player: Player, grads: list[Tensor | None], penalty: Tensor
+    ) -> list[Tensor | None]:
+        """Return the player's gradients, those of its penalty where the loss gives none."""
+        check_loss(f"{player}_penalty", penalty, self.device)
+        self.labels.extend([penalty])
+        run = partial(self._differentiate, penalty, create_graph=False)
+        try:
+            penalty_grads = run()
+        except RuntimeError as error:
+            node = failing_node([penalty], run)
+            raise self._located(f"The gradient of `{player}_penalty`", node, error) from error
+        self._check_finite(penalty_grads, penalty, run)
+        pairs = zip(grads, penalty_grads[player], strict=True)
+        return [extra if grad is None else grad for grad, extra in pairs]
+
+    def _check_finite(self, grads: _Grads, term: Tensor, run: Callable[[], object]) -> None:
+        for player in PLAYERS:
+            for name, grad in zip(self.players.names[player], grads[player], strict=True):
+                if grad is None:
+                    continue
+                if grad.layout != torch.strided:
+                    raise PreflightError(
+                        f"The gradient of {name} must be dense, got layout {grad.layout}. "
+                        "Use `sparse=False` in embeddings."
+                    )
+                if not are_finite([grad]):
+                    raise self._located(
+                        f"The gradient of {name} is not finite", spoiling_node([term], run)
+                    )
+
+    def _product(self, mixed: MixedHessian, player: Player, vector: Tensor) -> tuple[Tensor, float]:
+        """Return the mixed product in ``player``'s space, and the seconds that it took."""
+        what = f"The mixed product for {self.players.arguments[player]}"
+        try:
+            product, seconds = self._timed(partial(mixed.hvp, player, vector))
+        except RuntimeError as error:
+            node = self._search_product(failing_node, player, vector)
+            raise self._located(what, node, error) from error
+        if not are_finite([product]):
+            node = self._search_product(spoiling_node, player, vector)
+            raise self._located(f"{what} is not finite", node)
+        return product, seconds
+
+    def _search_product(self, search: _Search, player: Player, vector: Tensor) -> Node | None:
+        # The gradients are formed once more, slowly, to learn which module each node belongs to.
+        with self.labels.tracking():
+            grads = self._differentiate(self.game.loss)
+        outputs = present([*grads["min"], *grads["max"]])
+        return search(outputs, partial(self._mixed(grads).hvp, player, vector))
+
+    def _timed(self, run: Callable[[], _Result]) -> tuple[_Result, float]:
+        synchronize = torch.get_device_module(self.device).synchronize
+        synchronize()
+        start = time.perf_counter()
+        result = run()
+        synchronize()
+        return result, time.perf_counter() - start
+
+    def _located(
+        self, what: str, node: Node | None, error: RuntimeError | None = None
+    ) -> PreflightError:
+        return _failure(what, None if node is None else self.labels.of(node), error)
+
+
+def _failure(what: str, where: str | None, error: RuntimeError | None) -> PreflightError:
+    """Return the error that says what is the matter, where, and what to do.
+
+    Raises:
+        RuntimeError: ``error`` itself if memory ran out, which says nothing about derivatives.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        raise error
+    if error is None:
+        origin = "" if where is None else f" It becomes so in {where}."
+        return PreflightError(f"{what}.{origin} {NOT_FINITE}")
+    location = "" if where is None else f" in {where}"
+    remedy = explain(error)
+    advice = "" if remedy is None else f" {remedy}"
+    return PreflightError(f"{what} failed{location}.{advice} torch reports: {error}")

@@ -1,0 +1,43 @@
+"""A forward pass that leaves no trace."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def restored(modules: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
+    """Put back, on leaving, the modules' buffers and torch's random states.
+
+    Args:
+        modules: whose own buffers are kept; submodules have to be listed too.
+        device: whose default generator is restored beside that of the CPU.
+    """
+    buffers = [
+        (module, name, buffer, None if buffer is None else buffer.clone())
+        for module in modules
+        for name, buffer in _own_buffers(module)
+    ]
+    devices = [] if device.type in ("cpu", "meta") else [device]
+    device_type = devices[0].type if devices else "cuda"
+    try:
+        with torch.random.fork_rng(devices, device_type=device_type):
+            yield
+    finally:
+        for module, name, buffer, saved in buffers:
+            _put_back(module, name, buffer, saved)
+
+
+def _own_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return list(module.named_buffers(recurse=False, remove_duplicate=False))
+
+
+def _put_back(module: nn.Module, name: str, buffer: Tensor, saved: Tensor) -> None:
+    if getattr(module, name) is not buffer:
+        setattr(module, name, buffer)
+    # Writing moves the version counter, which graphs of the caller may watch.
+    if not torch.equal(buffer, saved):
+        with torch.no_grad():
+            buffer.copy_(saved)

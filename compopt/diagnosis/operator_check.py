@@ -1,0 +1,143 @@
+"""Whether the mixed products of a loss are those of one matrix."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_count, check_non_negative
+from compopt._typing import PLAYERS, Player, opponent
+from compopt.diagnosis._players import PlayerLike, players_of
+from compopt.game import Game, MixedHessian, differentiate
+
+_RTOL = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+
+
+@dataclass(frozen=True)
+class OperatorReport:
+    """How far the mixed products are from those of one matrix ``D`` and its transpose.
+
+    Attributes:
+        repeatability: relative difference of two products with the same vector; 0 if their bits
+            agree.
+        linearity: relative difference of ``D (v + 2 w)`` and ``D v + 2 D w``.
+        transpose: relative difference of ``<u, D v>`` and ``<D^T u, v>``.
+        rtol: what each of them may be.
+
+    Each is the larger of the two directions.
+    """
+
+    repeatability: float
+    linearity: float
+    transpose: float
+    rtol: float
+
+    @property
+    def errors(self) -> dict[str, float]:
+        """The three relative errors by name."""
+        return {
+            "repeatability": self.repeatability,
+            "linearity": self.linearity,
+            "transpose": self.transpose,
+        }
+
+    @property
+    def ok(self) -> bool:
+        """Whether all errors are within ``rtol``. A non-finite one is not."""
+        return not self._failed
+
+    @property
+    def _failed(self) -> list[str]:
+        # `not <=` rather than `>`, which is false for NaN.
+        return [name for name, error in self.errors.items() if not error <= self.rtol]
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else f"wrong in {', '.join(self._failed)}"
+        listed = ", ".join(f"{name} {error:.1e}" for name, error in self.errors.items())
+        return f"mixed products {verdict}: relative errors {listed} (rtol {self.rtol:.0e})"
+
+
+def check_operator(
+    loss: Tensor,
+    min_params: PlayerLike,
+    max_params: PlayerLike,
+    *,
+    rtol: float | None = None,
+    seed: int = 0,
+) -> OperatorReport:
+    """Test that the mixed products of a loss are repeatable, linear, and transposes of each other.
+
+    The conjugate gradient method takes all three for granted. They fail where an operation's double
+    backward draws random numbers, recomputes something that has changed, adds in varying order, or
+    is wrong. A second derivative that is wrong in the same way in both directions (one that is
+    silently dropped, say) passes; :func:`~compopt.preflight` finds the usual ones.
+
+    Args:
+        loss: the zero-sum loss, a scalar with its graph. The graph is kept.
+        min_params: the module, the modules, or the parameters that minimise it. Those that do not
+            require grad are left out. Neither they nor ``.grad`` are modified.
+        max_params: those that maximise it.
+        rtol: largest relative error that passes. None takes 1e-9 for float64, 1e-4 for float32,
+            2e-2 for float16 and 1e-1 for bfloat16, by the parameters' coarsest dtype; give your own
+            where autocast computes in a coarser one.
+        seed: of the random vectors. They come from a generator of their own: torch's default random
+            states are left alone.
+
+    Returns:
+        The three relative errors; ``report.ok`` says whether all are within the tolerance.
+
+    Raises:
+        TypeError, ValueError: if an argument is of another kind.
+
+    Cost: one backward pass with its graph and 10 mixed products. Synchronises with the device.
+
+    Example:
+        >>> x, y = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
+        >>> check_operator((x * y).sin().sum(), [x], [y]).ok
+        True
+    """
+    if rtol is not None:
+        check_non_negative("rtol", rtol)
+    check_count("seed", seed, minimum=0)
+    players = players_of({"min_params": min_params, "max_params": max_params})
+    params = players.params
+    mixed = differentiate(Game(loss), params["min"], params["max"]).mixed
+    generator = torch.Generator().manual_seed(seed)
+    directions = [_direction_errors(mixed, player, generator) for player in PLAYERS]
+    repeatability, linearity, transpose = (
+        max(pair, key=_nan_last) for pair in zip(*directions, strict=True)
+    )
+    if rtol is None:
+        dtypes = {param.dtype for player in PLAYERS for param in params[player]}
+        rtol = max(_RTOL[dtype] for dtype in dtypes)
+    return OperatorReport(repeatability, linearity, transpose, rtol)
+
+
+def _nan_last(error: float) -> float:
+    return float("inf") if error != error else error
+
+
+def _direction_errors(
+    mixed: MixedHessian, player: Player, generator: torch.Generator
+) -> tuple[float, float, float]:
+    """Return the three relative errors of products in ``player``'s space."""
+    layout = mixed.layout(opponent(player))
+    v, w = (
+        torch.randn(layout.numel, dtype=layout.dtype, generator=generator).to(layout.device)
+        for _ in range(2)
+    )
+    product, again, other = (mixed.hvp(player, vector) for vector in (v, v, w))
+    combined = mixed.hvp(player, v + 2 * w)
+    # Of a random u the two inner products would nearly vanish and hide a small asymmetry.
+    transposed = mixed.hvp(opponent(player), product)
+    return (
+        _relative(again - product, product.norm()),
+        _relative(combined - (product + 2 * other), product.norm() + 2 * other.norm()),
+        _relative(transposed.dot(v) - product.dot(product), product.norm() ** 2),
+    )
+
+
+def _relative(difference: Tensor, scale: Tensor) -> float:
+    """Return the norm of ``difference`` over ``scale``; 0 if both are zero."""
+    norm = difference.norm()
+    return 0.0 if norm == 0 else float(norm / scale)

@@ -1,0 +1,56 @@
+"""What the examples share: networks, losses, and ways to play."""
+
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from compopt import ACGD, CGD
+
+Optimizer = ACGD | CGD | torch.optim.Optimizer
+
+
+def mlp(*sizes: int) -> nn.Sequential:
+    """Return a leaky multilayer perceptron of these widths, orthogonal at the start."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in pairwise(sizes):
+        linear = nn.Linear(width_in, width_out)
+        nn.init.orthogonal_(linear.weight, gain=2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1])
+
+
+def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the plain Wasserstein loss of the critic's values, without any constraint."""
+    return real.mean() - fake.mean()
+
+
+def cross_entropy(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the zero-sum cross entropy of the critic's logits, which the critic maximises."""
+    return logsigmoid(real).mean() + logsigmoid(-fake).mean()
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "wgan": wasserstein,
+    "bce": cross_entropy,
+}
+
+
+def two_groups(
+    min_params: Iterable[Tensor], max_params: Iterable[Tensor]
+) -> list[dict[str, object]]:
+    """Return groups with which a torch optimizer descends for one player, ascends for the other."""
+    return [{"params": list(min_params)}, {"params": list(max_params), "maximize": True}]
+
+
+def take_step(optimizer: Optimizer, loss: Tensor) -> None:
+    """Move both players from one evaluation of the loss."""
+    if isinstance(optimizer, ACGD | CGD):
+        optimizer.step(loss)
+    else:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()

@@ -1,0 +1,202 @@
+import io
+from typing import Any
+
+import pytest
+import torch
+from optimizer_registry import (
+    DenseReference,
+    NetworkGame,
+    OptimizerInfo,
+    QuadraticGame,
+    assert_dense_step,
+    assert_same_bits,
+    each_optimizer,
+    snapshot,
+)
+from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR
+
+NUM_STEPS = 50
+
+SCHEDULERS = {
+    "LambdaLR": lambda opt: lr_scheduler.LambdaLR(opt, [lambda t: 0.9**t, lambda t: 1 / (1 + t)]),
+    "MultiplicativeLR": lambda opt: lr_scheduler.MultiplicativeLR(opt, lambda t: 0.95),
+    "StepLR": lambda opt: lr_scheduler.StepLR(opt, step_size=7, gamma=0.5),
+    "MultiStepLR": lambda opt: lr_scheduler.MultiStepLR(opt, milestones=[5, 25], gamma=0.3),
+    "ConstantLR": lambda opt: lr_scheduler.ConstantLR(opt, factor=0.5, total_iters=10),
+    "LinearLR": lambda opt: lr_scheduler.LinearLR(opt, start_factor=0.1, total_iters=20),
+    "ExponentialLR": lambda opt: lr_scheduler.ExponentialLR(opt, gamma=0.9),
+    "SequentialLR": lambda opt: lr_scheduler.SequentialLR(
+        opt,
+        [lr_scheduler.LinearLR(opt, total_iters=5), lr_scheduler.ExponentialLR(opt, gamma=0.9)],
+        milestones=[10],
+    ),
+    "CosineAnnealingLR": lambda opt: lr_scheduler.CosineAnnealingLR(opt, T_max=20),
+    "ChainedScheduler": lambda opt: lr_scheduler.ChainedScheduler(
+        [lr_scheduler.ConstantLR(opt, total_iters=4), lr_scheduler.ExponentialLR(opt, gamma=0.9)]
+    ),
+    "ReduceLROnPlateau": lambda opt: lr_scheduler.ReduceLROnPlateau(opt, patience=3),
+    "CyclicLR": lambda opt: lr_scheduler.CyclicLR(
+        opt, base_lr=0.01, max_lr=[0.1, 0.2], step_size_up=8, cycle_momentum=False
+    ),
+    "CosineAnnealingWarmRestarts": lambda opt: lr_scheduler.CosineAnnealingWarmRestarts(opt, T_0=9),
+    "OneCycleLR": lambda opt: lr_scheduler.OneCycleLR(
+        opt, max_lr=[0.1, 0.2], total_steps=NUM_STEPS + 1, cycle_momentum=False
+    ),
+    "PolynomialLR": lambda opt: lr_scheduler.PolynomialLR(opt, total_iters=30, power=2.0),
+    "SWALR": lambda opt: SWALR(opt, swa_lr=[0.01, 0.02], anneal_epochs=10),
+}
+
+LEARNING_RATES = {
+    "pair": lambda: (0.1, 0.03),
+    "tensor": lambda: torch.tensor(0.1, dtype=torch.float64),
+}
+
+each_scheduler = pytest.mark.parametrize("name", SCHEDULERS)
+each_lr = pytest.mark.parametrize("lr_kind", LEARNING_RATES)
+
+
+def advance(scheduler: Any, metric: float) -> None:
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(metric)
+    else:
+        scheduler.step()
+
+
+def sgd_of_two_groups(game: QuadraticGame, lr: Any) -> torch.optim.SGD:
+    lrs = lr if isinstance(lr, tuple) else (lr, lr)
+    lrs = [lr.clone() if isinstance(lr, torch.Tensor) else lr for lr in lrs]
+    return torch.optim.SGD(
+        [
+            {"params": game.min_params, "lr": lrs[0]},
+            {"params": game.max_params, "lr": lrs[1]},
+        ],
+        lr=0.0,
+    )
+
+
+def test_no_scheduler_of_torch_is_forgotten() -> None:
+    public = {
+        name
+        for name, value in vars(lr_scheduler).items()
+        if isinstance(value, type)
+        and issubclass(value, lr_scheduler.LRScheduler)
+        and not name.startswith("_")
+    }
+    assert public | set(lr_scheduler.__all__) == set(SCHEDULERS) - {"SWALR"} | {"LRScheduler"}
+
+
+@each_lr
+@each_scheduler
+@each_optimizer
+def test_both_players_follow_the_schedule(info: OptimizerInfo, name: str, lr_kind: str) -> None:
+    game, lr = QuadraticGame(), LEARNING_RATES[lr_kind]()
+    optimizer = info.exact(game, lr=lr)
+    sgd = sgd_of_two_groups(game, lr)
+    scheduler, sgd_scheduler = SCHEDULERS[name](optimizer), SCHEDULERS[name](sgd)
+    reference = DenseReference(info, game)
+    seen: list[set[float]] = [set(), set()]
+    for step in range(NUM_STEPS):
+        # Far fewer dense comparisons than steps keep the test fast; schedules change early.
+        if step < 10 or step % 10 == 0:
+            assert_dense_step(info, optimizer, reference)
+        else:
+            reference.next_params(optimizer)
+            optimizer.step(game.loss())
+        sgd.step()
+        advance(scheduler, 1.0)
+        advance(sgd_scheduler, 1.0)
+        for group, sgd_group, values in zip(
+            optimizer.param_groups, sgd.param_groups, seen, strict=True
+        ):
+            assert float(group["lr"]) == float(sgd_group["lr"]), f"{name}, step {step}"
+            values.add(float(group["lr"]))
+    assert all(len(values) > 1 for values in seen), f"{name} never changed a learning rate: {seen}"
+
+
+@each_scheduler
+@each_optimizer
+def test_resume_with_a_scheduler_is_bitwise(info: OptimizerInfo, name: str) -> None:
+    def build() -> tuple[NetworkGame, torch.optim.Optimizer, Any]:
+        game = NetworkGame()
+        optimizer = info.cls(game.min_params, game.max_params, lr=(0.05, 0.02), warm_start=True)
+        return game, optimizer, SCHEDULERS[name](optimizer)
+
+    def run(game: NetworkGame, optimizer: Any, scheduler: Any, steps: range) -> None:
+        for step in steps:
+            optimizer.step(game.loss(step))
+            advance(scheduler, 1.0)
+
+    straight = build()
+    run(*straight, range(12))
+    first = build()
+    run(*first, range(7))
+    file = io.BytesIO()
+    networks = [first[0].generator.state_dict(), first[0].critic.state_dict()]
+    torch.save([networks, first[1].state_dict(), first[2].state_dict()], file)
+    file.seek(0)
+    networks, optimizer_state, scheduler_state = torch.load(file, weights_only=True)
+    second = build()
+    second[0].generator.load_state_dict(networks[0])
+    second[0].critic.load_state_dict(networks[1])
+    second[2].load_state_dict(scheduler_state)
+    second[1].load_state_dict(optimizer_state)
+    run(*second, range(7, 12))
+    assert_same_bits(snapshot(second[1]), snapshot(straight[1]))
+    lrs = [[float(group["lr"]) for group in run[1].param_groups] for run in (second, straight)]
+    assert lrs[0] == lrs[1]
+
+
+@each_optimizer
+def test_tensor_lr_is_copied_for_each_group(info: OptimizerInfo) -> None:
+    game, lr = QuadraticGame(), torch.tensor(0.1, dtype=torch.float64)
+    optimizer = info.exact(game, lr=lr)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    assert rates[0] is not rates[1]
+    assert all(rate is not lr for rate in rates)
+    scheduler = lr_scheduler.ExponentialLR(optimizer, gamma=0.5)
+    optimizer.step(game.loss())
+    scheduler.step()
+    assert [group["lr"] is rate for group, rate in zip(optimizer.param_groups, rates, strict=True)]
+    assert [float(rate) for rate in rates] == [0.05, 0.05]
+    assert float(lr) == 0.1
+
+
+@each_optimizer
+def test_scheduler_notices_a_step(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    scheduler = lr_scheduler.StepLR(info.exact(game), step_size=1)
+    with pytest.warns(UserWarning, match=r"lr_scheduler.step\(\)` before `optimizer.step"):
+        scheduler.step()
+    optimizer = info.exact(game)
+    scheduler = lr_scheduler.StepLR(optimizer, step_size=1)
+    optimizer.step(game.loss())
+    scheduler.step()
+
+
+@pytest.mark.parametrize("name", ["CyclicLR", "OneCycleLR"])
+@each_optimizer
+def test_cycling_a_momentum_that_is_not_there_is_refused(info: OptimizerInfo, name: str) -> None:
+    optimizer = info.exact(QuadraticGame())
+    arguments = {
+        "CyclicLR": {"base_lr": 0.01, "max_lr": 0.1},
+        "OneCycleLR": {"max_lr": 0.1, "total_steps": 10},
+    }[name]
+    with pytest.raises(ValueError, match="momentum"):
+        getattr(lr_scheduler, name)(optimizer, **arguments)
+
+
+@pytest.mark.parametrize("start", [0.1, 0.3, 0.7])
+@each_optimizer
+def test_a_schedule_down_to_zero_survives_rounding(info: OptimizerInfo, start: float) -> None:
+    """The recursive form of LinearLR ends at learning rates such as -1e-18."""
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    scheduler = lr_scheduler.LinearLR(optimizer, start_factor=start, end_factor=0, total_iters=10)
+    for _ in range(12):
+        optimizer.step(game.loss())
+        scheduler.step()
+    before = [param.detach().clone() for param in game.min_params]
+    optimizer.step(game.loss())
+    for param, old in zip(game.min_params, before, strict=True):
+        torch.testing.assert_close(param.detach(), old, rtol=0, atol=1e-12)

@@ -1,0 +1,359 @@
+import inspect
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from optimizer_registry import (
+    OPTIMIZERS,
+    DenseReference,
+    NetworkGame,
+    OptimizerInfo,
+    QuadraticGame,
+    Token,
+    Variant,
+    all_params,
+    assert_dense_step,
+    assert_same_bits,
+    bits,
+    each_optimizer,
+    each_variant,
+    snapshot,
+)
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+import compopt
+from compopt import ConjugateGradient, DirectSolver
+
+
+def test_every_optimizer_has_a_row() -> None:
+    exported = {
+        value
+        for value in map(vars(compopt).get, compopt.__all__)
+        if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
+    }
+    assert exported == {info.cls for info in OPTIMIZERS}
+
+
+@each_optimizer
+def test_every_argument_has_a_variant(info: OptimizerInfo) -> None:
+    arguments = set(inspect.signature(info.cls).parameters) - {"min_params", "max_params"}
+    tried = {name for variant in info.variants for name in variant.kwargs}
+    # `backend` has one implementation so far.
+    assert arguments - {"backend"} == tried
+
+
+@each_variant
+def test_steps_move_both_players_and_count(info: OptimizerInfo, variant: Variant) -> None:
+    game = NetworkGame()
+    optimizer = info.cls(game.min_params, game.max_params, **variant.kwargs)
+    before = [param.detach().clone() for param in all_params(optimizer)]
+    for step in range(3):
+        loss = optimizer.step(game.loss(step))
+        assert not loss.requires_grad
+        assert optimizer.last_step.taken
+    has_moved = [
+        not torch.equal(param, old)
+        for param, old in zip(all_params(optimizer), before, strict=True)
+    ]
+    assert has_moved == [variant.kwargs.get("lr") != 0.0] * len(before)
+    assert {optimizer.state[param]["step"].item() for param in all_params(optimizer)} == {3.0}
+    assert all(param.grad is None for param in all_params(optimizer))
+    assert all(param.requires_grad for param in all_params(optimizer))
+
+
+@each_variant
+def test_steps_are_the_dense_ones(info: OptimizerInfo, variant: Variant) -> None:
+    game = QuadraticGame()
+    kwargs = {**variant.kwargs, "solver": DirectSolver()}
+    optimizer = info.cls(game.min_params, game.max_params, **kwargs)
+    reference = DenseReference(info, game)
+    for _ in range(6):
+        assert_dense_step(info, optimizer, reference)
+
+
+@each_optimizer
+def test_the_step_differs_from_the_plain_gradient_step(info: OptimizerInfo) -> None:
+    """Without this, the dense comparison could not tell a competitive step from a plain one."""
+    game = QuadraticGame()
+    optimizer = info.exact(game, lr=0.1)
+    optimizer_params = DenseReference(info, game).next_params(optimizer, interacts=False)
+    optimizer.step(game.loss())
+    for param, plain in optimizer_params:
+        assert (param.detach() - plain).abs().max() > 1e-5
+
+
+@each_variant
+def test_same_steps_in_two_runs(info: OptimizerInfo, variant: Variant) -> None:
+    snapshots = []
+    for _ in range(2):
+        game = NetworkGame()
+        optimizer = info.cls(game.min_params, game.max_params, **variant.kwargs)
+        for step in range(3):
+            optimizer.step(game.loss(step))
+        snapshots.append(snapshot(optimizer))
+    assert_same_bits(*snapshots)
+
+
+@each_optimizer
+def test_construction_has_no_side_effects(info: OptimizerInfo) -> None:
+    game = NetworkGame()
+    game.critic[0].bias.requires_grad_(False)
+    rng = torch.random.get_rng_state()
+    optimizer = info.cls(game.min_params, game.max_params)
+    assert len(optimizer.state) == 0
+    assert torch.equal(torch.random.get_rng_state(), rng)
+    assert optimizer.last_step is None
+    assert [param.requires_grad for param in game.max_params] == [True, False, True, True]
+
+
+@each_variant
+def test_repr_lists_every_group(info: OptimizerInfo, variant: Variant) -> None:
+    game = QuadraticGame()
+    optimizer = info.cls(game.min_params, game.max_params, **variant.kwargs)
+    text = repr(optimizer)
+    assert text.startswith(f"{info.name} (")
+    for part in ("player: min", "player: max", "lr: ", "weight_decay: ", "max_grad_norm: "):
+        assert part in text
+    assert "tensor([" not in text
+
+
+@each_variant
+def test_rebuild_from_groups_and_defaults(info: OptimizerInfo, variant: Variant) -> None:
+    """Wrappers construct ``type(optimizer)(optimizer.param_groups, **optimizer.defaults)``."""
+    game = NetworkGame()
+    optimizer = info.cls(game.min_params, game.max_params, **variant.kwargs)
+    rebuilt = info.cls(optimizer.param_groups, **optimizer.defaults)
+    assert repr(rebuilt) == repr(optimizer)
+    assert rebuilt.defaults == optimizer.defaults
+    for group, other in zip(rebuilt.param_groups, optimizer.param_groups, strict=True):
+        assert group is not other
+        assert list(map(id, group["params"])) == list(map(id, other["params"]))
+    rebuilt.load_state_dict(optimizer.state_dict())
+    # Loading must not leave defaults that the constructor does not take.
+    info.cls(rebuilt.param_groups, **rebuilt.defaults)
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+@each_optimizer
+def test_zero_grad(info: OptimizerInfo, set_to_none: bool) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    game.loss().backward()
+    optimizer.zero_grad(set_to_none=set_to_none)
+    for param in all_params(optimizer):
+        assert param.grad is None if set_to_none else bool((param.grad == 0).all())
+
+
+@each_optimizer
+def test_step_with_a_loss_ignores_grad(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    for param in all_params(optimizer):
+        param.grad = torch.full_like(param, torch.nan)
+    grads = [param.grad for param in all_params(optimizer)]
+    assert_dense_step(info, optimizer, DenseReference(info, game))
+    for param, grad in zip(all_params(optimizer), grads, strict=True):
+        assert param.grad is grad
+        assert bool(grad.isnan().all())
+
+
+def test_global_grad_mode_does_not_matter() -> None:
+    info, game = OPTIMIZERS[0], QuadraticGame()
+    optimizer = info.exact(game)
+    with torch.no_grad():
+        assert_dense_step(
+            info, optimizer, DenseReference(info, game), lambda: optimizer.step(game.loss)
+        )
+        assert not torch.is_grad_enabled()
+    optimizer.step(game.loss())
+    assert torch.is_grad_enabled()
+
+
+@each_optimizer
+def test_hooks_of_the_step_fire_once(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer, other = info.exact(game), info.exact(QuadraticGame())
+    calls: list[tuple[Any, ...]] = []
+
+    def record(name: str) -> Any:
+        return lambda opt, args, kwargs: calls.append((name, opt, args[1:], kwargs))
+
+    optimizer.register_step_pre_hook(record("pre"))
+    optimizer.register_step_post_hook(record("post"))
+    handles = [
+        register_optimizer_step_pre_hook(record("global pre")),
+        register_optimizer_step_post_hook(record("global post")),
+    ]
+    try:
+        loss, penalty = game.loss(), game.min_params[0].square().sum()
+        optimizer.step(loss, min_penalty=penalty)
+        other.step()
+    finally:
+        for handle in handles:
+            handle.remove()
+    arguments = ((loss,), {"min_penalty": penalty})
+    assert calls == [
+        ("global pre", optimizer, *arguments),
+        ("pre", optimizer, *arguments),
+        ("post", optimizer, *arguments),
+        ("global post", optimizer, *arguments),
+        ("global pre", other, (), {}),
+        ("global post", other, (), {}),
+    ]
+
+
+@each_optimizer
+def test_pre_hook_may_exchange_the_loss(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    optimizer.register_step_pre_hook(lambda opt, args, kwargs: ((opt, game.loss()), kwargs))
+    reference = DenseReference(info, game)
+    assert_dense_step(info, optimizer, reference, lambda: optimizer.step(0 * game.loss()))
+
+
+@each_optimizer
+def test_post_hook_sees_the_step_taken(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    before = [param.detach().clone() for param in all_params(optimizer)]
+    seen = []
+    optimizer.register_step_post_hook(
+        lambda opt, args, kwargs: seen.append(
+            [not torch.equal(p, old) for p, old in zip(all_params(opt), before, strict=True)]
+        )
+    )
+    optimizer.step(game.loss())
+    assert seen == [[True] * len(before)]
+
+
+@each_optimizer
+def test_profiler_shows_the_step_by_name(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    with torch.autograd.profiler.profile() as profile:
+        optimizer.step(game.loss())
+        optimizer.zero_grad()
+    names = [event.name for event in profile.function_events]
+    assert names.count(f"Optimizer.step#{info.name}.step") == 1
+    assert names.count(f"Optimizer.zero_grad#{info.name}.zero_grad") == 1
+
+
+@each_optimizer
+def test_subclass_steps_once_and_keeps_its_name(info: OptimizerInfo) -> None:
+    class Mine(info.cls):  # type: ignore[name-defined]
+        pass
+
+    game = QuadraticGame()
+    optimizer = Mine(game.min_params, game.max_params, lr=0.1, solver=DirectSolver())
+    calls = []
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    assert_dense_step(info, optimizer, DenseReference(info, game))
+    assert calls == [1]
+    assert repr(optimizer).startswith("Mine (")
+
+
+@each_optimizer
+def test_versions_of_parameters_advance(info: OptimizerInfo) -> None:
+    """Autograd must notice that a graph built before the step is stale."""
+    game = NetworkGame()
+    optimizer = info.cls(game.min_params, game.max_params)
+    loss = game.loss()
+    versions = [param._version for param in all_params(optimizer)]
+    optimizer.step(game.loss())
+    assert all(p._version > old for p, old in zip(all_params(optimizer), versions, strict=True))
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@each_variant
+def test_step_with_nothing_to_do_creates_state_only(info: OptimizerInfo, variant: Variant) -> None:
+    game = NetworkGame()
+    optimizer = info.cls(game.min_params, game.max_params, **variant.kwargs)
+    params = [param.detach().clone() for param in all_params(optimizer)]
+    assert optimizer.step() is None
+    for param, old in zip(all_params(optimizer), params, strict=True):
+        assert torch.equal(bits(param), bits(old))
+        assert "step" in optimizer.state[param]
+        assert all(bool((value == 0).all()) for value in optimizer.state[param].values())
+    twin_game = NetworkGame()
+    twin = info.cls(twin_game.min_params, twin_game.max_params, **variant.kwargs)
+    for step in range(3):
+        optimizer.step(game.loss(step))
+        twin.step(twin_game.loss(step))
+    assert_same_bits(snapshot(optimizer), snapshot(twin))
+    before = snapshot(optimizer)
+    for param in all_params(optimizer):
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    assert_same_bits(snapshot(optimizer), before)
+
+
+@pytest.mark.parametrize("value", [1.0, float("nan")], ids=["one", "nan"])
+@each_optimizer
+def test_step_on_foreign_gradients_is_an_error(info: OptimizerInfo, value: float) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    game.max_params[1].grad = torch.full_like(game.max_params[1], value)
+    before = snapshot(optimizer)
+    with pytest.raises(RuntimeError, match=r"`step\(loss\)`, or `optimizer.backward\(loss\)`"):
+        optimizer.step()
+    assert_same_bits(snapshot(optimizer), before)
+
+
+@each_optimizer
+def test_two_optimizers_of_one_class_do_not_mix(info: OptimizerInfo) -> None:
+    games = [QuadraticGame(seed=seed) for seed in (0, 1)]
+    optimizers = [info.exact(game, lr=lr) for game, lr in zip(games, (0.1, 0.05), strict=True)]
+    references = [DenseReference(info, game) for game in games]
+    for _ in range(3):
+        for optimizer, reference in zip(optimizers, references, strict=True):
+            assert_dense_step(info, optimizer, reference)
+
+
+@each_optimizer
+def test_moving_average_of_weights(info: OptimizerInfo) -> None:
+    game = NetworkGame()
+    optimizer = info.cls(game.min_params, game.max_params, lr=0.05)
+    average = torch.optim.swa_utils.AveragedModel(
+        game.generator, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.5)
+    )
+    expected = None
+    for step in range(3):
+        optimizer.step(game.loss(step))
+        average.update_parameters(game.generator)
+        weight = game.generator[0].weight.detach().clone()
+        expected = weight if expected is None else 0.5 * expected + 0.5 * weight
+    torch.testing.assert_close(average.module[0].weight.detach(), expected)
+
+
+@each_variant
+def test_the_graph_is_freed_with_the_loss(info: OptimizerInfo, variant: Variant) -> None:
+    game = NetworkGame()
+    optimizer = info.cls(game.min_params, game.max_params, **variant.kwargs)
+    token = Token()
+    alive = weakref.ref(token)
+    loss = game.loss(token=token)
+    del token
+    optimizer.step(loss)
+    assert alive() is not None
+    del loss
+    assert alive() is None
+
+
+@each_optimizer
+def test_fixed_count_does_not_warn_and_a_tolerance_does(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    info.exact(game, lr=1.0, solver=ConjugateGradient(rtol=0.0, max_iter=1)).step(game.loss())
+    strict = ConjugateGradient(rtol=1e-12, max_iter=1)
+    optimizer = info.exact(game, lr=1.0, solver=strict)
+    with pytest.warns(compopt.ConvergenceWarning, match="all its iterations") as record:
+        optimizer.step(game.loss())
+    assert len(record) == 1
+    assert record[0].filename == __file__
+    assert optimizer.last_step.taken
+    # Once is enough: a second warning would be an error here.
+    optimizer.step(game.loss())

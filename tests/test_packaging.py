@@ -1,0 +1,138 @@
+"""The layout of the package, and that it imports wherever it should."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+COMPOPT = ROOT / "compopt"
+
+LAYERS = {
+    "_typing": 1,
+    "_checks": 1,
+    "_flat": 1,
+    "_remedies": 1,
+    "kernels": 1,
+    "game": 2,
+    "operators": 3,
+    "solvers": 4,
+    "optim": 5,
+    "diagnosis": 5,
+}
+"""A module imports from lower layers and from its own package only."""
+
+
+def project_imports(path: Path) -> set[str]:
+    """Return the first-level modules of compopt that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {name.split(".")[1] for name in found if name.startswith("compopt.")}
+
+
+def modules() -> list[Path]:
+    """Return all modules of the package except its front."""
+    files = [*COMPOPT.rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]
+    inside_link = COMPOPT / "kernels"
+    return sorted(path for path in files if inside_link not in path.parents and path.parent != ROOT)
+
+
+def layer_of(path: Path) -> str:
+    """Return the first-level module that a file belongs to."""
+    relative = path.relative_to(ROOT)
+    parts = relative.parts if relative.parts[0] == "kernels" else relative.parts[1:]
+    return parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_import_from_lower_layers_only(path):
+    own = layer_of(path)
+    if own == "__init__":
+        return
+    for imported in project_imports(path) - {own}:
+        same_level_leaf = LAYERS[imported] == 1 and LAYERS[own] == 1
+        assert LAYERS[imported] < LAYERS[own] or (same_level_leaf and imported == "_typing"), (
+            f"{own} (layer {LAYERS[own]}) imports {imported} (layer {LAYERS[imported]})"
+        )
+
+
+def test_kernels_import_torch_alone():
+    for path in (ROOT / "kernels").rglob("*.py"):
+        assert not project_imports(path), path
+
+
+def test_packages_are_all_listed():
+    configuration = (ROOT / "pyproject.toml").read_text()
+    on_disk = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for path in COMPOPT.rglob("__init__.py")
+        if COMPOPT / "kernels" not in path.parents
+    }
+    on_disk.add("compopt.kernels")
+    listed = configuration.split("packages = [", 1)[1].split("]", 1)[0]
+    assert {line.strip(' ",') for line in listed.strip().splitlines()} == on_disk
+
+
+def test_kernels_is_a_relative_link():
+    link = COMPOPT / "kernels"
+    assert link.is_symlink()
+    assert str(link.readlink()) == "../kernels"
+
+
+def in_new_process(program: str, *options: str, cwd: Path) -> str:
+    """Run a program in a new interpreter and return what it prints."""
+    done = subprocess.run(
+        [sys.executable, *options, "-c", program],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+SAME_MODULE = """
+import compopt, compopt.kernels, compopt.kernels.reference
+from pathlib import Path
+print(Path(compopt.kernels.__file__).resolve())
+"""
+
+
+@pytest.mark.parametrize("where", ["root", "elsewhere"])
+def test_kernels_import_as_part_of_the_package(where, tmp_path):
+    cwd = {"root": ROOT, "elsewhere": tmp_path}[where]
+    assert in_new_process(SAME_MODULE, cwd=cwd) == str(ROOT / "kernels" / "__init__.py")
+
+
+def test_kernels_refuse_to_be_imported_as_a_second_copy():
+    program = "try:\n    import kernels\nexcept ImportError as error:\n    print(error)"
+    assert "must be imported as compopt.kernels" in in_new_process(program, cwd=ROOT)
+
+
+def test_imports_without_triton_or_device(tmp_path):
+    program = """
+import sys
+sys.modules["triton"] = None
+import compopt, torch
+assert not torch.cuda.is_initialized()
+print(compopt.ACGD.__name__)
+"""
+    assert in_new_process(program, cwd=tmp_path) == "ACGD"
+
+
+def test_import_is_silent_and_leaves_settings_alone(tmp_path):
+    program = """
+import torch
+before = torch.get_default_dtype(), torch.get_num_threads(), torch.random.get_rng_state().sum()
+import compopt
+after = torch.get_default_dtype(), torch.get_num_threads(), torch.random.get_rng_state().sum()
+assert before == after
+"""
+    assert in_new_process(program, "-W", "error", cwd=tmp_path) == ""

@@ -1,0 +1,31 @@
+"""The README's programs run."""
+
+import re
+from pathlib import Path
+
+import compopt
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+
+
+def test_the_example_runs():
+    program = re.search(r"```python\n(import torch.*?)```", README, re.S).group(1)
+    assert "range(2000)" in program
+    names = {}
+    exec(program.replace("range(2000)", "range(3)"), names)
+    assert names["optimizer"].last_step.taken
+
+
+def test_the_files_it_links_to_exist():
+    root = Path(__file__).resolve().parent.parent
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert len(links) > 5
+    for link in links:
+        assert (root / link).exists(), link
+
+
+def test_every_public_name_has_a_docstring_with_what_it_takes():
+    for name in compopt.__all__:
+        public = getattr(compopt, name)
+        if name != "__version__":
+            assert public.__doc__, name
