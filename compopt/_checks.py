@@ -102,6 +102,12 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
             )
         if param.layout != torch.strided:
             raise ValueError(f"`{name}` must hold dense tensors, got layout {param.layout}.")
+        # Writing to one fails, and would do so after the other player has moved.
+        if any(n > 1 and step == 0 for n, step in zip(param.shape, param.stride(), strict=True)):
+            raise ValueError(
+                f"`{name}` must hold tensors whose entries have memory of their own, got an "
+                f"expanded one of shape {tuple(param.shape)}. Clone it."
+            )
     if len({id(param) for param in params}) < len(params):
         raise ValueError(f"`{name}` holds the same parameter more than once. Give each once.")
     check_one_device(name, params)

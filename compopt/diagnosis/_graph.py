@@ -143,14 +143,14 @@ def failing_node(outputs: Iterable[Tensor], run: Callable[[], object]) -> Node |
 
 
 def spoiling_node(outputs: Iterable[Tensor], run: Callable[[], object]) -> Node | None:
-    """Return the first node that makes non-finite entries from finite ones in ``run``.
+    """Return the node that makes the first non-finite entry in ``run``.
 
     ``run`` is a backward pass from ``outputs``.
     """
     spoilers: list[Node] = []
 
     def check(node: Node, grad_inputs: _Grads, grad_outputs: _Grads) -> None:
-        if not spoilers and are_finite(grad_outputs) and not are_finite(grad_inputs):
+        if not spoilers and not are_finite(grad_inputs):
             spoilers.append(node)
 
     with _hooked(nodes_of(outputs), check):

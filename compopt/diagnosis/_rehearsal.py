@@ -222,4 +222,6 @@ def _failure(what: str, where: str | None, error: RuntimeError | None) -> Prefli
     location = "" if where is None else f" in {where}"
     remedy = explain(error)
     advice = "" if remedy is None else f" {remedy}"
-    return PreflightError(f"{what} failed{location}.{advice} torch reports: {error}")
+    # A product's error comes with its remedy, and autograd's own error as its cause.
+    reported = error if remedy is None else error.__cause__ or error
+    return PreflightError(f"{what} failed{location}.{advice} torch reports: {reported}")

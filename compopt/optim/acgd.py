@@ -8,6 +8,7 @@ from torch import Tensor
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import Params, Player
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor, StepSizes
+from compopt.optim.groups import learning_rate
 from compopt.solvers import Solver
 
 
@@ -110,7 +111,7 @@ class ACGD(CompetitiveOptimizer):
             beta = group["beta"]
             squares = average[where]
             squares.mul_(beta).addcmul_(grad[where], grad[where], value=1 - beta)
-            rate = group["lr"] * (1 - beta ** (num_steps + 1)) ** 0.5
+            rate = learning_rate(group) * (1 - beta ** (num_steps + 1)) ** 0.5
             segment = scale[where]
             # The root of the step size, rate / (sqrt(v) + eps), is what the operator works with.
             torch.sqrt(squares, out=segment)

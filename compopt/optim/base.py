@@ -270,14 +270,20 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             code, *flags = torch.stack([solution.status_code, taken.long(), moves.long()]).tolist()
             use_solution, advance = map(bool, flags)
             self._report_trouble(Status(code), use_solution)
-        grads = {"min": gradients.grad_min, "max": gradients.grad_max}
+        grads: dict[Player, Tensor] = {"min": gradients.grad_min, "max": gradients.grad_max}
+        deltas = {
+            p: select(use_solution, update.delta[p], partial(_plain_step, sizes[p].scale, grads[p]))
+            for p in PLAYERS
+        }
+        if use_solution is not True:
+            # The plain step can overflow as well.
+            finite = torch.isfinite(sum(torch.linalg.vector_norm(deltas[p]) for p in PLAYERS))
+            advance = advance & (finite if self.capturable else bool(finite))
         for player in PLAYERS:
-            scale, state = sizes[player]
-            plain = partial(_plain_step, scale, grads[player])
-            delta = select(use_solution, update.delta[player], plain)
+            state = sizes[player].state
             if "delta" in self._state_keys(player):
-                state = {**state, "delta": delta}
-            self._advance(player, delta, state, advance)
+                state = {**state, "delta": deltas[player]}
+            self._advance(player, deltas[player], state, advance)
 
     def _report_trouble(self, status: Status, taken: bool) -> None:
         if not taken and self.on_failure == "raise":

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from compopt._typing import Params, Player
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor, StepSizes
+from compopt.optim.groups import learning_rate
 from compopt.solvers import Solver
 
 
@@ -103,5 +104,5 @@ class CGD(CompetitiveOptimizer):
     def _step_sizes(self, player: Player, grad: Tensor) -> StepSizes:
         scale = torch.empty_like(grad)
         for where, group, _ in self._segments(player):
-            scale[where] = group["lr"] ** 0.5
+            scale[where] = learning_rate(group) ** 0.5
         return StepSizes(scale, {})

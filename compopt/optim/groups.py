@@ -62,10 +62,12 @@ def complete_group(
     if "params" not in group:
         raise ValueError("`param_group` must have `params`, the parameters of the group.")
     params = group["params"]
-    entries = [params] if isinstance(params, Tensor) else list(params)
+    entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
     # Sets have no order; the base class refuses them by that name.
     group["params"] = params if isinstance(params, Tensor | set) else entries
-    tensors = [entry[1] if isinstance(entry, tuple) else entry for entry in entries]
+    tensors = [
+        entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry for entry in entries
+    ]
     check_params(f"{group['player']}_params", tensors)
     others = [param for other in present for param in other["params"]]
     check_one_device("min_params and max_params", [*others, *tensors])
@@ -99,6 +101,12 @@ def player_lr(player: Player, lr: Any) -> Any:
             raise ValueError(f"`lr` must be one rate or a pair (min, max), got {lr!r}.")
         lr = lr[PLAYERS.index(player)]
     return lr.clone() if isinstance(lr, torch.Tensor) else lr
+
+
+def learning_rate(group: dict[str, Any]) -> float | Tensor:
+    """Return the group's learning rate. Schedules down to zero may end below it by rounding."""
+    lr: float | Tensor = group["lr"]
+    return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
 
 
 class Segment(NamedTuple):

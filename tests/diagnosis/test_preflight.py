@@ -20,7 +20,7 @@ WIDTH = 4
 
 
 class Layer(nn.Module):
-    """A module made of a function; the classes named below stand for users' own."""
+    """A module made of a function."""
 
     def __init__(self, function):
         super().__init__()
@@ -238,6 +238,8 @@ def test_remedies_work():
 
 def test_rightly_constant_backward_is_no_trouble():
     healthy(Layer(lambda x: x + _Round.apply(x)))
+    x, y = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    assert preflight(lambda: (x * y).sum() + _Kernel.apply(x).sum(), [x], [y]).interacts
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
@@ -249,7 +251,8 @@ def test_recurrent_networks_on_the_cpu_pass(kind):
 def test_text_of_an_error_is_kept():
     text = trouble(Attention())
     assert text.startswith("The mixed product for min_player (Sequential) failed in `Scaled")
-    assert "derivative for aten::" in text
+    assert "torch reports: derivative for aten::" in text
+    assert text.count("double_backward_safe") == 1
 
 
 def test_failure_within_a_gradient_penalty_is_located():
@@ -467,7 +470,8 @@ def test_trouble_in_a_penalty_is_named():
     def overwritten() -> Game:
         return Game(loss_fn(), max_penalty=overwrite(max_player.entry(x)).sum())
 
-    with pytest.raises(PreflightError, match=r"of `max_penalty` failed in `SigmoidBackward0`"):
+    pattern = "of `max_penalty` failed in `SigmoidBackward0` of the loss function, outside"
+    with pytest.raises(PreflightError, match=pattern):
         preflight(overwritten, min_player, max_player)
 
     def zero_root() -> Game:
@@ -510,18 +514,58 @@ def test_operation_outside_of_modules_is_said_to_be_so():
         preflight(lambda: torch.cdist(x, y, p=3.0).sum(), [x], [y])
 
 
-def test_operation_goes_to_the_module_that_runs_it_not_to_its_neighbours():
-    class Outer(nn.Module):
+@dataclasses.dataclass
+class Features:
+    """What a module may take and return in place of a tensor."""
+
+    values: Tensor
+
+
+class Fails(nn.Module):
+    def forward(self, x):
+        raise KeyError
+
+
+class Outer(nn.Module):
+    """Has an operation of its own between its submodules, which exchange it in a container."""
+
+    def __init__(self, pack, unpack):
+        super().__init__()
+        self.fails = Fails()
+        self.before = Layer(lambda x: pack(x + 1))
+        self.after = Layer(lambda packed: unpack(packed).tanh())
+        self.pack, self.unpack = pack, unpack
+
+    def forward(self, x):
+        with contextlib.suppress(KeyError):
+            self.fails(x)
+        h = self.unpack(self.before(x.exp()))
+        return self.after(x=self.pack(torch.cdist(h, h[:WIDTH], p=3.0)))
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"),
+    [
+        pytest.param(lambda x: x, lambda x: x, id="tensor"),
+        pytest.param(lambda x: [x], lambda x: x[0], id="list"),
+        pytest.param(lambda x: (None, {"a": x}), lambda x: x[1]["a"], id="mapping"),
+        pytest.param(Features, lambda x: x.values, id="dataclass"),
+    ],
+)
+def test_operation_belongs_to_the_innermost_module_that_runs_it(pack, unpack):
+    assert "`CdistBackward0` of max_player.encoder.1 (Outer)" in trouble(Outer(pack, unpack))
+
+
+def test_operation_after_a_module_belongs_to_the_enclosing_one():
+    class Inner(nn.Module):
         def __init__(self):
             super().__init__()
-            self.before, self.after = nn.Linear(WIDTH, WIDTH), nn.Tanh()
+            self.first = nn.Linear(WIDTH, WIDTH)
 
         def forward(self, x):
-            h = self.before(x)
-            return self.after(torch.cdist(h, h[:WIDTH], p=3.0))
+            return overwrite(self.first(x))
 
-    text = trouble(Outer())
-    assert "of max_player.encoder.1 (Outer)" in text
+    assert "of max_player.encoder.1 (Inner)" in trouble(Inner())
 
 
 def test_frozen_parameters_are_left_out():

@@ -132,6 +132,16 @@ CONSTRUCTIONS: dict[str, tuple[Callable[[], tuple[Any, ...]], type[Exception], s
         ValueError,
         "`min_params` must hold dense tensors, got layout torch.sparse_coo",
     ),
+    "expanded": (
+        lambda: ([leaf(2)], [torch.ones(1, 3).expand(2, 3).requires_grad_()]),
+        ValueError,
+        r"`max_params`.*expanded one of shape \(2, 3\)",
+    ),
+    "name-without-tensor": (
+        lambda: ([("a",)], [leaf(2)]),
+        TypeError,
+        "`min_params` must hold tensors, got tuple",
+    ),
     "devices-of-a-player": (
         lambda: ([leaf(2), leaf(2, device="meta")], [leaf(2)]),
         ValueError,

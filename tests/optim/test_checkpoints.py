@@ -291,7 +291,7 @@ def test_load_hooks_may_change_the_state(info: OptimizerInfo) -> None:
 
     def count_on(opt: torch.optim.Optimizer) -> None:
         for param in all_params(opt):
-            opt.state[param]["step"] += 100
+            opt.state[param]["step"] = opt.state[param]["step"] + 100
 
     optimizer.register_load_state_dict_post_hook(count_on)
     optimizer.load_state_dict(saved)
