@@ -11,7 +11,7 @@ from compopt.diagnosis import (
     preflight,
 )
 from compopt.game import Game
-from compopt.optim import ACGD, CGD, ConvergenceWarning, StepError, StepReport
+from compopt.optim import ACGD, CGD, ConvergenceWarning, StepError, StepReport, StepWarning
 from compopt.solvers import ConjugateGradient, DirectSolver
 
 try:
@@ -32,6 +32,7 @@ __all__ = [
     "PreflightReport",
     "StepError",
     "StepReport",
+    "StepWarning",
     "__version__",
     "check_operator",
     "double_backward_safe",

@@ -1,7 +1,7 @@
 """One forward pass and its derivatives, with the means to say where they fail."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -97,13 +97,12 @@ class Rehearsal:
             first = f"The first module with such an output is {module}. " if module else ""
             raise PreflightError(f"The loss is {float(loss.detach())}. {first}{NOT_FINITE}")
 
-    def _differentiate(self, term: Tensor, *, create_graph: bool = True) -> _Grads:
+    def _differentiate(self) -> _Grads:
         num_min = len(self.players.params["min"])
         grads = torch.autograd.grad(
-            term.reshape(()),
+            self.game.loss.reshape(()),
             [param for player in PLAYERS for param in self.players.params[player]],
-            create_graph=create_graph,
-            retain_graph=True,
+            create_graph=True,
             allow_unused=True,
         )
         return {"min": list(grads[:num_min]), "max": list(grads[num_min:])}
@@ -113,8 +112,7 @@ class Rehearsal:
 
     def _gradients(self) -> tuple[_Grads, float]:
         """Return the gradients of the loss, and the seconds that they took."""
-        loss = self.game.loss
-        run = partial(self._differentiate, loss)
+        loss, run = self.game.loss, self._differentiate
         try:
             with cutting_nodes([loss]) as cutting:
                 grads, seconds = self._timed(run)
@@ -122,7 +120,8 @@ class Rehearsal:
             raise self._located("The gradient", failing_node([loss], run), error) from error
         for node in cutting:
             raise PreflightError(f"{self.labels.of(node)} cannot be used. {NOT_TWICE}")
-        self._check_finite(grads, loss, run)
+        for player in PLAYERS:
+            self._check_dense_and_finite(player, grads[player], loss, run)
         return grads, seconds
 
     def _check_gradients(self, grads: _Grads) -> list[str]:
@@ -149,30 +148,40 @@ class Rehearsal:
         """Return the player's gradients, those of its penalty where the loss gives none."""
         check_loss(f"{player}_penalty", penalty, self.device)
         self.labels.extend([penalty])
-        run = partial(self._differentiate, penalty, create_graph=False)
+        run = partial(
+            torch.autograd.grad,
+            penalty.reshape(()),
+            self.players.params[player],
+            retain_graph=True,
+            allow_unused=True,
+        )
         try:
             penalty_grads = run()
         except RuntimeError as error:
             node = failing_node([penalty], run)
             raise self._located(f"The gradient of `{player}_penalty`", node, error) from error
-        self._check_finite(penalty_grads, penalty, run)
-        pairs = zip(grads, penalty_grads[player], strict=True)
+        self._check_dense_and_finite(player, penalty_grads, penalty, run)
+        pairs = zip(grads, penalty_grads, strict=True)
         return [extra if grad is None else grad for grad, extra in pairs]
 
-    def _check_finite(self, grads: _Grads, term: Tensor, run: Callable[[], object]) -> None:
-        for player in PLAYERS:
-            for name, grad in zip(self.players.names[player], grads[player], strict=True):
-                if grad is None:
-                    continue
-                if grad.layout != torch.strided:
-                    raise PreflightError(
-                        f"The gradient of {name} must be dense, got layout {grad.layout}. "
-                        "Use `sparse=False` in embeddings."
-                    )
-                if not are_finite([grad]):
-                    raise self._located(
-                        f"The gradient of {name} is not finite", spoiling_node([term], run)
-                    )
+    def _check_dense_and_finite(
+        self,
+        player: Player,
+        grads: Sequence[Tensor | None],
+        term: Tensor,
+        run: Callable[[], object],
+    ) -> None:
+        for name, grad in zip(self.players.names[player], grads, strict=True):
+            if grad is None:
+                continue
+            if grad.layout != torch.strided:
+                raise PreflightError(
+                    f"The gradient of {name} must be dense, got layout {grad.layout}. "
+                    "Use `sparse=False` in embeddings."
+                )
+            if not are_finite([grad]):
+                node = spoiling_node([term], run)
+                raise self._located(f"The gradient of {name} is not finite", node)
 
     def _product(self, mixed: MixedHessian, player: Player, vector: Tensor) -> tuple[Tensor, float]:
         """Return the mixed product in ``player``'s space, and the seconds that it took."""
@@ -190,7 +199,7 @@ class Rehearsal:
     def _search_product(self, search: _Search, player: Player, vector: Tensor) -> Node | None:
         # The gradients are formed once more, slowly, to learn which module each node belongs to.
         with self.labels.tracking():
-            grads = self._differentiate(self.game.loss)
+            grads = self._differentiate()
         outputs = present([*grads["min"], *grads["max"]])
         return search(outputs, partial(self._mixed(grads).hvp, player, vector))
 

@@ -2,6 +2,6 @@
 
 from compopt.optim.acgd import ACGD
 from compopt.optim.cgd import CGD
-from compopt.optim.report import ConvergenceWarning, StepError, StepReport
+from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
 
-__all__ = ["ACGD", "CGD", "ConvergenceWarning", "StepError", "StepReport"]
+__all__ = ["ACGD", "CGD", "ConvergenceWarning", "StepError", "StepReport", "StepWarning"]

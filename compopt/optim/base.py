@@ -17,7 +17,7 @@ from compopt.game import GameGradients, differentiate
 from compopt.kernels import resolve_backend
 from compopt.optim.loss import LossOrClosure, as_game
 from compopt.optim.players import TwoPlayerOptimizer, select
-from compopt.optim.report import ConvergenceWarning, StepError, StepReport
+from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
 from compopt.optim.update import Update, competitive_update
 from compopt.solvers import ConjugateGradient, Solver, Status
 
@@ -89,6 +89,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         self.last_step: StepReport | None = None
         self._pending: GameGradients | None = None
         self._has_warned = False
+        self._has_warned_of_failure = False
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("delta",) if self.warm_start and player in self._solvable() else ()
@@ -289,6 +290,10 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         if not taken and self.on_failure == "raise":
             raise StepError(f"The step was not taken. {status.sentence} {self.last_step}.")
         is_tolerant = not getattr(self.solver, "has_fixed_count", False)
-        if taken and status is Status.MAX_ITER and is_tolerant and not self._has_warned:
+        if not taken and not self._has_warned_of_failure:
+            self._has_warned_of_failure = True
+            message = f"A step was not taken, and later ones may not be either. {status.sentence}"
+            warnings.warn(f"{message} {self.last_step}.", StepWarning, stacklevel=5)
+        elif taken and status is Status.MAX_ITER and is_tolerant and not self._has_warned:
             self._has_warned = True
             warnings.warn(f"{status.sentence} {self.last_step}.", ConvergenceWarning, stacklevel=5)

@@ -12,6 +12,10 @@ class ConvergenceWarning(UserWarning):
     """The linear solve of a step ended before its residual was within the tolerance."""
 
 
+class StepWarning(UserWarning):
+    """A step failed; its fallback, or nothing, was taken instead. Said once per optimizer."""
+
+
 class StepError(RuntimeError):
     """A step failed and was not taken; parameters and state are as before."""
 

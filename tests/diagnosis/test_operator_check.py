@@ -1,5 +1,7 @@
 """The three properties of mixed products, and operations that break each."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -100,7 +102,10 @@ def test_tolerance_decides():
 
 def test_products_that_are_not_finite_fail():
     loss, x, y = game(_NotFinite)
-    assert not check_operator(loss, [x], [y], rtol=1e3).ok
+    for players in ([x], [y]), ([y], [x]):
+        report = check_operator(loss, *players, rtol=1e3)
+        assert not report.ok
+        assert all(math.isnan(error) for error in report.errors.values())
 
 
 def test_players_that_do_not_interact_pass():
@@ -144,6 +149,14 @@ def test_players_may_be_modules_parameters_or_named():
     ]
     assert reports[0].ok
     assert reports.count(reports[0]) == 4
+
+
+def test_modules_may_share_parameters_within_a_player():
+    x = torch.randn(4, 2)
+    network, critic = nn.Sequential(nn.Linear(2, 3), nn.Tanh()), nn.Linear(3, 1)
+    loss = critic(network(x)).square().mean()
+    expected = check_operator(loss, network, critic)
+    assert check_operator(loss, [network, network[0]], critic) == expected
 
 
 def test_seed_chooses_the_vectors():

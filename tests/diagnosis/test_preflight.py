@@ -463,6 +463,15 @@ def test_terms_of_one_player_count_as_gradients():
     assert report.without_mixed == ("max_player[1]",)
 
 
+def test_penalty_is_differentiated_by_its_own_player_only():
+    x, y = torch.zeros(2, requires_grad=True), torch.ones(2, requires_grad=True)
+
+    def zero_root() -> Game:
+        return Game((x * y).sum(), max_penalty=x.sum().sqrt() + y.square().sum())
+
+    assert preflight(zero_root, [x], [y]).interacts
+
+
 def test_trouble_in_a_penalty_is_named():
     loss_fn, min_player, max_player = play(nn.Tanh())
     x = torch.randn(2, WIDTH)

@@ -20,8 +20,19 @@ from optimizer_registry import (
 )
 from torch import Tensor, nn
 
-from compopt import ACGD, CGD, ConjugateGradient, ConvergenceWarning, DirectSolver, StepError
+from compopt import (
+    ACGD,
+    CGD,
+    ConjugateGradient,
+    ConvergenceWarning,
+    DirectSolver,
+    StepError,
+    StepWarning,
+)
 from compopt.solvers import Solution, Status
+
+# What the warning says has a test of its own.
+pytestmark = pytest.mark.filterwarnings("ignore::compopt.StepWarning")
 
 ON_FAILURE = ("fallback", "skip", "raise")
 
@@ -459,3 +470,14 @@ def test_fallback_writes_nothing_that_is_not_finite(case: str) -> None:
     assert not optimizer.last_step.taken
     assert all(bool(param.isfinite().all()) for param in all_params(optimizer))
     assert_same_bits(snapshot(optimizer), before)
+
+
+@pytest.mark.parametrize("on_failure", ["fallback", "skip"])
+def test_a_failure_is_said_once(on_failure: str) -> None:
+    game = QuadraticGame()
+    optimizer = CGD(game.min_params, game.max_params, lr=0.1, on_failure=on_failure)
+    with pytest.warns(StepWarning, match="was not taken.*NaN or Inf") as caught:
+        for _ in range(3):
+            optimizer.step(game.loss(Fault("nan", at=1).wrap))
+    assert len(caught) == 1
+    assert caught[0].filename == __file__

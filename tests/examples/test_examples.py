@@ -1,0 +1,118 @@
+"""The examples run, in small, and show what they promise."""
+
+import csv
+import importlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+Main = Callable[[list[str]], Any]
+
+
+@pytest.fixture
+def main_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Main]:
+    """Return the entry of an example, imported as when it runs as a script."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("rich")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return lambda name: importlib.import_module(name).main
+
+
+def assert_png(file: Path) -> None:
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert file.stat().st_size > 5000
+
+
+def test_every_example_is_short() -> None:
+    lengths = {file.name: len(file.read_text().splitlines()) for file in EXAMPLES.glob("*.py")}
+    assert lengths
+    assert {name: length for name, length in lengths.items() if length >= 100} == {}
+
+
+def test_bilinear_game_has_the_known_distances(main_of, tmp_path, capsys) -> None:
+    paths = main_of("bilinear_game")(["--out", str(tmp_path)])
+    distances = {game: float(path[-1].norm()) for game, path in paths.items()}
+    known = {
+        ("CGD", 1.0): 0.2652,
+        ("CGD", 3.0): 3.243e-4,
+        ("CGD", 6.0): 1.461e-10,
+        ("GDA", 1.0): 1.885,
+        ("GDA", 3.0): 1542,
+        ("GDA", 6.0): 3.422e9,
+    }
+    assert distances == pytest.approx(known, rel=5e-4)
+    # Both have a closed form: one factor per step.
+    for (method, alpha), distance in distances.items():
+        factor = (1 + (0.2 * alpha) ** 2) ** (25 if method == "GDA" else -25)
+        assert distance == pytest.approx(math.sqrt(0.5) * factor, rel=1e-6)
+    assert_png(tmp_path / "paths.png")
+    printed = capsys.readouterr().out
+    assert "1.461e-10" in printed
+    assert "paths.png" in printed
+
+
+@pytest.mark.parametrize("modes", ["ring", "two"])
+@pytest.mark.parametrize("loss", ["wgan", "bce"])
+def test_gaussian_mixture_gan_covers_every_optimizer(main_of, tmp_path, modes, loss) -> None:
+    options = ["--modes", modes, "--loss", loss, "--steps", "40", "--out", str(tmp_path)]
+    history = main_of("gaussian_mixture_gan")(options)
+    assert set(history) == {"ACGD", "Adam"}
+    for snapshots in history.values():
+        assert [snapshot.step for snapshot in snapshots] == list(range(2, 41, 2))
+        assert all(torch.isfinite(snapshot.samples).all() for snapshot in snapshots)
+        assert all(0 <= snapshot.good <= 1 for snapshot in snapshots)
+    assert_png(tmp_path / f"{modes}_{loss}.png")
+
+
+def test_gaussian_mixture_gan_repeats_with_its_seed(main_of, tmp_path) -> None:
+    options = ["--steps", "20", "--seed", "3", "--out", str(tmp_path)]
+    first, second = (main_of("gaussian_mixture_gan")(options) for _ in range(2))
+    for name in first:
+        assert torch.equal(first[name][-1].samples, second[name][-1].samples)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_acgd_finds_all_modes_where_adam_does_not(main_of, tmp_path, seed) -> None:
+    history = main_of("gaussian_mixture_gan")(["--seed", str(seed), "--out", str(tmp_path)])
+    assert history["ACGD"][-1].found == 8
+    assert history["ACGD"][-1].good > 0.6
+    assert history["Adam"][-1].found <= 3
+
+
+def test_digits_gan_ends_in_a_table_and_pictures(main_of, tmp_path, capsys) -> None:
+    pytest.importorskip("sklearn")
+    rows = main_of("digits_gan")(["--seconds", "1", "--out", str(tmp_path)])
+    assert [row["loss"] for row in rows] == ["wgan"] * 3 + ["bce"] * 3
+    assert [row["optimizer"] for row in rows] == ["ACGD", "Adam 0.9", "Adam 0.5"] * 2
+    for row in rows:
+        assert row["steps"] > 0
+        assert row["seconds"] >= 1
+        assert (row["mixed products"] > row["steps"]) == (row["optimizer"] == "ACGD")
+        assert 10 < row["real to real"] < row["distance"] < 100
+        assert 0 <= row["classes of 10"] <= 10
+    with (tmp_path / "table.csv").open() as stream:
+        written = list(csv.DictReader(stream))
+    assert written == [{key: str(value) for key, value in row.items()} for row in rows]
+    assert_png(tmp_path / "samples.png")
+    assert_png(tmp_path / "distance.png")
+    assert str(tmp_path) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_the_judge_knows_real_digits_from_noise(main_of) -> None:
+    pytest.importorskip("sklearn")
+    main_of("digits_gan")
+    judge = importlib.import_module("digits_judge").Judge()
+    real = judge.scores(judge.images)
+    assert real["distance"] == 0
+    assert real["classes of 10"] == 10
+    assert real["real to real"] == pytest.approx(16.4, abs=0.1)
+    noise = judge.scores(16 * torch.rand(1000, 64))
+    assert noise["distance"] > 2 * real["real to real"]
+    assert noise["classes of 10"] < 10
