@@ -1,5 +1,7 @@
 """Steps that fail: what is not finite, what raises, and what is left behind."""
 
+import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -476,8 +478,10 @@ def test_fallback_writes_nothing_that_is_not_finite(case: str) -> None:
 def test_a_failure_is_said_once(on_failure: str) -> None:
     game = QuadraticGame()
     optimizer = CGD(game.min_params, game.max_params, lr=0.1, on_failure=on_failure)
-    with pytest.warns(StepWarning, match="was not taken.*NaN or Inf") as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         for _ in range(3):
             optimizer.step(game.loss(Fault("nan", at=1).wrap))
-    assert len(caught) == 1
-    assert caught[0].filename == __file__
+    (warning,) = caught
+    assert re.search("was not taken.*NaN or Inf", str(warning.message))
+    assert warning.filename == __file__
