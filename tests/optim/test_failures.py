@@ -479,7 +479,7 @@ def test_a_failure_is_said_once(on_failure: str) -> None:
     game = QuadraticGame()
     optimizer = CGD(game.min_params, game.max_params, lr=0.1, on_failure=on_failure)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", StepWarning)
         for _ in range(3):
             optimizer.step(game.loss(Fault("nan", at=1).wrap))
     (warning,) = caught
