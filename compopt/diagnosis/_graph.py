@@ -37,7 +37,7 @@ class GraphLabels:
 
     def of(self, node: Node) -> str:
         """Return the label of ``node``."""
-        return self._labels.get(node, f"`{node.name()}`")
+        return self._labels.get(node, f"`{_name(node)}`")
 
     def first_not_finite(self) -> str | None:
         """Return the label of the module that put out the first non-finite entry. Synchronises."""
@@ -80,7 +80,7 @@ class GraphLabels:
             node = pending.pop()
             if node is None or node in self._labels:
                 continue
-            self._labels[node] = f"`{node.name()}` of {where}" if label is None else label
+            self._labels[node] = f"`{_name(node)}` of {where}" if label is None else label
             if self._is_tracking:
                 self._track(node)
             pending += [parent for parent, _ in node.next_functions]
@@ -179,9 +179,14 @@ def cutting_nodes(outputs: Iterable[Tensor]) -> Iterator[list[Node]]:
         yield cutting
 
 
+def _name(node: Node) -> str:
+    # Nodes of custom functions lack the method `name` in older torch.
+    return type(node).__name__
+
+
 def _is_cut(grad: Tensor) -> bool:
     # `once_differentiable` attaches this node. It leads nowhere, so that its error is not raised.
-    marked = grad.grad_fn is not None and grad.grad_fn.name() == "torch::autograd::Error"
+    marked = grad.grad_fn is not None and _name(grad.grad_fn) == "Error"
     return marked or not grad.requires_grad
 
 
