@@ -76,8 +76,9 @@ def num_parameters(module: nn.Module) -> int:
     return sum(param.numel() for param in module.parameters())
 
 
-def random_batch(batch_size: int, latent_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return images [batch_size, 3, 32, 32] and noise [batch_size, latent_size]."""
-    generator = torch.Generator().manual_seed(seed)
+def random_batch(
+    batch_size: int, latent_size: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw images [batch_size, 3, 32, 32] and noise [batch_size, latent_size]."""
     images = torch.rand(batch_size, 3, 32, 32, generator=generator) * 2 - 1
     return images, torch.randn(batch_size, latent_size, generator=generator)

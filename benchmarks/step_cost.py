@@ -7,7 +7,7 @@ alike. Peak memory is measured in one process each.
 
 import argparse
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -42,8 +42,14 @@ class Run:
         torch.manual_seed(0)
         self.generator = SmallGenerator()
         self.critic = SmallCritic(last_bias=last_bias)
-        self.images, self.noise = random_batch(BATCH_SIZE, self.generator.latent_size, seed=1)
+        self._random = torch.Generator().manual_seed(1)
         self._step: Step = CONTESTANTS[key].build(self.generator, self.critic)
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the next batch: a batch used twice would be learned, which makes steps harder."""
+        latent_size = self.generator.latent_size
+        self.images, self.noise = random_batch(BATCH_SIZE, latent_size, self._random)
 
     def loss(self) -> torch.Tensor:
         """Return the loss on the batch."""
@@ -92,6 +98,7 @@ def measure(keys: list[str], *, last_bias: bool, rounds: int) -> dict[str, dict]
         run = Run(key, last_bias=last_bias)
         try:
             for _ in range(WARM_UP):
+                run.draw()
                 run.step()
         except RuntimeError as error:
             # What a user of that package would see.
@@ -103,6 +110,7 @@ def measure(keys: list[str], *, last_bias: bool, rounds: int) -> dict[str, dict]
         # Each round starts with another contestant, so that none always follows the same one.
         order = list(runs)
         for key in order[index % len(order) :] + order[: index % len(order)]:
+            runs[key].draw()
             times[key].append(seconds(runs[key].step))
     for key, run in runs.items():
         rows[key] |= {
@@ -131,9 +139,11 @@ def print_peak_memory(key: str, *, last_bias: bool) -> None:
     """Take a few steps and print the peak resident memory of this process in GB."""
     run = Run(key, last_bias=last_bias)
     for _ in range(4):
+        run.draw()
         run.step()
-    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(kilobytes * 1024 / 1e9)
+    # Not `getrusage`, whose maximum goes back to before this program was started.
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    print(int(peak.group(1)) * 1024 / 1e9)
 
 
 def table(title: str, rows: dict[str, dict]) -> Table:

@@ -1,8 +1,8 @@
 """How many modes of a Gaussian mixture a GAN finds without any regularization.
 
-``--modes ring`` is eight Gaussians on a circle, ``--modes two`` the pair of the CGD paper, there
-with ``--loss bce``. Both optimizers train the same networks from the same weights. A sample is
-good within four sigma of a mode; a mode is found if a fifth of its due of samples is good there.
+``--modes ring`` is eight Gaussians on a circle, ``--modes two --loss bce`` the pair of the CGD
+paper. Both optimizers train the same networks from the same weights. A sample is good within four
+sigma of a mode; a mode is found if good samples there are a fifth of its due or more.
 """
 
 import argparse
@@ -27,8 +27,7 @@ OPTIMIZERS = {
     "ACGD": lambda generator, critic: ACGD(generator, critic, lr=2e-3),
     "Adam": lambda generator, critic: torch.optim.Adam(two_groups(generator, critic), lr=1e-3),
 }
-# After some steps: samples [n, 2], the number of modes found and the share of good samples.
-Snapshot = namedtuple("Snapshot", "step samples found good")
+Snapshot = namedtuple("Snapshot", "step samples modes_found good_share")
 
 
 def real_points(name: str, size: int) -> Tensor:
@@ -39,6 +38,8 @@ def real_points(name: str, size: int) -> Tensor:
 
 def train(name: str, args: argparse.Namespace) -> list[Snapshot]:
     """Return twenty snapshots of training with the optimizer of that name."""
+    # Networks this small are faster on one thread than on several.
+    torch.set_num_threads(1)
     torch.manual_seed(args.seed)
     generator, critic = mlp(NOISE, WIDTH, WIDTH, 2), mlp(2, WIDTH, WIDTH, 1)
     optimizer = OPTIMIZERS[name](generator.parameters(), critic.parameters())
@@ -60,15 +61,14 @@ def draw(history: dict[str, list[Snapshot]], mixture: str, file: Path) -> None:
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     rows = [[f"{name}{column}" for column in range(5)] for name in history]
     panels = figure.subplot_mosaic([*rows, ["found"] * 5])
-    for name, snapshots in history.items():
-        for column, snapshot in enumerate(snapshots[3::4]):
+    for name, seen in history.items():
+        for column, snapshot in enumerate(seen[3::4]):
             panel = panels[f"{name}{column}"]
             panel.scatter(*real_points(mixture, DRAWN).T, s=1, color="0.8")
             panel.scatter(*snapshot.samples.T, s=1)
             panel.set(title=f"{name}, step {snapshot.step}", xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
             panel.set(xticks=[], yticks=[], aspect="equal")
-        steps, _, found, _ = zip(*snapshots, strict=True)
-        panels["found"].plot(steps, found, ".-", label=name)
+        panels["found"].plot([s.step for s in seen], [s.modes_found for s in seen], label=name)
     panels["found"].set(xlabel="step", ylabel=f"modes found of {len(MIXTURES[mixture][0])}")
     panels["found"].legend()
     figure.savefig(file, dpi=120)
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[Snapshot]]:
     history = {name: train(name, args) for name in OPTIMIZERS}
     table = Table("step", *history, title="Modes found, share of good samples")
     for line in zip(*(snapshots[3::4] for snapshots in history.values()), strict=True):
-        table.add_row(str(line[0].step), *(f"{s.found}  {s.good:.0%}" for s in line))
+        table.add_row(str(line[0].step), *(f"{s.modes_found}  {s.good_share:.0%}" for s in line))
     Console().print(table)
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / f"{args.modes}_{args.loss}.png"
