@@ -45,22 +45,30 @@ class FlatLayout:
         """Length of the flat vector."""
         return sum(self.sizes)
 
-    def flatten(self, tensors: Sequence[Tensor | None], out: Tensor | None = None) -> Tensor:
+    def flatten(
+        self,
+        tensors: Sequence[Tensor | None],
+        out: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
         """Copy ``tensors`` into a flat vector [numel]; a missing one counts as zeros.
 
         Args:
             tensors: one per tensor of the layout.
             out: [numel] where to write, a new vector if None.
+            scale: [numel] multiplies the entries, in the same pass.
         """
         if out is None:
             out = torch.empty(self.numel, dtype=self.dtype, device=self.device)
-        pieces = [
-            torch.zeros(size, dtype=self.dtype, device=self.device)
-            if tensor is None
-            else tensor.detach().reshape(-1)
-            for tensor, size in zip(tensors, self.sizes, strict=True)
-        ]
-        return torch.cat(pieces, out=out)
+        scales = self.views(out) if scale is None else self.views(scale)
+        for tensor, view, factor in zip(tensors, self.views(out), scales, strict=True):
+            if tensor is None:
+                view.zero_()
+            elif scale is None:
+                view.copy_(tensor.detach())
+            else:
+                torch.mul(tensor.detach(), factor, out=view)
+        return out
 
     def views(self, vector: Tensor) -> list[Tensor]:
         """Return one view of ``vector`` [numel] per tensor, each in that tensor's shape."""

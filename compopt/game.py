@@ -91,7 +91,13 @@ class MixedHessian:
         """Return the flat layout of ``player``'s parameters."""
         return self._layouts[player]
 
-    def hvp(self, player: Player, vector: Tensor, out: Tensor | None = None) -> Tensor:
+    def hvp(
+        self,
+        player: Player,
+        vector: Tensor,
+        out: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
         """Return the mixed Hessian-vector product that lies in ``player``'s space.
 
         ``hvp("min", v)`` is ``D_xy f @ v``; ``hvp("max", u)`` is ``D_yx f @ u``.
@@ -100,6 +106,7 @@ class MixedHessian:
             player: whose space the result is in.
             vector: [size of the opponent]. Not modified.
             out: [size of ``player``] where to write, a new vector if None.
+            scale: [size of ``player``] multiplies the result.
 
         Returns:
             The product [size of ``player``]. Parameters without a mixed derivative give zeros.
@@ -112,7 +119,7 @@ class MixedHessian:
         layout = self._layouts[player]
         outputs = self._outputs[source]
         if not outputs:
-            return layout.flatten([None] * len(layout.shapes), out)
+            return layout.flatten([None] * len(layout.sizes), out)
         weights = self._layouts[source].views(vector)
         products = _autograd(
             "A mixed second derivative",
@@ -121,7 +128,7 @@ class MixedHessian:
             grad_outputs=[weights[index].to(grad.dtype) for index, grad in outputs],
             retain_graph=True,
         )
-        product = layout.flatten(products, out)
+        product = layout.flatten(products, out, scale)
         return product if self._scale == 1.0 else product.div_(self._scale)
 
 

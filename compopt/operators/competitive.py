@@ -19,7 +19,7 @@ class CompetitiveOperator(GramOperator):
     Args:
         mixed: products with the mixed block.
         player: the player whose move is solved for.
-        scale: [size of ``player``] or 0-dim, the square roots of its step sizes.
+        scale: [size of ``player``] the square roots of its step sizes.
         opponent_scale: the same of its opponent.
 
     References:
@@ -47,9 +47,9 @@ class CompetitiveOperator(GramOperator):
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D S' @ inner``. One mixed product."""
         scaled = torch.mul(inner, self.opponent_scale, out=self._opponent_scaled)
-        return self.mixed.hvp(self.player, scaled, out).mul_(self.scale)
+        return self.mixed.hvp(self.player, scaled, out, scale=self.scale)
 
     def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S' D^T S @ vector``. One mixed product."""
         scaled = torch.mul(vector, self.scale, out=self._scaled)
-        return self.mixed.hvp(opponent(self.player), scaled, out).mul_(self.opponent_scale)
+        return self.mixed.hvp(opponent(self.player), scaled, out, scale=self.opponent_scale)

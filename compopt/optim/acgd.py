@@ -1,13 +1,13 @@
 """Adaptive competitive gradient descent."""
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import Params, Player
-from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor, StepSizes
+from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
 from compopt.optim.groups import learning_rate
 from compopt.solvers import Solver
 
@@ -103,17 +103,27 @@ class ACGD(CompetitiveOptimizer):
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("exp_avg_sq", *super()._state_keys(player))
 
-    def _step_sizes(self, player: Player, grad: Tensor) -> StepSizes:
-        average = self._read_state(player, "exp_avg_sq")
-        average = torch.zeros_like(grad) if average is None else average.clone()
-        scale = torch.empty_like(grad)
+    def _scale(self, player: Player, grad: Tensor) -> Tensor:
+        scale = self._read_state(player, "exp_avg_sq")
+        scale = torch.zeros_like(grad) if scale is None else scale.clone()
+        self._average_squares(player, scale, grad)
         for where, group, num_steps in self._segments(player):
-            beta = group["beta"]
-            squares = average[where]
-            squares.mul_(beta).addcmul_(grad[where], grad[where], value=1 - beta)
-            rate = learning_rate(group) * (1 - beta ** (num_steps + 1)) ** 0.5
-            segment = scale[where]
+            rate = learning_rate(group) * (1 - group["beta"] ** (num_steps + 1)) ** 0.5
             # The root of the step size, rate / (sqrt(v) + eps), is what the operator works with.
-            torch.sqrt(squares, out=segment)
-            segment.add_(group["eps"]).rsqrt_().mul_(rate**0.5)
-        return StepSizes(scale, {"exp_avg_sq": average})
+            scale[where].sqrt_().add_(group["eps"]).rsqrt_().mul_(rate**0.5)
+        return scale
+
+    def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
+        # Formed anew rather than kept since `_scale`: a pass is cheaper than a vector.
+        average = self._read_state(player, "exp_avg_sq")
+        average = torch.zeros_like(grad) if average is None else average
+        new = average if advance is True else average.clone()
+        self._average_squares(player, new, grad)
+        if isinstance(advance, Tensor):
+            new = torch.where(advance, new, average)
+        self._write_state(player, "exp_avg_sq", new)
+
+    def _average_squares(self, player: Player, average: Tensor, grad: Tensor) -> None:
+        for where, group, _ in self._segments(player):
+            beta = group["beta"]
+            average[where].mul_(beta).addcmul_(grad[where], grad[where], value=1 - beta)

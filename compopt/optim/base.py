@@ -5,7 +5,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -23,13 +23,6 @@ from compopt.solvers import ConjugateGradient, Solver, Status
 
 SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
 OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
-
-
-class StepSizes(NamedTuple):
-    """Square roots of a player's step sizes, and the state that a taken step leaves behind."""
-
-    scale: Tensor
-    state: dict[str, Tensor]
 
 
 def _plain_step(scale: Tensor, grad: Tensor) -> Tensor:
@@ -95,8 +88,11 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         return ("delta",) if self.warm_start and player in self._solvable() else ()
 
     @abstractmethod
-    def _step_sizes(self, player: Player, grad: Tensor) -> StepSizes:
-        """Return the step sizes of ``player`` for its gradient [size of the player]."""
+    def _scale(self, player: Player, grad: Tensor) -> Tensor:
+        """Return the square roots of the step sizes of ``player`` [size of the player]."""
+
+    def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
+        """Update the state that step sizes come from, where the step is taken."""
 
     def step(  # type: ignore[override]
         self,
@@ -130,12 +126,12 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
                 self._idle_step()
                 return None
             gradients, grad_norm = self._clip(gradients)
-            sizes: dict[Player, StepSizes] = {
-                "min": self._step_sizes("min", gradients.grad_min),
-                "max": self._step_sizes("max", gradients.grad_max),
+            scales: dict[Player, Tensor] = {
+                "min": self._scale("min", gradients.grad_min),
+                "max": self._scale("max", gradients.grad_max),
             }
-            update = self._solve(gradients, sizes)
-            self._finish(update, gradients, grad_norm, sizes)
+            update = self._solve(gradients, scales)
+            self._finish(update, gradients, grad_norm, scales)
             return gradients.loss
 
     def backward(
@@ -221,15 +217,15 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             return ("min",) if sizes["min"] < sizes["max"] else ("max",)
         return (self.solve_for,)
 
-    def _solve(self, gradients: GameGradients, sizes: Mapping[Player, StepSizes]) -> Update:
+    def _solve(self, gradients: GameGradients, scales: Mapping[Player, Tensor]) -> Update:
         # The published code begins with the maximising player. Counting from the state makes a
         # resumed run alternate as if it had not stopped.
         players = self._solvable()
         player = players[0] if len(players) == 1 or self._num_steps() % 2 else players[1]
         return competitive_update(
             gradients,
-            sizes["min"].scale,
-            sizes["max"].scale,
+            scales["min"],
+            scales["max"],
             self.solver,
             player=player,
             previous_delta=self._read_state(player, "delta") if self.warm_start else None,
@@ -240,7 +236,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         update: Update,
         gradients: GameGradients,
         grad_norm: dict[Player, Tensor],
-        sizes: Mapping[Player, StepSizes],
+        scales: Mapping[Player, Tensor],
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
         solution = update.solution
@@ -273,17 +269,19 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             self._report_trouble(Status(code), use_solution)
         grads: dict[Player, Tensor] = {"min": gradients.grad_min, "max": gradients.grad_max}
         deltas = {
-            p: select(use_solution, update.delta[p], partial(_plain_step, sizes[p].scale, grads[p]))
+            p: select(use_solution, update.delta[p], partial(_plain_step, scales[p], grads[p]))
             for p in PLAYERS
         }
         if use_solution is not True:
             # The plain step can overflow as well.
             finite = torch.isfinite(sum(torch.linalg.vector_norm(deltas[p]) for p in PLAYERS))
             advance = advance & (finite if self.capturable else bool(finite))
+        if advance is False:
+            return
         for player in PLAYERS:
-            state = sizes[player].state
-            if "delta" in self._state_keys(player):
-                state = {**state, "delta": deltas[player]}
+            self._remember(player, grads[player], advance)
+            keeps_delta = "delta" in self._state_keys(player)
+            state = {"delta": deltas[player]} if keeps_delta else {}
             self._advance(player, deltas[player], state, advance)
 
     def _report_trouble(self, status: Status, taken: bool) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compopt._typing import Params, Player
-from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor, StepSizes
+from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
 from compopt.optim.groups import learning_rate
 from compopt.solvers import Solver
 
@@ -101,8 +101,8 @@ class CGD(CompetitiveOptimizer):
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         """Nothing to check besides what all groups have."""
 
-    def _step_sizes(self, player: Player, grad: Tensor) -> StepSizes:
+    def _scale(self, player: Player, grad: Tensor) -> Tensor:
         scale = torch.empty_like(grad)
         for where, group, _ in self._segments(player):
             scale[where] = learning_rate(group) ** 0.5
-        return StepSizes(scale, {})
+        return scale

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -93,8 +93,14 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         return segments(self.param_groups, self.state, player, on_device=self.capturable)
 
     def _read_state(self, player: Player, key: str) -> Tensor | None:
-        """Return a state vector [size of the player], None if there is none. Do not modify it."""
+        """Return a state vector [size of the player], None if there is none.
+
+        It may be the stored one: modify it only to write it.
+        """
         return self._flat_state.read(self.state, player, self._params(player), key)
+
+    def _write_state(self, player: Player, key: str, vector: Tensor) -> None:
+        self._flat_state.write(self.state, player, self._params(player), key, vector)
 
     def _num_steps(self) -> float:
         """Return the steps taken so far. Reads the count, so not for capturable steps."""
@@ -107,7 +113,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         player: Player,
         delta: Tensor,
         state: Mapping[str, Tensor],
-        advance: bool | Tensor,
+        advance: Literal[True] | Tensor,
     ) -> None:
         """Decay and move ``player``'s parameters by ``delta``, store ``state``, count the step.
 
@@ -117,8 +123,6 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             state: vectors [size of the player] by key.
             advance: whether to do any of this.
         """
-        if advance is False:
-            return
         params = self._params(player)
         views = FlatLayout.of(params).views(delta)
         for (param, group), view in zip(self._entries(player), views, strict=True):

@@ -47,7 +47,8 @@ class FlatState:
         tensors = [state[param].get(key) for param in params]
         stored = self._vector_behind(player, key, tensors)
         if stored is not None:
-            stored.copy_(vector)
+            if stored is not vector:
+                stored.copy_(vector)
             return
         views = FlatLayout.of(params).views(vector)
         self._written[player, key] = (vector, views)

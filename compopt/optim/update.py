@@ -51,7 +51,7 @@ def competitive_update(
 
     Args:
         gradients: of the game.
-        scale_min: [size of the min player] or 0-dim, square roots of its step sizes, >= 0.
+        scale_min: [size of the min player] square roots of its step sizes, >= 0.
         scale_max: the same of the max player.
         solver: of the linear system.
         player: whose move is solved for. An exact solve gives the same step for either.
@@ -84,6 +84,7 @@ def competitive_update(
         rhs=(scale[player] * grad[player]).mul_(sign),
         x0=x0,
         coupled_rhs=scale[other] * grad[other],
+        overwrite_rhs=True,
     )
     if solution.coupled_value is None:
         raise TypeError(f"The solver {solver!r} must return the coupled half of its solution.")

@@ -80,6 +80,7 @@ class Solver(Protocol):
         x0: Tensor | None = None,
         *,
         coupled_rhs: Tensor | None = None,
+        overwrite_rhs: bool = False,
     ) -> Solution:
         """Solve ``operator @ x = rhs``, or the coupled system that the operator comes from.
 
@@ -92,9 +93,11 @@ class Solver(Protocol):
 
         Args:
             operator: [n, n].
-            rhs: [n]. Not modified.
+            rhs: [n].
             x0: [n] first guess, zeros if None. Not modified.
-            coupled_rhs: [m], m the operator's ``inner_size``. Not modified.
+            coupled_rhs: [m], m the operator's ``inner_size``.
+            overwrite_rhs: whether the solver may use the memory of ``rhs`` and ``coupled_rhs``;
+                they are not modified otherwise.
         """
         ...
 

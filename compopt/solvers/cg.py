@@ -58,6 +58,7 @@ class ConjugateGradient:
         x0: Tensor | None = None,
         *,
         coupled_rhs: Tensor | None = None,
+        overwrite_rhs: bool = False,
     ) -> Solution:
         """Solve as :class:`~compopt.solvers.Solver` describes.
 
@@ -73,7 +74,7 @@ class ConjugateGradient:
                 f"{type(operator).__name__} does not declare itself one. "
                 "Two different losses (a general-sum game) give an unsymmetric operator."
             )
-        iteration = _Iteration(operator, rhs, x0, coupled_rhs)
+        iteration = _Iteration(operator, rhs, x0, coupled_rhs, overwrite_rhs)
         num_iter = 0
         while num_iter < self.max_iter:
             looks = not self.has_fixed_count and num_iter % self.check_every == 0
@@ -106,33 +107,38 @@ class _Iteration:
         rhs: Tensor,
         x0: Tensor | None,
         coupled_rhs: Tensor | None,
+        overwrite_rhs: bool,
     ) -> None:
         self.operator = operator
         self.rhs = rhs
         self.coupled_rhs = coupled_rhs
-        self.x = torch.zeros_like(rhs) if x0 is None else x0.clone()
         self.y: Tensor | None = None
-        if coupled_rhs is not None:
-            assert isinstance(operator, GramOperator)
-            self.y = coupled_rhs.clone()
-            if x0 is not None:
-                self.y.add_(operator.adjoint(x0))
-            self.r = operator.factor(self.y).neg_().add_(rhs)
-            if x0 is not None:
-                self.r.sub_(x0)
-        else:
-            self.r = rhs.clone() if x0 is None else rhs - operator.matvec(x0)
-        self.p = self.r.clone()
         self.t: Tensor | None = None
         self.q: Tensor | None = None
+        # After a first guess both right-hand sides are needed to the end.
+        owned = overwrite_rhs and x0 is None
+        self.r = rhs if owned else rhs.clone()
+        if coupled_rhs is not None:
+            assert isinstance(operator, GramOperator)
+            self.y = coupled_rhs if owned else coupled_rhs.clone()
+            if x0 is not None:
+                self.t = operator.adjoint(x0)
+                self.y.add_(self.t)
+                self.r.sub_(x0)
+            self.q = operator.factor(self.y)
+            self.r.sub_(self.q)
+        elif x0 is not None:
+            self.r.sub_(operator.matvec(x0))
         self.gamma = torch.dot(self.r, self.r)
+        self.known_rhs_norm: Tensor | None = None
+        if x0 is None:
+            self.known_rhs_norm = self.gamma.sqrt()
+        elif coupled_rhs is None:
+            self.known_rhs_norm = torch.dot(rhs, rhs).sqrt()
+        self.x = torch.zeros_like(rhs) if x0 is None else x0.clone()
+        self.p = self.r.clone()
         self.breakdown = torch.zeros_like(self.gamma, dtype=torch.bool)
         self.finite = torch.isfinite(self.gamma)
-        self.known_rhs_norm: Tensor | None = None
-        if coupled_rhs is None:
-            self.known_rhs_norm = torch.dot(rhs, rhs).sqrt()
-        elif x0 is None:
-            self.known_rhs_norm = self.gamma.sqrt()
 
     def advance(self) -> None:
         """Make one iteration."""

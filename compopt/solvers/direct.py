@@ -32,8 +32,9 @@ class DirectSolver:
         x0: Tensor | None = None,
         *,
         coupled_rhs: Tensor | None = None,
+        overwrite_rhs: bool = False,
     ) -> Solution:
-        """Solve as :class:`~compopt.solvers.Solver` describes; ``x0`` is not needed, nor used."""
+        """Solve as :class:`~compopt.solvers.Solver` describes. ``x0`` is of no use here."""
         check_system(operator, rhs, x0, coupled_rhs)
         if coupled_rhs is not None:
             assert isinstance(operator, GramOperator)
