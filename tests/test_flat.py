@@ -30,6 +30,14 @@ def test_missing_tensors_count_as_zeros_over_what_was_there():
     assert layout.flatten([None, None]).tolist() == [0] * 5
 
 
+def test_entries_are_scaled_while_they_are_copied():
+    tensors = [torch.arange(4.0).view(2, 2).t(), None, torch.tensor(5.0)]
+    layout = FlatLayout.of([torch.empty(2, 2), torch.empty(1), torch.empty(())])
+    scale = torch.tensor([1.0, 10.0, 100.0, 1000.0, 7.0, 2.0])
+    assert layout.flatten(tensors, scale=scale).tolist() == [0, 20, 100, 3000, 0, 10]
+    assert scale.tolist() == [1, 10, 100, 1000, 7, 2]
+
+
 @pytest.mark.parametrize(
     ("dtypes", "expected"),
     [

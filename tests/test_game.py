@@ -51,6 +51,13 @@ def test_products_can_be_written_into_a_vector(case, gradients):
     assert_close(out, at.mixed @ v, 1e-12)
 
 
+def test_products_can_be_scaled(case, gradients):
+    at = blocks(case)
+    u, scale = torch.randn_like(at.grad_x), torch.rand_like(at.grad_y)
+    product = gradients.mixed.hvp("max", u, scale=scale)
+    assert_close(product, scale * (at.mixed.T @ u), 1e-12)
+
+
 def test_nothing_of_the_user_is_touched(case):
     params = [*case.min_params, *case.max_params]
     for param in params:

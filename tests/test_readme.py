@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import compopt
+from benchmarks.readme import updated
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 
@@ -29,3 +30,7 @@ def test_every_public_name_has_a_docstring_with_what_it_takes():
         public = getattr(compopt, name)
         if name != "__version__":
             assert public.__doc__, name
+
+
+def test_the_figures_are_those_of_the_stored_results():
+    assert updated(README) == README, "run `python -m benchmarks.readme`"

@@ -59,12 +59,17 @@ class LinearOperator(ABC):
 
 
 class GramOperator(LinearOperator):
-    """``A = I + N N^T``, known through products with the factor ``N`` [size, inner_size].
+    """``A = I + F H F^T``, known through its factor ``F`` [size, inner_size].
 
-    Symmetric positive definite with eigenvalues ``1 + sigma_i(N)^2 >= 1``.
+    ``H`` is diagonal and not negative, so the operator is symmetric positive definite with
+    eigenvalues of at least 1. It is what remains of the coupled system
+
+        x = b - F y,     y = H (c + F^T x)
+
+    once y is eliminated: ``A x = b - F H c``.
 
     Attributes:
-        inner_size: number of columns of ``N``.
+        inner_size: number of columns of ``F``.
     """
 
     is_positive_definite = True
@@ -77,15 +82,19 @@ class GramOperator(LinearOperator):
 
     @abstractmethod
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``N @ inner`` [size], in ``out`` or as a new vector."""
+        """Return ``F @ inner`` [size], in ``out`` or as a new vector."""
 
     @abstractmethod
-    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``N^T @ vector`` [inner_size], in ``out`` or as a new vector."""
+    def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``H @ F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
+
+    @abstractmethod
+    def weigh(self, inner: Tensor) -> Tensor:
+        """Return ``H @ inner``, a new vector [inner_size]."""
 
     def matvec(self, vector: Tensor) -> Tensor:
-        """Return ``vector + N @ (N^T @ vector)``."""
-        return self.factor(self.adjoint(vector)).add_(vector)
+        """Return ``vector + F @ H @ F^T @ vector``."""
+        return self.factor(self.reaction(vector)).add_(vector)
 
 
 class MatrixOperator(LinearOperator):

@@ -103,18 +103,17 @@ class ACGD(CompetitiveOptimizer):
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("exp_avg_sq", *super()._state_keys(player))
 
-    def _scale(self, player: Player, grad: Tensor) -> Tensor:
-        scale = self._read_state(player, "exp_avg_sq")
-        scale = torch.zeros_like(grad) if scale is None else scale.clone()
-        self._average_squares(player, scale, grad)
+    def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
+        average = self._read_state(player, "exp_avg_sq")
+        step_sizes = torch.zeros_like(grad) if average is None else average.clone()
+        self._average_squares(player, step_sizes, grad)
         for where, group, num_steps in self._segments(player):
             rate = learning_rate(group) * (1 - group["beta"] ** (num_steps + 1)) ** 0.5
-            # The root of the step size, rate / (sqrt(v) + eps), is what the operator works with.
-            scale[where].sqrt_().add_(group["eps"]).rsqrt_().mul_(rate**0.5)
-        return scale
+            step_sizes[where].sqrt_().add_(group["eps"]).reciprocal_().mul_(rate)
+        return step_sizes
 
     def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
-        # Formed anew rather than kept since `_scale`: a pass is cheaper than a vector.
+        # Formed anew rather than kept since `_step_sizes`: a pass is cheaper than a vector.
         average = self._read_state(player, "exp_avg_sq")
         average = torch.zeros_like(grad) if average is None else average
         new = average if advance is True else average.clone()

@@ -25,9 +25,9 @@ SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
 OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
 
 
-def _plain_step(scale: Tensor, grad: Tensor) -> Tensor:
+def _plain_step(step_sizes: Tensor, grad: Tensor) -> Tensor:
     """Return the gradient step with the same step sizes: what a failed solve falls back to."""
-    return -(scale * scale * grad)
+    return (step_sizes * grad).neg_()
 
 
 class CompetitiveOptimizer(TwoPlayerOptimizer):
@@ -88,8 +88,8 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         return ("delta",) if self.warm_start and player in self._solvable() else ()
 
     @abstractmethod
-    def _scale(self, player: Player, grad: Tensor) -> Tensor:
-        """Return the square roots of the step sizes of ``player`` [size of the player]."""
+    def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
+        """Return the step sizes of ``player`` [size of the player]."""
 
     def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
         """Update the state that step sizes come from, where the step is taken."""
@@ -126,12 +126,12 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
                 self._idle_step()
                 return None
             gradients, grad_norm = self._clip(gradients)
-            scales: dict[Player, Tensor] = {
-                "min": self._scale("min", gradients.grad_min),
-                "max": self._scale("max", gradients.grad_max),
+            step_sizes: dict[Player, Tensor] = {
+                "min": self._step_sizes("min", gradients.grad_min),
+                "max": self._step_sizes("max", gradients.grad_max),
             }
-            update = self._solve(gradients, scales)
-            self._finish(update, gradients, grad_norm, scales)
+            update = self._solve(gradients, step_sizes)
+            self._finish(update, gradients, grad_norm, step_sizes)
             return gradients.loss
 
     def backward(
@@ -217,15 +217,15 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             return ("min",) if sizes["min"] < sizes["max"] else ("max",)
         return (self.solve_for,)
 
-    def _solve(self, gradients: GameGradients, scales: Mapping[Player, Tensor]) -> Update:
+    def _solve(self, gradients: GameGradients, step_sizes: Mapping[Player, Tensor]) -> Update:
         # The published code begins with the maximising player. Counting from the state makes a
         # resumed run alternate as if it had not stopped.
         players = self._solvable()
         player = players[0] if len(players) == 1 or self._num_steps() % 2 else players[1]
         return competitive_update(
             gradients,
-            scales["min"],
-            scales["max"],
+            step_sizes["min"],
+            step_sizes["max"],
             self.solver,
             player=player,
             previous_delta=self._read_state(player, "delta") if self.warm_start else None,
@@ -236,7 +236,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         update: Update,
         gradients: GameGradients,
         grad_norm: dict[Player, Tensor],
-        scales: Mapping[Player, Tensor],
+        step_sizes: Mapping[Player, Tensor],
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
         solution = update.solution
@@ -269,7 +269,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             self._report_trouble(Status(code), use_solution)
         grads: dict[Player, Tensor] = {"min": gradients.grad_min, "max": gradients.grad_max}
         deltas = {
-            p: select(use_solution, update.delta[p], partial(_plain_step, scales[p], grads[p]))
+            p: select(use_solution, update.delta[p], partial(_plain_step, step_sizes[p], grads[p]))
             for p in PLAYERS
         }
         if use_solution is not True:

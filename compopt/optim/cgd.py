@@ -101,8 +101,8 @@ class CGD(CompetitiveOptimizer):
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         """Nothing to check besides what all groups have."""
 
-    def _scale(self, player: Player, grad: Tensor) -> Tensor:
-        scale = torch.empty_like(grad)
+    def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
+        step_sizes = torch.empty_like(grad)
         for where, group, _ in self._segments(player):
-            scale[where] = learning_rate(group) ** 0.5
-        return scale
+            step_sizes[where] = learning_rate(group)
+        return step_sizes

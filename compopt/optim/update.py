@@ -28,8 +28,8 @@ class Update:
 
 def competitive_update(
     gradients: GameGradients,
-    scale_min: Tensor,
-    scale_max: Tensor,
+    step_sizes_min: Tensor,
+    step_sizes_max: Tensor,
     solver: Solver,
     *,
     player: Player = "min",
@@ -37,22 +37,23 @@ def competitive_update(
 ) -> Update:
     """Return the Nash equilibrium of the local bilinear game with quadratic costs of moving.
 
-    With step sizes H = S^2 (diagonal, S = ``scale``), gradients g of the players' own objectives
-    and the mixed block D of the loss f, the moves of the zero-sum game solve
+    With diagonal step sizes H = S^2, gradients g of the players' own objectives and the mixed block
+    D of the loss f, the moves of the zero-sum game solve
 
         dx = -H_x (g_x + D dy),     dy = -H_y (g_y - D^T dx).
 
-    In the scaled moves z = -S^{-1} d, with b = S g and N = S_x D S_y,
+    In ``u = -S_x^{-1} dx`` and ``w = -dy``, with F = S_x D, that is
 
-        z_x = b_x - N z_y,          z_y = b_y + N^T z_x,
+        u = S_x g_x - F w,          w = H_y (g_y + F^T u),
 
-    so one player (here x) solves ``(I + N N^T) z_x = b_x - N b_y`` and the other replies. Solving
-    for y, the same two lines hold for -z_y and z_x, with -b_y and b_x and the transposed N.
+    so one player (here x) solves ``(I + F H_y F^T) u = S_x g_x - F H_y g_y`` and the other replies.
+    Solving for y, the same two lines hold with the players exchanged, D transposed, and -g_y for
+    g_x, in ``u = +S_y^{-1} dy`` and ``w = -dx``.
 
     Args:
-        gradients: of the game.
-        scale_min: [size of the min player] square roots of its step sizes, >= 0.
-        scale_max: the same of the max player.
+        gradients: of the game. Not modified.
+        step_sizes_min: [size of the min player] >= 0.
+        step_sizes_max: [size of the max player] >= 0.
         solver: of the linear system.
         player: whose move is solved for. An exact solve gives the same step for either.
         previous_delta: [size of ``player``] a move to start the solver from, such as the last
@@ -70,30 +71,28 @@ def competitive_update(
         https://arxiv.org/abs/1910.05852
     """
     other = opponent(player)
-    scale = {"min": scale_min, "max": scale_max}
+    step_sizes = {"min": step_sizes_min, "max": step_sizes_max}
     grad = {"min": gradients.grad_min, "max": gradients.grad_max}
-    # The unknown is z of the min player, or -z of the max player, whose objective is -f.
+    # The max player's objective is -f.
     sign = 1 if player == "min" else -1
-    operator = CompetitiveOperator(gradients.mixed, player, scale[player], scale[other])
+    scale = step_sizes[player].sqrt()
+    operator = CompetitiveOperator(gradients.mixed, player, scale, step_sizes[other])
     x0 = None
     if previous_delta is not None:
         # A zero step size leaves no move to scale.
-        x0 = torch.where(scale[player] > 0, previous_delta / scale[player] * -sign, 0)
+        x0 = torch.where(scale > 0, previous_delta / scale * -sign, 0)
     solution = solver.solve(
         operator,
-        rhs=(scale[player] * grad[player]).mul_(sign),
+        rhs=(scale * grad[player]).mul_(sign),
         x0=x0,
-        coupled_rhs=scale[other] * grad[other],
+        coupled_rhs=grad[other],
         overwrite_rhs=True,
     )
     if solution.coupled_value is None:
         raise TypeError(f"The solver {solver!r} must return the coupled half of its solution.")
     # The solver's vectors are ours: they become the increments in place.
-    return Update(
-        delta={
-            player: solution.value.mul_(scale[player]).mul_(-sign),
-            other: solution.coupled_value.mul_(scale[other]).neg_(),
-        },
-        solution=solution,
-        solved=player,
-    )
+    delta = {
+        player: solution.value.mul_(scale).mul_(-sign),
+        other: solution.coupled_value.neg_(),
+    }
+    return Update(delta=delta, solution=solution, solved=player)

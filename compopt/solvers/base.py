@@ -84,20 +84,20 @@ class Solver(Protocol):
     ) -> Solution:
         """Solve ``operator @ x = rhs``, or the coupled system that the operator comes from.
 
-        With ``coupled_rhs`` = c, for a :class:`~compopt.operators.GramOperator` I + N N^T, solve
+        With ``coupled_rhs`` = c, for a :class:`~compopt.operators.GramOperator` I + F H F^T, solve
 
-            x = rhs - N y,     y = c + N^T x
+            x = rhs - F y,     y = H (c + F^T x)
 
         for both x (``value``) and y (``coupled_value``). Eliminating y gives
-        ``(I + N N^T) x = rhs - N c``.
+        ``(I + F H F^T) x = rhs - F H c``.
 
         Args:
             operator: [n, n].
             rhs: [n].
             x0: [n] first guess, zeros if None. Not modified.
-            coupled_rhs: [m], m the operator's ``inner_size``.
-            overwrite_rhs: whether the solver may use the memory of ``rhs`` and ``coupled_rhs``;
-                they are not modified otherwise.
+            coupled_rhs: [m], m the operator's ``inner_size``. Not modified.
+            overwrite_rhs: whether the solver may use the memory of ``rhs``, which is not modified
+                otherwise.
         """
         ...
 

@@ -90,13 +90,14 @@ class _Iteration:
 
     Differences from the textbook iteration:
 
-    1. A coupled solve carries ``y = c + N^T x`` beside x. An iteration forms ``N^T p`` on its way
-       to ``A p``, so y costs no product; and the residual of the reduced system is
-       ``rhs - N y - x``, so neither the reduced right-hand side nor a first guess needs an extra
+    1. A coupled solve carries ``y = H (c + F^T x)`` beside x. An iteration forms ``H F^T p`` on its
+       way to ``A p``, so y costs no product; and the residual of the reduced system is
+       ``rhs - F y - x``, so neither the reduced right-hand side nor a first guess needs an extra
        product.
-    2. From a first guess that saving leaves the reduced right-hand side ``b = rhs - N c`` unformed,
-       so its norm is replaced by the lower bound ``b . x / |x|``, where ``b . x`` needs no product.
-       The solve is then never looser than asked.
+    2. From a first guess that saving leaves the reduced right-hand side ``b = rhs - F H c``
+       unformed, so its norm is replaced by the lower bound ``b . x / |x|``, where
+       ``b . x = rhs . x - c . (y - H c)`` needs no product. The solve is then never looser than
+       asked.
     3. Step lengths are zero once the residual is exactly zero or the iteration has broken down, so
        iterations past the end change nothing.
     """
@@ -115,14 +116,14 @@ class _Iteration:
         self.y: Tensor | None = None
         self.t: Tensor | None = None
         self.q: Tensor | None = None
-        # After a first guess both right-hand sides are needed to the end.
-        owned = overwrite_rhs and x0 is None
-        self.r = rhs if owned else rhs.clone()
+        # After a first guess the right-hand side is needed to the end.
+        self.r = rhs if overwrite_rhs and x0 is None else rhs.clone()
         if coupled_rhs is not None:
             assert isinstance(operator, GramOperator)
-            self.y = coupled_rhs if owned else coupled_rhs.clone()
+            self.y = operator.weigh(coupled_rhs)
             if x0 is not None:
-                self.t = operator.adjoint(x0)
+                self.coupled_square = torch.dot(coupled_rhs, self.y)
+                self.t = operator.reaction(x0)
                 self.y.add_(self.t)
                 self.r.sub_(x0)
             self.q = operator.factor(self.y)
@@ -146,7 +147,7 @@ class _Iteration:
             self.q = self.operator.matvec(self.p)
         else:
             assert isinstance(self.operator, GramOperator)
-            self.t = self.operator.adjoint(self.p, self.t)
+            self.t = self.operator.reaction(self.p, self.t)
             self.q = self.operator.factor(self.t, self.q).add_(self.p)
         curvature = torch.dot(self.p, self.q)
         live = self.gamma > 0
@@ -169,7 +170,7 @@ class _Iteration:
             return self.known_rhs_norm
         assert self.y is not None
         assert self.coupled_rhs is not None
-        reaction = torch.dot(self.coupled_rhs, self.y - self.coupled_rhs)
+        reaction = torch.dot(self.coupled_rhs, self.y) - self.coupled_square
         length = torch.dot(self.x, self.x).sqrt()
         bound = (torch.dot(self.rhs, self.x) - reaction) / length
         return torch.where(length > 0, bound, 0).clamp(min=0)

@@ -38,14 +38,14 @@ class DirectSolver:
         check_system(operator, rhs, x0, coupled_rhs)
         if coupled_rhs is not None:
             assert isinstance(operator, GramOperator)
-            rhs = rhs - operator.factor(coupled_rhs)
+            rhs = rhs - operator.factor(operator.weigh(coupled_rhs))
         matrix = operator.to_dense()
         value, info = torch.linalg.solve_ex(matrix, rhs)
         residual_norm = torch.linalg.vector_norm(rhs - matrix @ value)
         coupled_value = None
         if coupled_rhs is not None:
             assert isinstance(operator, GramOperator)
-            coupled_value = coupled_rhs + operator.adjoint(value)
+            coupled_value = operator.weigh(coupled_rhs) + operator.reaction(value)
         solved = info == 0
         return Solution(
             value=value,

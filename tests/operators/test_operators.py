@@ -26,32 +26,34 @@ def player(request):
 def built(case, player):
     """A competitive operator with its dense factor, computed another way."""
     at = blocks(case)
-    scale = {"min": torch.rand_like(at.grad_x) + 0.1, "max": torch.rand_like(at.grad_y) + 0.1}
-    other = {"min": "max", "max": "min"}[player]
+    sizes = {"min": torch.rand_like(at.grad_x) + 0.1, "max": torch.rand_like(at.grad_y) + 0.1}
+    weights = sizes[{"min": "max", "max": "min"}[player]]
     mixed = differentiate(Game(case()), case.min_params, case.max_params).mixed
-    operator = CompetitiveOperator(mixed, player, scale[player], scale[other])
+    operator = CompetitiveOperator(mixed, player, sizes[player].sqrt(), weights)
     block = at.mixed if player == "min" else at.mixed.T
-    return operator, scale[player][:, None] * block * scale[other]
+    return operator, sizes[player].sqrt()[:, None] * block, torch.diag(weights)
 
 
 def test_dense_form(built):
-    operator, factor = built
-    assert_close(operator.to_dense(), torch.eye(operator.size) + factor @ factor.T, 1e-12)
+    operator, factor, weights = built
+    identity = torch.eye(operator.size, dtype=torch.float64)
+    assert_close(operator.to_dense(), identity + factor @ weights @ factor.T, 1e-12)
 
 
-def test_factor_and_adjoint(built):
-    operator, factor = built
+def test_parts(built):
+    operator, factor, weights = built
     inner = torch.randn(operator.inner_size, dtype=torch.float64)
     vector = torch.randn(operator.size, dtype=torch.float64)
     assert_close(operator.factor(inner), factor @ inner, 1e-12)
-    assert_close(operator.adjoint(vector), factor.T @ vector, 1e-12)
+    assert_close(operator.reaction(vector), weights @ factor.T @ vector, 1e-12)
+    assert_close(operator.weigh(inner), weights @ inner, 1e-15)
     out = torch.full_like(vector, torch.nan)
     assert operator.factor(inner, out) is out
     assert_close(out, factor @ inner, 1e-12)
 
 
 def test_symmetric_with_eigenvalues_of_at_least_one(built):
-    operator, _ = built
+    operator, _, _ = built
     dense = operator.to_dense()
     assert operator.is_positive_definite
     assert_close(dense, dense.T, 1e-12)
@@ -59,7 +61,7 @@ def test_symmetric_with_eigenvalues_of_at_least_one(built):
 
 
 def test_arguments_are_not_modified(built):
-    operator, _ = built
+    operator, _, _ = built
     vector = torch.randn(operator.size, dtype=torch.float64)
     before = vector.clone()
     operator.matvec(vector)
@@ -67,7 +69,7 @@ def test_arguments_are_not_modified(built):
 
 
 def test_scipy_solves_the_same_system(built):
-    operator, _ = built
+    operator, _, _ = built
     rhs = torch.randn(operator.size, dtype=torch.float64)
     theirs, info = scipy.sparse.linalg.cg(operator.to_scipy(), rhs.numpy(), rtol=1e-12, atol=0)
     assert info == 0
@@ -76,7 +78,7 @@ def test_scipy_solves_the_same_system(built):
 
 
 def test_scipy_sees_the_transpose_of_a_symmetric_operator(built):
-    operator, _ = built
+    operator, _, _ = built
     vector = np.random.default_rng(0).standard_normal(operator.size)
     exported = operator.to_scipy()
     assert exported.dtype == np.float64

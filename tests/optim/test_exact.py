@@ -169,8 +169,8 @@ def test_a_move_is_scaled_by_the_present_step_sizes(player):
     dx, dy = cgd_deltas(at, eta["min"], eta["max"])
     update = competitive_update(
         differentiate(Game(case()), case.min_params, case.max_params),
-        eta["min"].sqrt(),
-        eta["max"].sqrt(),
+        eta["min"],
+        eta["max"],
         ConjugateGradient(rtol=1e-9),
         player=player,
         previous_delta={"min": dx, "max": dy}[player],

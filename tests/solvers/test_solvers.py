@@ -19,20 +19,24 @@ def spd_matrix(size: int, condition: float) -> torch.Tensor:
 
 
 class MatrixGram(GramOperator):
-    """I + N N^T of an explicit factor, counting products."""
+    """I + F H F^T of an explicit factor and explicit weights, counting products."""
 
-    def __init__(self, matrix: torch.Tensor) -> None:
+    def __init__(self, matrix: torch.Tensor, weights: torch.Tensor) -> None:
         super().__init__(*matrix.shape, matrix.dtype, matrix.device)
         self.matrix = matrix
+        self.weights = weights
         self.num_products = 0
 
     def factor(self, inner, out=None):
         self.num_products += 1
         return torch.mv(self.matrix, inner, out=out)
 
-    def adjoint(self, vector, out=None):
+    def reaction(self, vector, out=None):
         self.num_products += 1
-        return torch.mv(self.matrix.T, vector, out=out)
+        return torch.mul(self.weights, self.matrix.T @ vector, out=out)
+
+    def weigh(self, inner):
+        return self.weights * inner
 
 
 def system(condition: float, size: int = 20):
@@ -198,16 +202,18 @@ def test_no_value_is_read_with_a_fixed_count():
 
 
 def coupled_system(strength: float):
-    operator = MatrixGram(strength * torch.randn(8, 5, dtype=torch.float64))
+    # A weight of zero is a player whose learning rate is zero.
+    weights = torch.tensor([0.0, 0.2, 0.5, 1.0, 2.0], dtype=torch.float64)
+    operator = MatrixGram(strength * torch.randn(8, 5, dtype=torch.float64), weights)
     rhs, coupled = torch.randn(8, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
-    n = operator.matrix
+    f, h = operator.matrix, torch.diag(weights)
     joint = torch.cat(
         [
-            torch.cat([torch.eye(8, dtype=torch.float64), n], dim=1),
-            torch.cat([-n.T, torch.eye(5, dtype=torch.float64)], dim=1),
+            torch.cat([torch.eye(8, dtype=torch.float64), f], dim=1),
+            torch.cat([-h @ f.T, torch.eye(5, dtype=torch.float64)], dim=1),
         ]
     )
-    truth = torch.linalg.solve(joint, torch.cat([rhs, coupled]))
+    truth = torch.linalg.solve(joint, torch.cat([rhs, h @ coupled]))
     return operator, rhs, coupled, truth[:8], truth[8:]
 
 
@@ -236,12 +242,24 @@ def test_a_coupled_solve_costs_one_or_two_products_besides_the_iterations(guess)
     assert operator.num_products == (2 if guess else 1) + 2 * solution.num_iter
 
 
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+def test_overwriting_the_right_hand_side_changes_no_bit_of_the_solution(guess):
+    operator, rhs, coupled, _, _ = coupled_system(1.0)
+    x0 = torch.randn_like(rhs) if guess else None
+    solver = ConjugateGradient(rtol=1e-8, max_iter=100)
+    kept = solver.solve(operator, rhs, x0, coupled_rhs=coupled)
+    taken = solver.solve(operator, rhs.clone(), x0, coupled_rhs=coupled.clone(), overwrite_rhs=True)
+    assert torch.equal(kept.value, taken.value)
+    assert torch.equal(kept.coupled_value, taken.coupled_value)
+    assert taken.num_iter == kept.num_iter
+
+
 @pytest.mark.parametrize("strength", [0.01, 1.0, 30.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_warm_start_is_never_solved_more_loosely_than_asked(strength, seed):
     torch.manual_seed(seed)
     operator, rhs, coupled, x, _ = coupled_system(strength)
-    reduced = rhs - operator.matrix @ coupled
+    reduced = rhs - operator.matrix @ operator.weigh(coupled)
     for noise in (0.0, 0.1, 3.0):
         x0 = x + noise * torch.randn_like(x)
         solver = ConjugateGradient(rtol=1e-2, max_iter=100)
