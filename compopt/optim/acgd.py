@@ -54,7 +54,7 @@ class ACGD(CompetitiveOptimizer):
         mini-batches that buys nothing over the default, whose error is far below the noise of the
         batch; ``solver=ConjugateGradient(rtol=1e-6, max_iter=1000)`` restores it.
 
-    Cost: as :class:`~compopt.CGD`. Memory: one vector per player beyond the step itself.
+    Cost: as :class:`~compopt.CGD`. Memory: two vectors per player beyond the step itself.
 
     References:
         Schäfer, Zheng and Anandkumar (2020), Implicit competitive regularization in GANs.
@@ -105,11 +105,13 @@ class ACGD(CompetitiveOptimizer):
 
     def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
         average = self._read_state(player, "exp_avg_sq")
-        step_sizes = torch.zeros_like(grad) if average is None else average.clone()
+        step_sizes = self._buffer(player, grad)
+        step_sizes.copy_(torch.zeros_like(grad) if average is None else average)
         self._average_squares(player, step_sizes, grad)
         for where, group, num_steps in self._segments(player):
             rate = learning_rate(group) * (1 - group["beta"] ** (num_steps + 1)) ** 0.5
-            step_sizes[where].sqrt_().add_(group["eps"]).reciprocal_().mul_(rate)
+            root = step_sizes[where].sqrt_().add_(group["eps"])
+            torch.div(torch.as_tensor(rate, dtype=root.dtype), root, out=root)
         return step_sizes
 
     def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:

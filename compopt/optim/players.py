@@ -64,6 +64,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def _reset_transient(self) -> None:
         """Set what belongs to this process and this moment only."""
         self._flat_state = FlatState()
+        self._buffers: dict[Player, Tensor] = {}
 
     @abstractmethod
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -101,6 +102,16 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def _write_state(self, player: Player, key: str, vector: Tensor) -> None:
         self._flat_state.write(self.state, player, self._params(player), key, vector)
+
+    def _buffer(self, player: Player, like: Tensor) -> Tensor:
+        """Return a vector like ``like`` that is kept from step to step, of any content.
+
+        On the CPU, memory that is asked for anew at each step costs more than a pass over it.
+        """
+        buffer = self._buffers.get(player)
+        if buffer is None or buffer.shape != like.shape or buffer.device != like.device:
+            buffer = self._buffers[player] = torch.empty_like(like)
+        return buffer
 
     def _num_steps(self) -> float:
         """Return the steps taken so far. Reads the count, so not for capturable steps."""

@@ -28,8 +28,6 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def main_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Main]:
     """Return the entry of an example, imported as when it runs as a script."""
-    pytest.importorskip("matplotlib")
-    pytest.importorskip("rich")
     monkeypatch.syspath_prepend(str(EXAMPLES))
     return lambda name: importlib.import_module(name).main
 
