@@ -158,6 +158,7 @@ def differentiate(
     max_params: Sequence[Tensor],
     *,
     scale: float = 1.0,
+    out: Mapping[Player, Tensor] | None = None,
 ) -> GameGradients:
     """Differentiate a zero-sum game once, keeping the graph for mixed products.
 
@@ -167,6 +168,7 @@ def differentiate(
         max_params: the max player's tensors.
         scale: factor by which all terms of ``game`` were multiplied against underflow. The
             gradients keep it; the mixed products are divided by it.
+        out: per player, [size of the player] where to write the gradients; new vectors if None.
 
     Returns:
         The gradients. They hold the only references to the second-order graph that this function
@@ -195,7 +197,10 @@ def differentiate(
         "min": grads[: len(min_params)],
         "max": grads[len(min_params) :],
     }
-    flat = {player: layouts[player].flatten(by_player[player]) for player in PLAYERS}
+    flat = {
+        player: layouts[player].flatten(by_player[player], None if out is None else out[player])
+        for player in PLAYERS
+    }
     flat["max"].neg_()
     penalties: dict[Player, Tensor | None] = {"min": game.min_penalty, "max": game.max_penalty}
     for player, penalty in penalties.items():

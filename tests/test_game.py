@@ -51,6 +51,15 @@ def test_products_can_be_written_into_a_vector(case, gradients):
     assert_close(out, at.mixed @ v, 1e-12)
 
 
+def test_gradients_can_be_written_into_vectors(case):
+    at = blocks(case)
+    out = {"min": torch.full_like(at.grad_x, torch.nan), "max": torch.full_like(at.grad_y, 7.0)}
+    gradients = differentiate(Game(case()), case.min_params, case.max_params, out=out)
+    assert gradients.grad_min is out["min"]
+    assert_close(out["min"], at.grad_x, 1e-12)
+    assert_close(out["max"], -at.grad_y, 1e-12)
+
+
 def test_products_can_be_scaled(case, gradients):
     at = blocks(case)
     u, scale = torch.randn_like(at.grad_x), torch.rand_like(at.grad_y)

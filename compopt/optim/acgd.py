@@ -54,7 +54,7 @@ class ACGD(CompetitiveOptimizer):
         mini-batches that buys nothing over the default, whose error is far below the noise of the
         batch; ``solver=ConjugateGradient(rtol=1e-6, max_iter=1000)`` restores it.
 
-    Cost: as :class:`~compopt.CGD`. Memory: two vectors per player beyond the step itself.
+    Cost: as :class:`~compopt.CGD`. Memory: three vectors per player are kept from step to step.
 
     References:
         Schäfer, Zheng and Anandkumar (2020), Implicit competitive regularization in GANs.
@@ -105,9 +105,10 @@ class ACGD(CompetitiveOptimizer):
 
     def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
         average = self._read_state(player, "exp_avg_sq")
-        step_sizes = self._buffer(player, grad)
-        step_sizes.copy_(torch.zeros_like(grad) if average is None else average)
-        self._average_squares(player, step_sizes, grad)
+        average = torch.zeros_like(grad) if average is None else average
+        step_sizes = self._average_squares(
+            player, average, grad, self._buffer(player, "step_sizes")
+        )
         for where, group, num_steps in self._segments(player):
             rate = learning_rate(group) * (1 - group["beta"] ** (num_steps + 1)) ** 0.5
             root = step_sizes[where].sqrt_().add_(group["eps"])
@@ -118,13 +119,18 @@ class ACGD(CompetitiveOptimizer):
         # Formed anew rather than kept since `_step_sizes`: a pass is cheaper than a vector.
         average = self._read_state(player, "exp_avg_sq")
         average = torch.zeros_like(grad) if average is None else average
-        new = average if advance is True else average.clone()
-        self._average_squares(player, new, grad)
+        out = average if advance is True else torch.empty_like(average)
+        new = self._average_squares(player, average, grad, out)
         if isinstance(advance, Tensor):
             new = torch.where(advance, new, average)
         self._write_state(player, "exp_avg_sq", new)
 
-    def _average_squares(self, player: Player, average: Tensor, grad: Tensor) -> None:
+    def _average_squares(
+        self, player: Player, average: Tensor, grad: Tensor, out: Tensor
+    ) -> Tensor:
+        """Write the running average with ``grad`` taken in to ``out``, which may be ``average``."""
         for where, group, _ in self._segments(player):
-            beta = group["beta"]
-            average[where].mul_(beta).addcmul_(grad[where], grad[where], value=1 - beta)
+            beta, piece = group["beta"], grad[where]
+            torch.mul(average[where], beta, out=out[where])
+            out[where].addcmul_(piece, piece, value=1 - beta)
+        return out

@@ -186,7 +186,8 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         min_params, max_params = self._params("min"), self._params("max")
         if closure is not None:
             game = as_game(closure, min_penalty, max_penalty, min_params[0].device)
-            return differentiate(game, min_params, max_params)
+            buffers = {player: self._buffer(player, "grad") for player in PLAYERS}
+            return differentiate(game, min_params, max_params, out=buffers)
         if min_penalty is not None or max_penalty is not None:
             raise ValueError("Penalties go with the loss: pass them to `backward` in this form.")
         if pending is None:

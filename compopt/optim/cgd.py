@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from compopt._typing import Params, Player
@@ -102,7 +101,7 @@ class CGD(CompetitiveOptimizer):
         """Nothing to check besides what all groups have."""
 
     def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
-        step_sizes = torch.empty_like(grad)
+        step_sizes = self._buffer(player, "step_sizes")
         for where, group, _ in self._segments(player):
             step_sizes[where] = learning_rate(group)
         return step_sizes

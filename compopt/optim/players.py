@@ -64,7 +64,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def _reset_transient(self) -> None:
         """Set what belongs to this process and this moment only."""
         self._flat_state = FlatState()
-        self._buffers: dict[Player, Tensor] = {}
+        self._buffers: dict[tuple[Player, str], Tensor] = {}
 
     @abstractmethod
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -103,14 +103,20 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def _write_state(self, player: Player, key: str, vector: Tensor) -> None:
         self._flat_state.write(self.state, player, self._params(player), key, vector)
 
-    def _buffer(self, player: Player, like: Tensor) -> Tensor:
-        """Return a vector like ``like`` that is kept from step to step, of any content.
+    def _buffer(self, player: Player, name: str) -> Tensor:
+        """Return a vector [size of the player] that is kept from step to step, of any content.
 
         On the CPU, memory that is asked for anew at each step costs more than a pass over it.
         """
-        buffer = self._buffers.get(player)
-        if buffer is None or buffer.shape != like.shape or buffer.device != like.device:
-            buffer = self._buffers[player] = torch.empty_like(like)
+        layout = FlatLayout.of(self._params(player))
+        buffer = self._buffers.get((player, name))
+        if (
+            buffer is None
+            or (buffer.numel(), buffer.dtype) != (layout.numel, layout.dtype)
+            or buffer.device != layout.device
+        ):
+            buffer = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+            self._buffers[player, name] = buffer
         return buffer
 
     def _num_steps(self) -> float:
