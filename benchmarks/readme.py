@@ -28,7 +28,7 @@ def step_cost_section(data: dict) -> str:
                 lines.append(f"| {row['name']} | fails: {row['failure']} | | |")
                 continue
             lines.append(
-                f"| {row['name']} | {row['relative_to_adam']:.1f} | {row['backward_calls']} | "
+                f"| {row['name']} | {row['relative_to_adam']:.2f} | {row['backward_calls']} | "
                 f"{row['peak_memory_gb']:.2f} |"
             )
     return "\n".join(lines)
