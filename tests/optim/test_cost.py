@@ -150,7 +150,10 @@ def test_state_holds_no_graph_and_does_not_grow(optimizer_class):
             (key, value) for state in optimizer.state.values() for key, value in state.items()
         ]
         assert not any(value.requires_grad for _, value in tensors)
+        # Work vectors that are kept from step to step count as well.
+        tensors += [(str(key), value) for key, value in optimizer._buffers.items()]
         addresses.add(tuple((key, value.data_ptr()) for key, value in tensors))
+        assert len(optimizer._buffers) == 4
     # State stays where it is, as device graphs and memory need.
     assert len(addresses) == 1
 

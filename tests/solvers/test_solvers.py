@@ -252,6 +252,7 @@ def test_overwriting_the_right_hand_side_changes_no_bit_of_the_solution(guess):
     assert torch.equal(kept.value, taken.value)
     assert torch.equal(kept.coupled_value, taken.coupled_value)
     assert taken.num_iter == kept.num_iter
+    assert torch.equal(taken.rhs_norm, kept.rhs_norm)
 
 
 @pytest.mark.parametrize("strength", [0.01, 1.0, 30.0])
