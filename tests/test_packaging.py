@@ -16,6 +16,7 @@ LAYERS = {
     "_flat": 1,
     "_remedies": 1,
     "kernels": 1,
+    "_workspace": 2,
     "game": 2,
     "operators": 3,
     "solvers": 4,

@@ -34,6 +34,13 @@ class LinearOperator(ABC):
     def matvec(self, vector: Tensor) -> Tensor:
         """Return the product with ``vector`` [size], as a new vector [size]."""
 
+    def new_vector(self, name: str) -> Tensor:
+        """Return a vector [size] for a solver to work in, of any content.
+
+        An operator may hand out the same memory when it is asked for ``name`` again.
+        """
+        return torch.empty(self.size, dtype=self.dtype, device=self.device)
+
     def to_dense(self) -> Tensor:
         """Return the matrix [size, size]. For tests and small problems.
 
@@ -85,12 +92,30 @@ class GramOperator(LinearOperator):
         """Return ``F @ inner`` [size], in ``out`` or as a new vector."""
 
     @abstractmethod
-    def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``H @ F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
+    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
 
     @abstractmethod
-    def weigh(self, inner: Tensor) -> Tensor:
-        """Return ``H @ inner``, a new vector [inner_size]."""
+    def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``H @ inner`` [inner_size], in ``out`` or as a new vector."""
+
+    def new_inner(self, name: str) -> Tensor:
+        """Return a vector [inner_size] for a solver to work in, as :meth:`new_vector` does."""
+        return torch.empty(self.inner_size, dtype=self.dtype, device=self.device)
+
+    def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``H @ F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
+        return self.weigh(self.adjoint(vector), out)
+
+    def reaction_energy(self, vector: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return :meth:`reaction` and the quadratic form ``vector^T F H F^T vector``, 0-dim.
+
+        The quadratic form of the operator itself is larger by ``|vector|^2``: known without the
+        product with ``F`` that :meth:`matvec` would take.
+        """
+        image = self.adjoint(vector, self.new_inner("image"))
+        reaction = self.weigh(image, out)
+        return reaction, torch.dot(reaction, image)
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``vector + F @ H @ F^T @ vector``."""

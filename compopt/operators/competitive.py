@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from compopt._typing import Player, opponent
+from compopt._workspace import Workspace
 from compopt.game import MixedHessian
 from compopt.operators.base import GramOperator
 
@@ -19,15 +20,21 @@ class CompetitiveOperator(GramOperator):
     Args:
         mixed: products with the mixed block.
         player: the player whose move is solved for.
-        scale: [size of ``player``] the square roots of its step sizes.
-        opponent_step_sizes: [size of the opponent].
+        step_sizes: [size of ``player``] >= 0.
+        opponent_step_sizes: [size of the opponent] >= 0.
+        workspace: where solvers get their vectors from; one of its own if None.
 
     References:
         Schäfer and Anandkumar (2019), Section 2. https://arxiv.org/abs/1905.12103
     """
 
     def __init__(
-        self, mixed: MixedHessian, player: Player, scale: Tensor, opponent_step_sizes: Tensor
+        self,
+        mixed: MixedHessian,
+        player: Player,
+        step_sizes: Tensor,
+        opponent_step_sizes: Tensor,
+        workspace: Workspace | None = None,
     ) -> None:
         layout = mixed.layout(player)
         super().__init__(
@@ -35,20 +42,36 @@ class CompetitiveOperator(GramOperator):
         )
         self.mixed = mixed
         self.player = player
-        self.scale = scale
         self.opponent_step_sizes = opponent_step_sizes
-        # Allocating a large vector anew for each product would cost more than scaling it.
-        self._scaled = torch.empty(self.size, dtype=self.dtype, device=self.device)
+        self.workspace = Workspace() if workspace is None else workspace
+        self.scale = torch.sqrt(step_sizes, out=self.new_vector("scale"))
+
+    def new_vector(self, name: str) -> Tensor:
+        """Return a vector [size] of the workspace."""
+        return self.workspace.vector(self.mixed.layout(self.player), self.player, name)
+
+    def new_inner(self, name: str) -> Tensor:
+        """Return a vector [inner_size] of the workspace."""
+        other = opponent(self.player)
+        return self.workspace.vector(self.mixed.layout(other), other, name)
 
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D @ inner``. One mixed product."""
         return self.mixed.hvp(self.player, inner, out, scale=self.scale)
 
     def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``H D^T S @ vector``. One mixed product."""
-        scaled = torch.mul(vector, self.scale, out=self._scaled)
-        return self.mixed.hvp(opponent(self.player), scaled, out, scale=self.opponent_step_sizes)
+        """Return ``H D^T S @ vector``. One mixed product, scaled as it is gathered."""
+        return self.mixed.hvp(
+            opponent(self.player), self._scaled(vector), out, scale=self.opponent_step_sizes
+        )
 
-    def weigh(self, inner: Tensor) -> Tensor:
+    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``D^T S @ vector``. One mixed product."""
+        return self.mixed.hvp(opponent(self.player), self._scaled(vector), out)
+
+    def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ inner``."""
-        return self.opponent_step_sizes * inner
+        return torch.mul(self.opponent_step_sizes, inner, out=out)
+
+    def _scaled(self, vector: Tensor) -> Tensor:
+        return torch.mul(vector, self.scale, out=self.new_vector("scaled"))

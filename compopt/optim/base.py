@@ -230,6 +230,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             self.solver,
             player=player,
             previous_delta=self._read_state(player, "delta") if self.warm_start else None,
+            workspace=self._workspace,
         )
 
     def _finish(
@@ -252,6 +253,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             num_hvp=gradients.mixed.num_products,
             num_iter=solution.num_iter,
             solved_for=update.solved,
+            residual_is_predicted=solution.is_predicted,
             _residual_norm=solution.residual_norm,
             _rhs_norm=solution.rhs_norm,
             _status_code=solution.status_code,

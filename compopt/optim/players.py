@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
+from compopt._workspace import Workspace
 from compopt.optim.groups import (
     Segment,
     check_hyperparameters,
@@ -64,7 +65,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def _reset_transient(self) -> None:
         """Set what belongs to this process and this moment only."""
         self._flat_state = FlatState()
-        self._buffers: dict[tuple[Player, str], Tensor] = {}
+        self._workspace = Workspace()
 
     @abstractmethod
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -104,20 +105,8 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         self._flat_state.write(self.state, player, self._params(player), key, vector)
 
     def _buffer(self, player: Player, name: str) -> Tensor:
-        """Return a vector [size of the player] that is kept from step to step, of any content.
-
-        On the CPU, memory that is asked for anew at each step costs more than a pass over it.
-        """
-        layout = FlatLayout.of(self._params(player))
-        buffer = self._buffers.get((player, name))
-        if (
-            buffer is None
-            or (buffer.numel(), buffer.dtype) != (layout.numel, layout.dtype)
-            or buffer.device != layout.device
-        ):
-            buffer = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
-            self._buffers[player, name] = buffer
-        return buffer
+        """Return a vector [size of the player] that is kept from step to step, of any content."""
+        return self._workspace.vector(FlatLayout.of(self._params(player)), player, name)
 
     def _num_steps(self) -> float:
         """Return the steps taken so far. Reads the count, so not for capturable steps."""

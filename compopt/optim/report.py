@@ -1,5 +1,6 @@
 """What the last step did, read only when asked for."""
 
+import math
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -31,11 +32,14 @@ class StepReport:
         num_hvp: mixed Hessian-vector products made.
         num_iter: iterations of the solver.
         solved_for: the player whose move was solved for.
+        residual_is_predicted: whether :attr:`relative_residual` is what the solver expected of its
+            last iteration rather than computed (see :class:`~compopt.ConjugateGradient`).
     """
 
     num_hvp: int
     num_iter: int
     solved_for: Player
+    residual_is_predicted: bool
     _residual_norm: Tensor = field(repr=False)
     _rhs_norm: Tensor = field(repr=False)
     _status_code: Tensor = field(repr=False)
@@ -52,6 +56,7 @@ class StepReport:
     def relative_residual(self) -> float:
         """Euclidean norm of the residual over that of the right-hand side (0 if both are 0).
 
+        NaN where it was neither computed nor predicted: after a single iteration of a fixed count.
         After a warm start the norm of the right-hand side is a lower bound.
         """
         residual = float(self._residual_norm)
@@ -86,6 +91,12 @@ class StepReport:
         outcome = "taken" if self.taken else "failed"
         return (
             f"step {outcome}: {self.status.name}, {self.num_iter} iterations, {self.num_hvp} "
-            f"products, relative residual {self.relative_residual:.1e}, gradient norms "
+            f"products, relative residual {self._residual()}, gradient norms "
             f"{self.grad_norm_min:.2e} (min) and {self.grad_norm_max:.2e} (max)"
         )
+
+    def _residual(self) -> str:
+        value = self.relative_residual
+        if math.isnan(value):
+            return "not known"
+        return f"{value:.1e}" + (" (predicted)" if self.residual_is_predicted else "")

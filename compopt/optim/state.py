@@ -41,8 +41,8 @@ class FlatState:
     ) -> None:
         """Store ``vector`` [size of the player] as the parameters' ``key``.
 
-        It is copied into the storage of the last write where that is still in use, so that
-        addresses stay the same from step to step, and kept as it is otherwise.
+        It is copied: into the storage of the last write where that is still in use, so that
+        addresses stay the same from step to step, and into a new one otherwise.
         """
         tensors = [state[param].get(key) for param in params]
         stored = self._vector_behind(player, key, tensors)
@@ -50,6 +50,7 @@ class FlatState:
             if stored is not vector:
                 stored.copy_(vector)
             return
+        vector = vector.clone()
         views = FlatLayout.of(params).views(vector)
         self._written[player, key] = (vector, views)
         for param, view in zip(params, views, strict=True):

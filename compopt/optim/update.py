@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compopt._typing import Player, opponent
+from compopt._workspace import Workspace
 from compopt.game import GameGradients
 from compopt.operators import CompetitiveOperator
 from compopt.solvers import Solution, Solver
@@ -16,7 +17,7 @@ class Update:
     """Increments of both players, applied by addition.
 
     Attributes:
-        delta: per player, [size of the player].
+        delta: per player, [size of the player]. In the workspace, so good until the next step.
         solution: of the linear system.
         solved: the player whose move was solved for; the other replied to it.
     """
@@ -34,6 +35,7 @@ def competitive_update(
     *,
     player: Player = "min",
     previous_delta: Tensor | None = None,
+    workspace: Workspace | None = None,
 ) -> Update:
     """Return the Nash equilibrium of the local bilinear game with quadratic costs of moving.
 
@@ -58,12 +60,13 @@ def competitive_update(
         player: whose move is solved for. An exact solve gives the same step for either.
         previous_delta: [size of ``player``] a move to start the solver from, such as the last
             one, or None. It is scaled by the present step sizes.
+        workspace: where large vectors come from; a new one if None.
 
     Returns:
         The increments of both players.
 
-    Cost: ``1 + 2 k`` mixed products for ``k`` conjugate gradient iterations; ``2 + 2 k`` from
-    ``previous_delta``.
+    Cost: ``2 k`` or ``1 + 2 k`` mixed products for ``k`` conjugate gradient iterations (see
+    :class:`~compopt.ConjugateGradient`); one more from ``previous_delta``.
 
     References:
         Schäfer and Anandkumar (2019), Section 2. https://arxiv.org/abs/1905.12103
@@ -75,15 +78,17 @@ def competitive_update(
     grad = {"min": gradients.grad_min, "max": gradients.grad_max}
     # The max player's objective is -f.
     sign = 1 if player == "min" else -1
-    scale = step_sizes[player].sqrt()
-    operator = CompetitiveOperator(gradients.mixed, player, scale, step_sizes[other])
+    operator = CompetitiveOperator(
+        gradients.mixed, player, step_sizes[player], step_sizes[other], workspace
+    )
+    scale = operator.scale
     x0 = None
     if previous_delta is not None:
         # A zero step size leaves no move to scale.
         x0 = torch.where(scale > 0, previous_delta / scale * -sign, 0)
     solution = solver.solve(
         operator,
-        rhs=(scale * grad[player]).mul_(sign),
+        rhs=torch.mul(scale, grad[player], out=operator.new_vector("rhs")).mul_(sign),
         x0=x0,
         coupled_rhs=grad[other],
         overwrite_rhs=True,

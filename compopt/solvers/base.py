@@ -52,9 +52,11 @@ class Solution:
             way, and the value of a failed solve is unspecified.)
         coupled_value: [m] or None, the other half of a coupled solve, see :class:`Solver`.
         num_iter: iterations made; one iteration is one product with the operator.
-        residual_norm: 0-dim, Euclidean norm of ``rhs - A @ value``.
+        residual_norm: 0-dim, Euclidean norm of ``rhs - A @ value``, or what it was predicted to
+            be; NaN where neither is known.
         rhs_norm: 0-dim, norm of the right-hand side that ``rtol`` referred to.
         status_code: 0-dim integer, the :class:`Status` on the device.
+        is_predicted: whether the last residual was predicted rather than computed.
     """
 
     value: Tensor
@@ -63,6 +65,7 @@ class Solution:
     residual_norm: Tensor
     rhs_norm: Tensor
     status_code: Tensor
+    is_predicted: bool = False
 
     @property
     def status(self) -> Status:

@@ -20,16 +20,25 @@ class ConjugateGradient:
     value on the host, as device graphs need; a system that is solved exactly on the way stays as
     it is.
 
+    In a coupled solve an iteration takes two products with the factor: the first gives the step
+    length, the second the residual that it leads to. By default the second is left out where only
+    the last residual depends on it: in the last iteration of a fixed count, and where an iteration
+    is predicted to reach the tolerance. The prediction is that the residual falls once more as it
+    did where it fell least, but by no more than a factor of 10; it is made for weak interaction
+    only, where all step lengths were at least a half (one is that of the identity).
+
     Args:
         rtol: tolerance relative to the right-hand side.
         atol: absolute tolerance.
         max_iter: most iterations; 0 returns the first guess.
         check_every: iterations between two looks at the residual. Each look waits for the device;
             each iteration made in vain costs one product.
+        check_last: whether to compute the last residual, rather than predict it, at the cost of
+            one product with the factor.
 
-    Cost: one product per iteration, one more from a first guess. Coupled: ``1 + 2 k`` products
-    with the factor for ``k`` iterations, ``2 + 2 k`` from a first guess. Memory: four vectors [n],
-    two [m] when coupled.
+    Cost: one product per iteration, one more from a first guess. Coupled: ``2 k`` products with
+    the factor for ``k`` iterations, ``1 + 2 k`` if the last residual is computed; one more from a
+    first guess. Memory: four vectors [n], three [m] when coupled.
 
     References:
         Hestenes and Stiefel (1952). https://doi.org/10.6028/jres.049.044
@@ -39,6 +48,7 @@ class ConjugateGradient:
     atol: float = 0.0
     max_iter: int = 20
     check_every: int = 1
+    check_last: bool = False
 
     def __post_init__(self) -> None:
         check_non_negative("rtol", self.rtol)
@@ -75,14 +85,18 @@ class ConjugateGradient:
                 "Two different losses (a general-sum game) give an unsymmetric operator."
             )
         iteration = _Iteration(operator, rhs, x0, coupled_rhs, overwrite_rhs)
-        num_iter = 0
-        while num_iter < self.max_iter:
-            looks = not self.has_fixed_count and num_iter % self.check_every == 0
-            if looks and bool(iteration.has_stopped(self.rtol, self.atol)):
-                break
+        predicts = coupled_rhs is not None and not self.check_last
+        for num_iter in range(self.max_iter):
+            is_last = self.has_fixed_count and num_iter == self.max_iter - 1
+            if not self.has_fixed_count and num_iter % self.check_every == 0:
+                has_stopped, is_last = iteration.outlook(self.rtol, self.atol).tolist()
+                if has_stopped:
+                    return iteration.solution(num_iter, self.rtol, self.atol)
+            if is_last and predicts:
+                iteration.finish()
+                return iteration.solution(num_iter + 1, self.rtol, self.atol)
             iteration.advance()
-            num_iter += 1
-        return iteration.solution(num_iter, self.rtol, self.atol)
+        return iteration.solution(self.max_iter, self.rtol, self.atol)
 
 
 class _Iteration:
@@ -115,19 +129,18 @@ class _Iteration:
         self.coupled_rhs = coupled_rhs
         self.y: Tensor | None = None
         self.t: Tensor | None = None
-        self.q: Tensor | None = None
         # After a first guess the right-hand side is needed to the end.
-        self.r = rhs if overwrite_rhs and x0 is None else rhs.clone()
+        overwrites = overwrite_rhs and x0 is None
+        self.r = rhs if overwrites else operator.new_vector("r").copy_(rhs)
         if coupled_rhs is not None:
             assert isinstance(operator, GramOperator)
-            self.y = operator.weigh(coupled_rhs)
+            self.y = operator.weigh(coupled_rhs, operator.new_inner("y"))
+            self.t = operator.new_inner("t")
             if x0 is not None:
                 self.coupled_square = torch.dot(coupled_rhs, self.y)
-                self.t = operator.reaction(x0)
-                self.y.add_(self.t)
+                self.y.add_(operator.reaction(x0, self.t))
                 self.r.sub_(x0)
-            self.q = operator.factor(self.y)
-            self.r.sub_(self.q)
+            self.r.sub_(operator.factor(self.y, operator.new_vector("q")))
         elif x0 is not None:
             self.r.sub_(operator.matvec(x0))
         self.gamma = torch.dot(self.r, self.r)
@@ -136,33 +149,57 @@ class _Iteration:
             self.known_rhs_norm = self.gamma.sqrt()
         elif coupled_rhs is None:
             self.known_rhs_norm = torch.dot(rhs, rhs).sqrt()
-        self.x = torch.zeros_like(rhs) if x0 is None else x0.clone()
-        self.p = self.r.clone()
+        self.x = operator.new_vector("x")
+        self.x.zero_() if x0 is None else self.x.copy_(x0)
+        self.p = operator.new_vector("p").copy_(self.r)
+        self.worst_fall = torch.full_like(self.gamma, torch.nan)
+        self.is_predicted = False
         self.breakdown = torch.zeros_like(self.gamma, dtype=torch.bool)
         self.finite = torch.isfinite(self.gamma)
 
     def advance(self) -> None:
         """Make one iteration."""
-        if self.y is None:
-            self.q = self.operator.matvec(self.p)
+        if self.t is None:
+            q = self.operator.matvec(self.p)
         else:
             assert isinstance(self.operator, GramOperator)
-            self.t = self.operator.reaction(self.p, self.t)
-            self.q = self.operator.factor(self.t, self.q).add_(self.p)
-        curvature = torch.dot(self.p, self.q)
+            self.operator.reaction(self.p, self.t)
+            q = self.operator.factor(self.t, self.operator.new_vector("q")).add_(self.p)
+        alpha = self._step_length(torch.dot(self.p, q))
+        cg_update_(self.x, self.y, self.r, self.p, self.t, q, alpha)
+        gamma = torch.dot(self.r, self.r)
+        # After a failure the last good norm is kept, beside the last good x.
+        gamma = torch.where(alpha > 0, gamma, self.gamma)
+        self.finite = self.finite & torch.isfinite(gamma)
+        beta = torch.where(alpha > 0, gamma / self.gamma, 0)
+        cg_direction_(self.p, self.r, beta)
+        # Of squares. Where the interaction is strong one fall says nothing about the next, and a
+        # system that is as good as solved gets no better than rounding allows.
+        fall = torch.where(alpha >= 0.5, gamma / self.gamma, torch.inf)
+        self.worst_fall = torch.fmax(self.worst_fall, fall).clamp(min=0.01)
+        self.gamma = gamma
+
+    def finish(self) -> None:
+        """Make a last iteration without the product that only its residual depends on."""
+        assert isinstance(self.operator, GramOperator)
+        assert self.y is not None
+        t, energy = self.operator.reaction_energy(self.p, self.t)
+        alpha = self._step_length(torch.dot(self.p, self.p) + energy)
+        self.x.addcmul_(self.p, alpha)
+        self.y.addcmul_(t, alpha)
+        self.gamma = torch.where(alpha > 0, self.next_gamma(), self.gamma)
+        self.is_predicted = True
+
+    def _step_length(self, curvature: Tensor) -> Tensor:
         live = self.gamma > 0
         self.finite = self.finite & torch.isfinite(curvature)
         self.breakdown = self.breakdown | (live & (curvature <= 0))
         moves = live & self.finite & ~self.breakdown
-        alpha = torch.where(moves, self.gamma / curvature, 0)
-        cg_update_(self.x, self.y, self.r, self.p, self.t, self.q, alpha)
-        gamma = torch.dot(self.r, self.r)
-        # After a failure the last good norm is kept, beside the last good x.
-        gamma = torch.where(moves, gamma, self.gamma)
-        self.finite = self.finite & torch.isfinite(gamma)
-        beta = torch.where(moves, gamma / self.gamma, 0)
-        cg_direction_(self.p, self.r, beta)
-        self.gamma = gamma
+        return torch.where(moves, self.gamma / curvature, 0)
+
+    def next_gamma(self) -> Tensor:
+        """Return the squared residual norm to expect of an iteration; NaN before the first."""
+        return self.gamma * self.worst_fall
 
     def rhs_norm(self) -> Tensor:
         """Return the norm of the reduced right-hand side, or a lower bound of it."""
@@ -175,13 +212,14 @@ class _Iteration:
         bound = (torch.dot(self.rhs, self.x) - reaction) / length
         return torch.where(length > 0, bound, 0).clamp(min=0)
 
-    def is_converged(self, rtol: float, atol: float) -> Tensor:
-        """Return whether the residual is within the tolerance, as a 0-dim tensor."""
-        return self.gamma.sqrt() <= (rtol * self.rhs_norm()).clamp(min=atol)
+    def is_converged(self, gamma: Tensor, rtol: float, atol: float) -> Tensor:
+        """Return whether a squared residual norm is within the tolerance, as a 0-dim tensor."""
+        return gamma.sqrt() <= (rtol * self.rhs_norm()).clamp(min=atol)
 
-    def has_stopped(self, rtol: float, atol: float) -> Tensor:
-        """Return whether there is nothing left to gain, as a 0-dim tensor."""
-        return self.is_converged(rtol, atol) | self.breakdown | ~self.finite
+    def outlook(self, rtol: float, atol: float) -> Tensor:
+        """Return [2] whether there is nothing left to gain, and whether one iteration is left."""
+        has_stopped = self.is_converged(self.gamma, rtol, atol) | self.breakdown | ~self.finite
+        return torch.stack([has_stopped, self.is_converged(self.next_gamma(), rtol, atol)])
 
     def solution(self, num_iter: int, rtol: float, atol: float) -> Solution:
         """Return what has been found."""
@@ -191,5 +229,8 @@ class _Iteration:
             num_iter=num_iter,
             residual_norm=self.gamma.sqrt(),
             rhs_norm=self.rhs_norm(),
-            status_code=status_code(self.is_converged(rtol, atol), self.breakdown, self.finite),
+            status_code=status_code(
+                self.is_converged(self.gamma, rtol, atol), self.breakdown, self.finite
+            ),
+            is_predicted=self.is_predicted,
         )

@@ -8,6 +8,7 @@ from cases import CASES
 from dense import assert_close, blocks
 
 from compopt import ConjugateGradient, Game
+from compopt._workspace import Workspace
 from compopt.game import differentiate
 from compopt.operators import CompetitiveOperator, MatrixOperator
 
@@ -29,7 +30,7 @@ def built(case, player):
     sizes = {"min": torch.rand_like(at.grad_x) + 0.1, "max": torch.rand_like(at.grad_y) + 0.1}
     weights = sizes[{"min": "max", "max": "min"}[player]]
     mixed = differentiate(Game(case()), case.min_params, case.max_params).mixed
-    operator = CompetitiveOperator(mixed, player, sizes[player].sqrt(), weights)
+    operator = CompetitiveOperator(mixed, player, sizes[player], weights)
     block = at.mixed if player == "min" else at.mixed.T
     return operator, sizes[player].sqrt()[:, None] * block, torch.diag(weights)
 
@@ -45,11 +46,48 @@ def test_parts(built):
     inner = torch.randn(operator.inner_size, dtype=torch.float64)
     vector = torch.randn(operator.size, dtype=torch.float64)
     assert_close(operator.factor(inner), factor @ inner, 1e-12)
+    assert_close(operator.adjoint(vector), factor.T @ vector, 1e-12)
     assert_close(operator.reaction(vector), weights @ factor.T @ vector, 1e-12)
     assert_close(operator.weigh(inner), weights @ inner, 1e-15)
-    out = torch.full_like(vector, torch.nan)
-    assert operator.factor(inner, out) is out
-    assert_close(out, factor @ inner, 1e-12)
+    reaction, energy = operator.reaction_energy(vector)
+    assert_close(reaction, weights @ factor.T @ vector, 1e-12)
+    assert_close(energy, vector @ factor @ weights @ factor.T @ vector, 1e-12)
+
+
+def test_results_go_where_they_are_asked_for(built):
+    operator, factor, weights = built
+    inner = torch.randn(operator.inner_size, dtype=torch.float64)
+    vector = torch.randn(operator.size, dtype=torch.float64)
+    reaction = weights @ factor.T @ vector
+    for method, argument, expected in (
+        (operator.factor, inner, factor @ inner),
+        (operator.adjoint, vector, factor.T @ vector),
+        (operator.reaction, vector, reaction),
+        (operator.weigh, inner, weights @ inner),
+    ):
+        out = torch.full_like(expected, torch.nan)
+        assert method(argument, out) is out
+        assert_close(out, expected, 1e-12)
+    out = torch.full_like(reaction, torch.nan)
+    assert operator.reaction_energy(vector, out)[0] is out
+    assert_close(out, reaction, 1e-12)
+
+
+def test_vectors_to_work_in_are_kept_in_the_workspace(case, player):
+    mixed = differentiate(Game(case()), case.min_params, case.max_params).mixed
+    other = {"min": "max", "max": "min"}[player]
+    sizes = (torch.rand(mixed.size(p), dtype=torch.float64) for p in (player, other))
+    workspace = Workspace()
+    operator = CompetitiveOperator(mixed, player, *sizes, workspace)
+    for new, size in (
+        (operator.new_vector, operator.size),
+        (operator.new_inner, operator.inner_size),
+    ):
+        vector = new("p")
+        assert (vector.shape, vector.dtype) == ((size,), torch.float64)
+        assert new("p") is vector
+        assert new("q").data_ptr() != vector.data_ptr()
+        assert any(vector is kept for kept in workspace.vectors.values())
 
 
 def test_symmetric_with_eigenvalues_of_at_least_one(built):

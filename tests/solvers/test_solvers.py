@@ -31,12 +31,12 @@ class MatrixGram(GramOperator):
         self.num_products += 1
         return torch.mv(self.matrix, inner, out=out)
 
-    def reaction(self, vector, out=None):
+    def adjoint(self, vector, out=None):
         self.num_products += 1
-        return torch.mul(self.weights, self.matrix.T @ vector, out=out)
+        return torch.mv(self.matrix.T, vector, out=out)
 
-    def weigh(self, inner):
-        return self.weights * inner
+    def weigh(self, inner, out=None):
+        return torch.mul(self.weights, inner, out=out)
 
 
 def system(condition: float, size: int = 20):
@@ -234,12 +234,67 @@ def test_coupled_solve_is_that_of_the_joint_matrix(strength, guess, solver):
 
 
 @pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
-def test_a_coupled_solve_costs_one_or_two_products_besides_the_iterations(guess):
-    operator, rhs, coupled, _, _ = coupled_system(1.0)
+@pytest.mark.parametrize("check_last", [False, True], ids=["predicted", "computed"])
+@pytest.mark.parametrize("how", [{"rtol": 1e-2}, {"rtol": 1e-8}, {"rtol": 0.0, "max_iter": 3}])
+def test_a_coupled_solve_costs_two_products_an_iteration_and_one_or_two_besides(
+    guess, check_last, how
+):
+    operator, rhs, coupled, _, _ = coupled_system(0.1)
     x0 = torch.randn_like(rhs) if guess else None
-    solver = ConjugateGradient(rtol=1e-8, max_iter=100)
+    solver = ConjugateGradient(check_last=check_last, **how)
     solution = solver.solve(operator, rhs, x0, coupled_rhs=coupled)
-    assert operator.num_products == (2 if guess else 1) + 2 * solution.num_iter
+    assert solution.num_iter > 1
+    assert solution.is_predicted == (not check_last)
+    expected = 2 * solution.num_iter + (1 if guess else 0) + (1 if check_last else 0)
+    assert operator.num_products == expected
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.1, 0.3, 1.0, 3.0, 30.0])
+def test_a_predicted_residual_is_near_or_above_the_true_one(strength):
+    excess = []
+    for seed in range(100):
+        torch.manual_seed(seed)
+        operator, rhs, coupled, _, _ = coupled_system(strength)
+        solution = ConjugateGradient(rtol=1e-2).solve(operator, rhs, coupled_rhs=coupled)
+        reduced = rhs - operator.matrix @ operator.weigh(coupled)
+        residual = (reduced - operator.to_dense() @ solution.value).norm()
+        assert solution.status is Status.CONVERGED
+        if solution.is_predicted:
+            excess.append(float(residual / (1e-2 * reduced.norm())))
+        else:
+            assert abs(solution.residual_norm - residual) <= 1e-12 * reduced.norm()
+    # Too strong to predict, or so weak that one iteration is enough.
+    assert bool(excess) == (strength in (0.1, 0.3))
+    if excess:
+        assert torch.tensor(excess).quantile(0.9) < 1.0
+        assert max(excess) < 4.0
+
+
+def test_the_last_step_length_needs_no_second_product():
+    operator, rhs, coupled, _, _ = coupled_system(0.3)
+    fixed = {"rtol": 0.0, "max_iter": 3}
+    short = ConjugateGradient(**fixed).solve(operator, rhs, coupled_rhs=coupled)
+    full = ConjugateGradient(**fixed, check_last=True).solve(operator, rhs, coupled_rhs=coupled)
+    assert_close(short.value, full.value, 1e-13)
+    assert_close(short.coupled_value, full.coupled_value, 1e-13)
+
+
+def test_a_residual_that_is_not_known_is_not_a_number():
+    operator, rhs, coupled, _, _ = coupled_system(0.3)
+    solver = ConjugateGradient(rtol=0.0, max_iter=1)
+    assert solver.solve(operator, rhs, coupled_rhs=coupled).residual_norm.isnan()
+    # Without a coupled half nothing is saved by not knowing it.
+    alone = solver.solve(operator, rhs)
+    assert_close(alone.residual_norm, (rhs - operator.to_dense() @ alone.value).norm(), 1e-13)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf], ids=str)
+def test_a_product_that_is_not_finite_is_noticed_in_the_last_iteration(bad):
+    operator, rhs, coupled, _, _ = coupled_system(0.3)
+    adjoint = operator.adjoint
+    operator.adjoint = lambda vector, out=None: adjoint(vector, out).mul_(bad)
+    solver = ConjugateGradient(rtol=0.0, max_iter=1)
+    assert solver.solve(operator, rhs, coupled_rhs=coupled).status is Status.NON_FINITE
 
 
 @pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
@@ -263,7 +318,7 @@ def test_a_warm_start_is_never_solved_more_loosely_than_asked(strength, seed):
     reduced = rhs - operator.matrix @ operator.weigh(coupled)
     for noise in (0.0, 0.1, 3.0):
         x0 = x + noise * torch.randn_like(x)
-        solver = ConjugateGradient(rtol=1e-2, max_iter=100)
+        solver = ConjugateGradient(rtol=1e-2, max_iter=100, check_last=True)
         solution = solver.solve(operator, rhs, x0, coupled_rhs=coupled)
         assert solution.status is Status.CONVERGED
         assert solution.rhs_norm <= reduced.norm() * (1 + 1e-12)
