@@ -53,8 +53,9 @@ class CGD(CompetitiveOptimizer):
     Note:
         ``.grad`` is neither read nor written by ``step(loss)``.
 
-    Cost: one backward pass for both gradients and ``1 + 2 k`` mixed Hessian-vector products for
-    ``k`` solver iterations (``2 + 2 k`` after a warm start).
+    Cost: one backward pass for both gradients and ``2 k`` mixed Hessian-vector products for ``k``
+    solver iterations (``1 + 2 k`` if the last residual is computed, see
+    :class:`~compopt.ConjugateGradient`; one more after a warm start).
 
     Example:
         >>> x = torch.tensor([0.5], requires_grad=True)
