@@ -3,17 +3,9 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import (
-    ErrorInput,
-    NetworkGame,
-    OptimizerInfo,
-    QuadraticGame,
-    all_params,
-    assert_same_bits,
-    each_error,
-    each_optimizer,
-    snapshot,
-)
+from games import NetworkGame, QuadraticGame
+from optimizer_registry import ErrorInput, OptimizerInfo, each_error, each_optimizer
+from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor, nn
 
 from compopt import Game

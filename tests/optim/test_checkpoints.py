@@ -6,18 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import (
-    NetworkGame,
-    OptimizerInfo,
-    QuadraticGame,
-    Variant,
-    all_params,
-    assert_same_bits,
-    bits,
-    each_optimizer,
-    each_variant,
-    snapshot,
-)
+from games import NetworkGame, QuadraticGame
+from optimizer_registry import OptimizerInfo, Variant, each_optimizer, each_variant
+from snapshots import all_params, assert_same_bits, bits, snapshot
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,

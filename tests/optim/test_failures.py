@@ -8,18 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import (
-    DenseReference,
-    OptimizerInfo,
-    QuadraticGame,
-    all_params,
-    assert_close,
-    assert_dense_step,
-    assert_same_bits,
-    each_optimizer,
-    flat,
-    snapshot,
-)
+from dense_steps import DenseReference, assert_close, assert_dense_step
+from games import QuadraticGame, flat
+from optimizer_registry import OptimizerInfo, each_optimizer
+from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor, nn
 
 from compopt import (

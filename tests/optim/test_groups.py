@@ -3,20 +3,10 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import (
-    PLAYERS,
-    DenseReference,
-    NetworkGame,
-    OptimizerInfo,
-    QuadraticGame,
-    all_params,
-    assert_close,
-    assert_dense_step,
-    assert_same_bits,
-    bits,
-    each_optimizer,
-    snapshot,
-)
+from dense_steps import DenseReference, assert_close, assert_dense_step
+from games import PLAYERS, NetworkGame, QuadraticGame
+from optimizer_registry import OptimizerInfo, each_optimizer
+from snapshots import all_params, assert_same_bits, bits, snapshot
 
 from compopt import ACGD, CGD, ConjugateGradient, DirectSolver
 

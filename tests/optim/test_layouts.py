@@ -4,19 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from optimizer_registry import (
-    DenseReference,
-    NetworkGame,
-    OptimizerInfo,
-    QuadraticGame,
-    all_params,
-    assert_close,
-    assert_dense_step,
-    assert_same_bits,
-    bits,
-    each_optimizer,
-    snapshot,
-)
+from dense_steps import DenseReference, assert_close, assert_dense_step
+from games import NetworkGame, QuadraticGame
+from optimizer_registry import OptimizerInfo, each_optimizer
+from snapshots import all_params, assert_same_bits, bits, snapshot
 from torch import Tensor, nn
 
 from compopt import ConjugateGradient, DirectSolver

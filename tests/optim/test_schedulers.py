@@ -3,16 +3,10 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import (
-    DenseReference,
-    NetworkGame,
-    OptimizerInfo,
-    QuadraticGame,
-    assert_dense_step,
-    assert_same_bits,
-    each_optimizer,
-    snapshot,
-)
+from dense_steps import DenseReference, assert_dense_step
+from games import NetworkGame, QuadraticGame
+from optimizer_registry import OptimizerInfo, each_optimizer
+from snapshots import assert_same_bits, snapshot
 from torch.optim import lr_scheduler
 from torch.optim.swa_utils import SWALR
 

@@ -3,19 +3,10 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import (
-    DenseReference,
-    NetworkGame,
-    OptimizerInfo,
-    QuadraticGame,
-    assert_close,
-    assert_dense_step,
-    assert_same_bits,
-    bits,
-    each_optimizer,
-    flat,
-    snapshot,
-)
+from dense_steps import DenseReference, assert_close, assert_dense_step
+from games import NetworkGame, QuadraticGame, flat
+from optimizer_registry import OptimizerInfo, each_optimizer
+from snapshots import assert_same_bits, bits, snapshot
 from torch import Tensor, nn
 
 from compopt import Game

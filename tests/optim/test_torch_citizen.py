@@ -4,22 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import (
-    OPTIMIZERS,
-    DenseReference,
-    NetworkGame,
-    OptimizerInfo,
-    QuadraticGame,
-    Token,
-    Variant,
-    all_params,
-    assert_dense_step,
-    assert_same_bits,
-    bits,
-    each_optimizer,
-    each_variant,
-    snapshot,
-)
+from dense_steps import DenseReference, assert_dense_step
+from games import NetworkGame, QuadraticGame, Token
+from optimizer_registry import OPTIMIZERS, OptimizerInfo, Variant, each_optimizer, each_variant
+from snapshots import all_params, assert_same_bits, bits, snapshot
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,

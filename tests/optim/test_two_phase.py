@@ -3,22 +3,10 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import (
-    DenseReference,
-    NetworkGame,
-    OptimizerInfo,
-    QuadraticGame,
-    Token,
-    Variant,
-    all_params,
-    assert_close,
-    assert_dense_step,
-    assert_same_bits,
-    each_optimizer,
-    each_variant,
-    flat,
-    snapshot,
-)
+from dense_steps import DenseReference, assert_close, assert_dense_step
+from games import NetworkGame, QuadraticGame, Token, flat
+from optimizer_registry import OptimizerInfo, Variant, each_optimizer, each_variant
+from snapshots import all_params, assert_same_bits, snapshot
 
 SCALES = {torch.float32: 2.0**10, torch.float64: 2.0**10}
 

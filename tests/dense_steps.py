@@ -1,0 +1,142 @@
+"""The step of an optimizer from one dense solve, and the comparison with it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from games import PLAYERS, QuadraticGame
+from optimizer_registry import OptimizerInfo
+from torch import Tensor
+
+# Largest error of one step relative to the largest entry that is compared.
+TOLERANCES = {
+    torch.float64: 1e-11,
+    torch.float32: 2e-5,
+    torch.bfloat16: 1e-2,
+    torch.float16: 2e-3,
+}
+
+
+def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
+    """Raise unless ``actual`` is ``expected`` to the rounding of its dtype."""
+    assert actual.shape == expected.shape, f"{what}: {actual.shape} is not {expected.shape}"
+    if actual.numel() == 0:
+        return
+    absolute = (actual.double() - expected.double()).abs().max().item()
+    relative = absolute / max(expected.double().abs().max().item(), 1e-30)
+    tolerance = TOLERANCES[actual.dtype]
+    assert relative <= tolerance, (
+        f"{what}: relative error {relative:.2e} > {tolerance:.0e} (absolute {absolute:.2e}); "
+        f"got {actual.tolist()}, expected {expected.tolist()}"
+    )
+
+
+class DenseReference:
+    """The step of an optimizer on a :class:`QuadraticGame`, from one dense solve for both moves.
+
+    It reads the hyperparameters from the optimizer's groups and keeps moments of its own.
+    """
+
+    def __init__(self, info: OptimizerInfo, game: QuadraticGame) -> None:
+        self.info = info
+        self.game = game
+        self.memory: dict[Tensor, dict[str, Any]] = {}
+
+    def next_params(
+        self,
+        optimizer: torch.optim.Optimizer,
+        *,
+        extra: dict[str, Tensor] | None = None,
+        interacts: bool = True,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return each trainable parameter with the value that one step must give it.
+
+        Args:
+            optimizer: whose groups are read.
+            extra: by player, what penalties add to its own gradient.
+            interacts: whether the mixed derivatives count; else it is the plain gradient step.
+        """
+        grads = self.game.own_grads()
+        for player, extra_grad in (extra or {}).items():
+            grads[player] = grads[player] + extra_grad
+        pieces = {
+            param: grads[player][where]
+            for player in PLAYERS
+            for param, where in _positions(self.game.params(player))
+        }
+        rates = {player: torch.full_like(grads[player], torch.nan) for player in PLAYERS}
+        group_of = {}
+        for group in optimizer.param_groups:
+            params = [param for param in group["params"] if param.requires_grad]
+            if params and group["max_grad_norm"] is not None:
+                norm = torch.linalg.vector_norm(torch.cat([pieces[param] for param in params]))
+                # As `torch.nn.utils.clip_grad_norm_` does.
+                coefficient = min(1.0, group["max_grad_norm"] / (norm.item() + 1e-6))
+                for param in params:
+                    pieces[param] = pieces[param] * coefficient
+            for param in params:
+                group_of[param] = group
+        moving = {}
+        for player in PLAYERS:
+            for param, where in _positions(self.game.params(player)):
+                grads[player][where] = pieces[param]
+                if param in group_of:
+                    memory = self.memory.setdefault(param, {})
+                    rates[player][where] = self.info.rates(group_of[param], pieces[param], memory)
+            moving[player] = ~rates[player].isnan()
+        delta = _joint_solve(grads, rates, moving, self.game.mixed if interacts else None)
+        result = []
+        for player in PLAYERS:
+            for param, where in _positions(self.game.params(player)):
+                if param in group_of:
+                    group = group_of[param]
+                    decay = 1 - float(group["lr"]) * group["weight_decay"]
+                    move = delta[player][where].view(param.shape)
+                    result.append((param, param.detach().to(move.dtype) * decay + move))
+        return result
+
+
+def _positions(params: Sequence[Tensor]) -> Iterator[tuple[Tensor, slice]]:
+    start = 0
+    for param in params:
+        yield param, slice(start, start + param.numel())
+        start += param.numel()
+
+
+def _joint_solve(
+    grads: dict[str, Tensor],
+    rates: dict[str, Tensor],
+    moving: dict[str, Tensor],
+    mixed: Tensor | None,
+) -> dict[str, Tensor]:
+    """Solve ``dx + H_x D dy = -H_x g_x``, ``dy - H_y D^T dx = -H_y g_y`` in one system."""
+    x, y = moving["min"], moving["max"]
+    rates_min, rates_max = rates["min"][x], rates["max"][y]
+    size = len(rates_min)
+    matrix = torch.eye(size + len(rates_max), dtype=rates_min.dtype)
+    if mixed is not None:
+        block = mixed[x][:, y]
+        matrix[:size, size:] = rates_min[:, None] * block
+        matrix[size:, :size] = -rates_max[:, None] * block.T
+    rhs = -torch.cat([rates_min * grads["min"][x], rates_max * grads["max"][y]])
+    solution = torch.linalg.solve(matrix, rhs)
+    delta = {player: torch.zeros_like(grads[player]) for player in PLAYERS}
+    delta["min"][x], delta["max"][y] = solution[:size], solution[size:]
+    return delta
+
+
+def assert_dense_step(
+    info: OptimizerInfo,
+    optimizer: torch.optim.Optimizer,
+    reference: DenseReference,
+    step: Callable[[], object] | None = None,
+    **options: Any,
+) -> None:
+    """Take a step and compare every parameter with the dense one."""
+    expected = reference.next_params(optimizer, **options)
+    if step is None:
+        optimizer.step(reference.game.loss())
+    else:
+        step()
+    for index, (param, value) in enumerate(expected):
+        assert_close(param.detach(), value, f"{info.name}, parameter {index}")
