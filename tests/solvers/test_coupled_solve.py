@@ -1,0 +1,166 @@
+"""Solves of both halves of a coupled system, against the joint matrix."""
+
+import math
+
+import pytest
+import torch
+from dense import assert_close
+
+from compopt import ConjugateGradient, DirectSolver
+from compopt.operators import GramOperator
+from compopt.solvers import Status
+
+
+class MatrixGram(GramOperator):
+    """I + F H F^T of an explicit factor and explicit weights, counting products."""
+
+    def __init__(self, matrix: torch.Tensor, weights: torch.Tensor) -> None:
+        super().__init__(*matrix.shape, matrix.dtype, matrix.device)
+        self.matrix = matrix
+        self.weights = weights
+        self.num_products = 0
+
+    def factor(self, inner, out=None):
+        self.num_products += 1
+        return torch.mv(self.matrix, inner, out=out)
+
+    def adjoint(self, vector, out=None):
+        self.num_products += 1
+        return torch.mv(self.matrix.T, vector, out=out)
+
+    def weigh(self, inner, out=None):
+        return torch.mul(self.weights, inner, out=out)
+
+
+def coupled_system(strength: float):
+    # A weight of zero is a player whose learning rate is zero.
+    weights = torch.tensor([0.0, 0.2, 0.5, 1.0, 2.0], dtype=torch.float64)
+    operator = MatrixGram(strength * torch.randn(8, 5, dtype=torch.float64), weights)
+    rhs, coupled = torch.randn(8, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    f, h = operator.matrix, torch.diag(weights)
+    joint = torch.cat(
+        [
+            torch.cat([torch.eye(8, dtype=torch.float64), f], dim=1),
+            torch.cat([-h @ f.T, torch.eye(5, dtype=torch.float64)], dim=1),
+        ]
+    )
+    truth = torch.linalg.solve(joint, torch.cat([rhs, h @ coupled]))
+    return operator, rhs, coupled, truth[:8], truth[8:]
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1, 1.0, 30.0])
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("solver", ["cg", "direct"])
+def test_coupled_solve_is_that_of_the_joint_matrix(strength, guess, solver):
+    operator, rhs, coupled, x, y = coupled_system(strength)
+    x0 = torch.randn_like(rhs) if guess else None
+    how = {"cg": ConjugateGradient(rtol=1e-12, max_iter=100), "direct": DirectSolver()}[solver]
+    before = rhs.clone(), coupled.clone()
+    solution = how.solve(operator, rhs, x0, coupled_rhs=coupled)
+    assert solution.status is Status.CONVERGED
+    assert_close(solution.value, x, 1e-9)
+    assert_close(solution.coupled_value, y, 1e-9)
+    assert torch.equal(rhs, before[0])
+    assert torch.equal(coupled, before[1])
+
+
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("check_last", [False, True], ids=["predicted", "computed"])
+@pytest.mark.parametrize("how", [{"rtol": 1e-2}, {"rtol": 1e-8}, {"rtol": 0.0, "max_iter": 3}])
+def test_a_coupled_solve_costs_two_products_an_iteration_and_one_or_two_besides(
+    guess, check_last, how
+):
+    operator, rhs, coupled, _, _ = coupled_system(0.1)
+    x0 = torch.randn_like(rhs) if guess else None
+    solver = ConjugateGradient(check_last=check_last, **how)
+    solution = solver.solve(operator, rhs, x0, coupled_rhs=coupled)
+    assert solution.num_iter > 1
+    assert solution.is_predicted == (not check_last)
+    expected = 2 * solution.num_iter + (1 if guess else 0) + (1 if check_last else 0)
+    assert operator.num_products == expected
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.1, 0.3, 1.0, 3.0, 30.0])
+def test_a_predicted_residual_is_near_or_above_the_true_one(strength):
+    excess = []
+    for seed in range(100):
+        torch.manual_seed(seed)
+        operator, rhs, coupled, _, _ = coupled_system(strength)
+        solution = ConjugateGradient(rtol=1e-2).solve(operator, rhs, coupled_rhs=coupled)
+        reduced = rhs - operator.matrix @ operator.weigh(coupled)
+        residual = (reduced - operator.to_dense() @ solution.value).norm()
+        assert solution.status is Status.CONVERGED
+        if solution.is_predicted:
+            excess.append(float(residual / (1e-2 * reduced.norm())))
+        else:
+            assert abs(solution.residual_norm - residual) <= 1e-12 * reduced.norm()
+    # Too strong to predict, or so weak that one iteration is enough.
+    assert bool(excess) == (strength in (0.1, 0.3))
+    if excess:
+        assert torch.tensor(excess).quantile(0.9) < 1.0
+        assert max(excess) < 4.0
+
+
+def test_the_last_step_length_needs_no_second_product():
+    operator, rhs, coupled, _, _ = coupled_system(0.3)
+    fixed = {"rtol": 0.0, "max_iter": 3}
+    short = ConjugateGradient(**fixed).solve(operator, rhs, coupled_rhs=coupled)
+    full = ConjugateGradient(**fixed, check_last=True).solve(operator, rhs, coupled_rhs=coupled)
+    assert_close(short.value, full.value, 1e-13)
+    assert_close(short.coupled_value, full.coupled_value, 1e-13)
+
+
+def test_a_residual_that_is_not_known_is_not_a_number():
+    operator, rhs, coupled, _, _ = coupled_system(0.3)
+    solver = ConjugateGradient(rtol=0.0, max_iter=1)
+    assert solver.solve(operator, rhs, coupled_rhs=coupled).residual_norm.isnan()
+    # Without a coupled half nothing is saved by not knowing it.
+    alone = solver.solve(operator, rhs)
+    assert_close(alone.residual_norm, (rhs - operator.to_dense() @ alone.value).norm(), 1e-13)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf], ids=str)
+def test_a_product_that_is_not_finite_is_noticed_in_the_last_iteration(bad):
+    operator, rhs, coupled, _, _ = coupled_system(0.3)
+    adjoint = operator.adjoint
+    operator.adjoint = lambda vector, out=None: adjoint(vector, out).mul_(bad)
+    solver = ConjugateGradient(rtol=0.0, max_iter=1)
+    assert solver.solve(operator, rhs, coupled_rhs=coupled).status is Status.NON_FINITE
+
+
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+def test_overwriting_the_right_hand_side_changes_no_bit_of_the_solution(guess):
+    operator, rhs, coupled, _, _ = coupled_system(1.0)
+    x0 = torch.randn_like(rhs) if guess else None
+    solver = ConjugateGradient(rtol=1e-8, max_iter=100)
+    kept = solver.solve(operator, rhs, x0, coupled_rhs=coupled)
+    taken = solver.solve(operator, rhs.clone(), x0, coupled_rhs=coupled.clone(), overwrite_rhs=True)
+    assert torch.equal(kept.value, taken.value)
+    assert torch.equal(kept.coupled_value, taken.coupled_value)
+    assert taken.num_iter == kept.num_iter
+    assert torch.equal(taken.rhs_norm, kept.rhs_norm)
+
+
+@pytest.mark.parametrize("strength", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_warm_start_is_never_solved_more_loosely_than_asked(strength, seed):
+    torch.manual_seed(seed)
+    operator, rhs, coupled, x, _ = coupled_system(strength)
+    reduced = rhs - operator.matrix @ operator.weigh(coupled)
+    for noise in (0.0, 0.1, 3.0):
+        x0 = x + noise * torch.randn_like(x)
+        solver = ConjugateGradient(rtol=1e-2, max_iter=100, check_last=True)
+        solution = solver.solve(operator, rhs, x0, coupled_rhs=coupled)
+        assert solution.status is Status.CONVERGED
+        assert solution.rhs_norm <= reduced.norm() * (1 + 1e-12)
+        residual = reduced - operator.to_dense() @ solution.value
+        assert residual.norm() <= 1e-2 * reduced.norm() * (1 + 1e-9)
+
+
+def test_a_warm_start_at_zero_is_a_cold_one():
+    operator, rhs, coupled, _, _ = coupled_system(1.0)
+    solver = ConjugateGradient(rtol=1e-8, max_iter=100)
+    cold = solver.solve(operator, rhs, coupled_rhs=coupled)
+    warm = solver.solve(operator, rhs, torch.zeros_like(rhs), coupled_rhs=coupled)
+    assert warm.status is Status.CONVERGED
+    assert_close(warm.value, cold.value, 1e-7)
