@@ -1,0 +1,164 @@
+"""Arguments and players that no optimizer is to be constructed from."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from games import QuadraticGame
+from optimizer_registry import ErrorInput, OptimizerInfo, each_error, each_optimizer
+from torch import Tensor, nn
+
+
+@each_error
+def test_bad_arguments(info: OptimizerInfo, invalid: ErrorInput) -> None:
+    game = QuadraticGame()
+    with pytest.raises(invalid.error, match=invalid.match):
+        info.cls(game.min_params, game.max_params, **invalid.kwargs)
+
+
+GROUP_KEYS = ("lr", "weight_decay", "max_grad_norm", "beta", "eps")
+
+
+@each_error
+def test_bad_hyperparameters_of_a_group(info: OptimizerInfo, invalid: ErrorInput) -> None:
+    """The same values are refused in a group, and as a default that every group overrides."""
+    game = QuadraticGame()
+    own = {name: value for name, value in invalid.kwargs.items() if name in GROUP_KEYS}
+    if not own:
+        return
+    group = {"params": game.max_params, **own}
+    with pytest.raises((TypeError, ValueError), match=invalid.match):
+        info.cls(game.min_params, [group])
+    good = dict(info.cls(game.min_params, game.max_params).param_groups[0])
+    good = {name: value for name, value in good.items() if name in GROUP_KEYS}
+    groups = ([{"params": params, **good}] for params in (game.min_params, game.max_params))
+    with pytest.raises(invalid.error, match=invalid.match):
+        info.cls(*groups, **invalid.kwargs)
+
+
+def leaf(*shape: int, **options: Any) -> Tensor:
+    return torch.ones(shape, **options).requires_grad_()
+
+
+SHARED = leaf(2)
+CONSTRUCTIONS: dict[str, tuple[Callable[[], tuple[Any, ...]], type[Exception], str]] = {
+    "min-tensor": (lambda: (leaf(2), [leaf(2)]), TypeError, r"`min_params`.*`\[min_params\]`"),
+    "max-tensor": (lambda: ([leaf(2)], leaf(2)), TypeError, r"`max_params`.*`\[max_params\]`"),
+    "min-module": (
+        lambda: (nn.Linear(2, 2), [leaf(2)]),
+        TypeError,
+        r"`min_params`.*Linear.*module\.parameters\(\)",
+    ),
+    "max-module": (lambda: ([leaf(2)], nn.Linear(2, 2)), TypeError, "`max_params`.*Linear"),
+    "number": (lambda: (3, [leaf(2)]), TypeError, "`min_params`.*int"),
+    "none": (lambda: (None, [leaf(2)]), TypeError, "`min_params`.*NoneType"),
+    "set": (lambda: ({leaf(2), leaf(2)}, [leaf(2)]), TypeError, "`min_params` must be ordered"),
+    "frozenset": (lambda: ([leaf(2)], frozenset([leaf(2)])), TypeError, "`max_params`.*ordered"),
+    "state-dict": (
+        lambda: (nn.Linear(2, 2).state_dict(), [leaf(2)]),
+        TypeError,
+        "`min_params` must hold tensors, got str",
+    ),
+    "floats": (lambda: ([1.0], [leaf(2)]), TypeError, "`min_params` must hold tensors, got float"),
+    "array": (lambda: ([leaf(2)], [leaf(2).detach().numpy()]), TypeError, "`max_params`.*ndarray"),
+    "empty-min": (lambda: ([], [leaf(2)]), ValueError, "`min_params` is empty"),
+    "empty-max": (lambda: ([leaf(2)], iter(())), ValueError, "`max_params` is empty"),
+    "empty-module": (
+        lambda: (nn.Tanh().parameters(), [leaf(2)]),
+        ValueError,
+        "`min_params` is empty",
+    ),
+    "empty-group": (
+        lambda: ([{"params": []}], [leaf(2)]),
+        ValueError,
+        "`min_params` is empty",
+    ),
+    "one-player": (lambda: ([leaf(2)],), TypeError, "`max_params` is missing"),
+    "one-player-groups": (lambda: ([{"params": [leaf(2)]}],), TypeError, "`max_params` is missing"),
+    "nothing": (lambda: ([],), TypeError, "`max_params` is missing"),
+    "tagged-min-only": (
+        lambda: ([{"params": [leaf(2)], "player": "min"}],),
+        ValueError,
+        '"max"',
+    ),
+    "tagged-max-only": (
+        lambda: ([{"params": [leaf(2)], "player": "max"}],),
+        ValueError,
+        '"min"',
+    ),
+    "tagged-otherwise": (
+        lambda: ([{"params": [leaf(2)], "player": "critic"}],),
+        ValueError,
+        "`player` must be one of 'min', 'max', got 'critic'",
+    ),
+    "wrong-tag": (
+        lambda: ([{"params": [leaf(2)], "player": "max"}], [leaf(2)]),
+        ValueError,
+        "`min_params` has `player` = 'max'",
+    ),
+    "groups-and-tensors": (
+        lambda: ([{"params": [leaf(2)]}, leaf(2)], [leaf(2)]),
+        TypeError,
+        "`min_params` mixes group dictionaries and Tensor",
+    ),
+    "group-without-params": (lambda: ([{"lr": 0.1}], [leaf(2)]), ValueError, "`params`"),
+    "overlap": (lambda: ([SHARED, leaf(2)], [SHARED]), ValueError, "disjoint; 1 parameters"),
+    "same-network": (lambda: ([SHARED], [SHARED]), ValueError, "disjoint; 1 parameters"),
+    "duplicates": (lambda: ([SHARED, SHARED], [leaf(2)]), ValueError, "`min_params`.*more than"),
+    "duplicates-in-groups": (
+        lambda: ([{"params": [SHARED]}, {"params": [SHARED]}], [leaf(2)]),
+        ValueError,
+        "more than one parameter group",
+    ),
+    "non-leaf": (lambda: ([leaf(2) * 2], [leaf(2)]), ValueError, "non-leaf"),
+    "complex": (
+        lambda: ([leaf(2)], [leaf(2, dtype=torch.complex64)]),
+        ValueError,
+        "`max_params` must hold real floating-point tensors, got torch.complex64",
+    ),
+    "integer": (lambda: ([torch.ones(2, dtype=torch.int64)], [leaf(2)]), ValueError, "torch.int64"),
+    "sparse": (
+        lambda: ([torch.eye(2).to_sparse().requires_grad_()], [leaf(2)]),
+        ValueError,
+        "`min_params` must hold dense tensors, got layout torch.sparse_coo",
+    ),
+    "expanded": (
+        lambda: ([leaf(2)], [torch.ones(1, 3).expand(2, 3).requires_grad_()]),
+        ValueError,
+        r"`max_params`.*expanded one of shape \(2, 3\)",
+    ),
+    "name-without-tensor": (
+        lambda: ([("a",)], [leaf(2)]),
+        TypeError,
+        "`min_params` must hold tensors, got tuple",
+    ),
+    "devices-of-a-player": (
+        lambda: ([leaf(2), leaf(2, device="meta")], [leaf(2)]),
+        ValueError,
+        r"`min_params` must be on one device, got \['cpu', 'meta'\]",
+    ),
+    "devices-of-the-players": (
+        lambda: ([leaf(2)], [leaf(2, device="meta")]),
+        ValueError,
+        r"`min_params and max_params` must be on one device, got \['cpu', 'meta'\]",
+    ),
+    "names-and-none": (
+        lambda: ([("a", leaf(2)), leaf(2)], [leaf(2)]),
+        ValueError,
+        "with/without names",
+    ),
+    "names-of-one-player": (
+        lambda: ([("a", leaf(2))], [leaf(2)]),
+        ValueError,
+        "with/without names",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CONSTRUCTIONS)
+@each_optimizer
+def test_bad_players(info: OptimizerInfo, case: str) -> None:
+    make, error, match = CONSTRUCTIONS[case]
+    with pytest.raises(error, match=match):
+        info.cls(*make())
