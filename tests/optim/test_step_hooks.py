@@ -1,0 +1,98 @@
+"""What goes on around a step: hooks, the profiler's name of it, subclasses."""
+
+from typing import Any
+
+import torch
+from dense_steps import DenseReference, assert_dense_step
+from games import QuadraticGame
+from optimizer_registry import OptimizerInfo, each_optimizer
+from snapshots import all_params
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from compopt import DirectSolver
+
+
+@each_optimizer
+def test_hooks_of_the_step_fire_once(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer, other = info.exact(game), info.exact(QuadraticGame())
+    calls: list[tuple[Any, ...]] = []
+
+    def record(name: str) -> Any:
+        return lambda opt, args, kwargs: calls.append((name, opt, args[1:], kwargs))
+
+    optimizer.register_step_pre_hook(record("pre"))
+    optimizer.register_step_post_hook(record("post"))
+    handles = [
+        register_optimizer_step_pre_hook(record("global pre")),
+        register_optimizer_step_post_hook(record("global post")),
+    ]
+    try:
+        loss, penalty = game.loss(), game.min_params[0].square().sum()
+        optimizer.step(loss, min_penalty=penalty)
+        other.step()
+    finally:
+        for handle in handles:
+            handle.remove()
+    arguments = ((loss,), {"min_penalty": penalty})
+    assert calls == [
+        ("global pre", optimizer, *arguments),
+        ("pre", optimizer, *arguments),
+        ("post", optimizer, *arguments),
+        ("global post", optimizer, *arguments),
+        ("global pre", other, (), {}),
+        ("global post", other, (), {}),
+    ]
+
+
+@each_optimizer
+def test_pre_hook_may_exchange_the_loss(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    optimizer.register_step_pre_hook(lambda opt, args, kwargs: ((opt, game.loss()), kwargs))
+    reference = DenseReference(info, game)
+    assert_dense_step(info, optimizer, reference, lambda: optimizer.step(0 * game.loss()))
+
+
+@each_optimizer
+def test_post_hook_sees_the_step_taken(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    before = [param.detach().clone() for param in all_params(optimizer)]
+    seen = []
+    optimizer.register_step_post_hook(
+        lambda opt, args, kwargs: seen.append(
+            [not torch.equal(p, old) for p, old in zip(all_params(opt), before, strict=True)]
+        )
+    )
+    optimizer.step(game.loss())
+    assert seen == [[True] * len(before)]
+
+
+@each_optimizer
+def test_profiler_shows_the_step_by_name(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    with torch.autograd.profiler.profile() as profile:
+        optimizer.step(game.loss())
+        optimizer.zero_grad()
+    names = [event.name for event in profile.function_events]
+    assert names.count(f"Optimizer.step#{info.name}.step") == 1
+    assert names.count(f"Optimizer.zero_grad#{info.name}.zero_grad") == 1
+
+
+@each_optimizer
+def test_subclass_steps_once_and_keeps_its_name(info: OptimizerInfo) -> None:
+    class Mine(info.cls):  # type: ignore[name-defined]
+        pass
+
+    game = QuadraticGame()
+    optimizer = Mine(game.min_params, game.max_params, lr=0.1, solver=DirectSolver())
+    calls = []
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    assert_dense_step(info, optimizer, DenseReference(info, game))
+    assert calls == [1]
+    assert repr(optimizer).startswith("Mine (")
