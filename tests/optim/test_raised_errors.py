@@ -1,0 +1,76 @@
+"""Steps in which something raises change nothing."""
+
+from typing import Any
+
+import pytest
+from dense_steps import assert_dense_step
+from optimizer_registry import OptimizerInfo, each_optimizer
+from snapshots import assert_same_bits, snapshot
+from step_faults import SOLVERS, Fault, each_place, each_policy, each_start, num_products, setting
+from torch import Tensor
+
+from compopt import DirectSolver
+from compopt.solvers import Solution
+
+
+class RaisingSolver:
+    def solve(self, *_: Any, **__: Any) -> Solution:
+        raise RuntimeError("out of memory, say")
+
+
+class UncoupledSolver(DirectSolver):
+    def solve(self, operator: Any, rhs: Tensor, *_: Any, **__: Any) -> Solution:
+        return super().solve(operator, rhs)
+
+
+@each_start
+@each_place
+@each_policy
+@pytest.mark.parametrize("solver", SOLVERS)
+@each_optimizer
+def test_products_that_raise_change_nothing(
+    info: OptimizerInfo, solver: str, on_failure: str, place: str, after: int
+) -> None:
+    options = {
+        "solver": SOLVERS[solver],
+        "on_failure": on_failure,
+        "warm_start": solver == "cg",
+        "weight_decay": 0.1,
+    }
+    count = num_products(info, after, **options)
+    now = setting(info, after, **options)
+    fault = Fault("raise", at=1 if place == "first" else count)
+    before, report = snapshot(now.optimizer), now.optimizer.last_step
+    with pytest.raises(RuntimeError, match="out of memory, say"):
+        now.optimizer.step(now.game.loss(fault.wrap))
+    assert_same_bits(snapshot(now.optimizer), before)
+    assert now.optimizer.last_step is report
+    now.optimizer.solver = DirectSolver()
+    assert_dense_step(info, now.optimizer, now.reference)
+
+
+@each_start
+@each_policy
+@pytest.mark.parametrize(
+    ("solver", "error", "match"),
+    [
+        pytest.param(RaisingSolver(), RuntimeError, "out of memory, say", id="raises"),
+        pytest.param(UncoupledSolver(), TypeError, "coupled half", id="uncoupled"),
+    ],
+)
+@each_optimizer
+def test_solvers_that_raise_change_nothing(
+    info: OptimizerInfo,
+    solver: Any,
+    error: type[Exception],
+    match: str,
+    on_failure: str,
+    after: int,
+) -> None:
+    now = setting(info, after, solver=solver, on_failure=on_failure, weight_decay=0.1)
+    before = snapshot(now.optimizer)
+    with pytest.raises(error, match=match):
+        now.optimizer.step(now.game.loss())
+    assert_same_bits(snapshot(now.optimizer), before)
+    now.optimizer.solver = DirectSolver()
+    assert_dense_step(info, now.optimizer, now.reference)
