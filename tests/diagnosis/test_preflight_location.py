@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from preflight_games import WIDTH, Attention, Layer, overwrite, play, reentrant, trouble
+from preflight_games import WIDTH, Attention, Identity, Layer, overwrite, play, reentrant, trouble
 from torch import Tensor, nn
 
 from compopt.diagnosis import PreflightError, preflight
@@ -49,11 +49,7 @@ def test_other_errors_of_the_loss_function_pass_through():
 
 
 def test_running_out_of_memory_is_not_blamed_on_derivatives():
-    class Full(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
+    class Full(Identity):
         @staticmethod
         def backward(ctx, grad):
             raise torch.OutOfMemoryError("full")

@@ -8,6 +8,7 @@ from autograd_errors import CUDNN, GRID_SAMPLE
 from preflight_games import (
     WIDTH,
     Attention,
+    Identity,
     Layer,
     Once,
     healthy,
@@ -47,20 +48,12 @@ class _Round(Once):
 def failing_second(text: str) -> type[torch.autograd.Function]:
     """Return an identity function whose double backward raises ``text``."""
 
-    class First(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
+    class First(Identity):
         @staticmethod
         def backward(ctx, grad):
             return Second.apply(grad)
 
-    class Second(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, grad):
-            return grad.clone()
-
+    class Second(Identity):
         @staticmethod
         def backward(ctx, vector):
             raise RuntimeError(text)
@@ -221,16 +214,12 @@ def test_not_finite(function, pattern):
 
 
 def test_not_finite_in_the_second_direction_only():
-    class Spoils(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return x.clone()
-
+    class Spoils(Identity):
         @staticmethod
         def backward(ctx, grad):
             return grad * torch.nan
 
-    class Passes(Spoils):
+    class Passes(Identity):
         @staticmethod
         def backward(ctx, grad):
             return Spoils.apply(grad)
