@@ -80,6 +80,19 @@ def test_packages_are_all_listed():
     assert {line.strip(' ",') for line in listed.strip().splitlines()} == on_disk
 
 
+def test_modules_are_short():
+    folders = ("compopt", "kernels", "tests", "benchmarks", "examples")
+    files = {path.resolve() for folder in folders for path in (ROOT / folder).rglob("*.py")}
+    sizes = {
+        str(path.relative_to(ROOT)): sum(
+            1 for line in path.read_text().splitlines() if line.strip()
+        )
+        for path in files
+    }
+    assert {name.split("/")[0] for name in sizes} == set(folders)
+    assert not {name: size for name, size in sizes.items() if size > 300}
+
+
 def test_kernels_is_a_relative_link():
     link = COMPOPT / "kernels"
     assert link.is_symlink()
