@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from compopt import penalties
 from compopt.diagnosis import (
     OperatorReport,
     PreflightError,
@@ -36,5 +37,6 @@ __all__ = [
     "__version__",
     "check_operator",
     "double_backward_safe",
+    "penalties",
     "preflight",
 ]

@@ -19,6 +19,7 @@ LAYERS = {
     "_workspace": 2,
     "game": 2,
     "operators": 3,
+    "penalties": 3,
     "solvers": 4,
     "optim": 5,
     "diagnosis": 5,

@@ -1,0 +1,29 @@
+"""Full precision inside a penalty, whatever autocast does around it."""
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+
+def without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
+    """Return a context without autocast on the device of ``tensor``.
+
+    Squares of half-precision gradients overflow or vanish.
+    """
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in float32 at least, differentiably."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def network_input(samples: Tensor) -> Tensor:
+    """Return ``samples`` in the dtype that the network takes outside autocast.
+
+    Under autocast weights are float32 and samples may be half; without it a half-precision network
+    takes half-precision samples.
+    """
+    autocast = torch.is_autocast_enabled(samples.device.type)
+    return widened(samples) if autocast else samples

@@ -1,0 +1,196 @@
+"""The collapse monitor: normalised spectra over training, and an alarm when they fall."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from compopt._checks import check_count, check_non_negative, check_positive
+from compopt.penalties.layers import Layers
+from compopt.penalties.spectra import normalized, singular_values, weight_matrices
+
+
+class CollapseWarning(UserWarning):
+    """A layer's spectrum fell as it does when training collapses."""
+
+
+@dataclass(frozen=True)
+class CollapseAlarm:
+    """A fall of a layer's spectrum.
+
+    Attributes:
+        layer: qualified name.
+        step: at which it was seen.
+        level: mean of the normalised singular values watched, now.
+        peak: its highest value within the window.
+    """
+
+    layer: str
+    step: int
+    level: float
+    peak: float
+
+    def __str__(self) -> str:
+        return (
+            f"The spectrum of layer {self.layer!r} fell from {self.peak:.2f} to {self.level:.2f} "
+            f"of its largest singular value by step {self.step}: training may be collapsing. "
+            "Go back to an earlier checkpoint, and use `SpectralRegularizer`."
+        )
+
+
+class CollapseMonitor:
+    """Records normalised spectra and warns when they fall.
+
+    The paper's signature of a collapse: in critics with spectral normalization the values
+    ``sigma_k / sigma_1`` fall from 0.5 to 0.9 to below 0.5 within about 3000 steps, together with
+    the quality of samples. A layer's *level* here is the mean of these values for k from 2 to
+    ``share * r``. The alarm is raised, once a layer, when the level is below ``floor`` and by
+    ``fall`` or more below its peak within the last ``window`` steps. A layer that was low from the
+    start raises none, nor does a slow decline.
+
+    Args:
+        module: the network, mostly the critic.
+        layers: which layers.
+        share: of the singular values that are watched, in (0, 1].
+        floor: level below which an alarm is possible.
+        fall: least decline from the peak that counts > 0.
+        window: number of steps in which the decline counts >= 1.
+
+    Attributes:
+        steps: at which spectra were recorded.
+        history: by layer, one spectrum [r] a record, on the CPU.
+        alarms: raised so far.
+
+    Cost: a batched SVD a record, and a wait for the device. Record at each evaluation rather than
+    each step. Memory grows by one spectrum a layer and record.
+
+    References:
+        Liu et al. (2019), Section 3. https://arxiv.org/abs/1908.10999
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        layers: Layers | None = None,
+        share: float = 0.5,
+        floor: float = 0.5,
+        fall: float = 0.1,
+        window: int = 3000,
+    ) -> None:
+        check_positive("share", share)
+        if share > 1:
+            raise ValueError(f"`share` must be in (0, 1], got {share!r}.")
+        check_non_negative("floor", floor)
+        check_positive("fall", fall)
+        check_count("window", window, minimum=1)
+        self.module = module
+        self.layers = Layers() if layers is None else layers
+        self.share = share
+        self.floor = floor
+        self.fall = fall
+        self.window = window
+        self.steps: list[int] = []
+        self.history: dict[str, list[Tensor]] = {name: [] for name in self.layers.of(module)}
+        self.alarms: list[CollapseAlarm] = []
+
+    @torch.no_grad()
+    def record(self, step: int) -> list[CollapseAlarm]:
+        """Record the present spectra; return and warn of new alarms.
+
+        Args:
+            step: number of the training step, above that of the last record.
+
+        Returns:
+            The alarms raised now.
+
+        Raises:
+            ValueError: if ``step`` does not increase, or a weight is not finite.
+        """
+        check_count("step", step, minimum=0)
+        if self.steps and step <= self.steps[-1]:
+            raise ValueError(f"`step` must be above the last one, {self.steps[-1]}, got {step}.")
+        matrices = weight_matrices(self.module, self.layers)
+        for name, matrix in matrices.items():
+            if not torch.isfinite(matrix).all():
+                raise ValueError(f"The weight of layer {name!r} must be finite; it is not.")
+        for name, values in singular_values(matrices).items():
+            self.history[name].append(normalized(values).float().cpu())
+        self.steps.append(step)
+        alarmed = {alarm.layer for alarm in self.alarms}
+        raised = [
+            alarm
+            for name in self.history
+            if name not in alarmed and (alarm := self._judge(name)) is not None
+        ]
+        self.alarms += raised
+        for alarm in raised:
+            warnings.warn(str(alarm), CollapseWarning, stacklevel=2)
+        return raised
+
+    def levels(self, layer: str) -> list[float]:
+        """Return the level of ``layer`` at each record; 1 for a layer of rank 1."""
+        self._check_layer(layer)
+        return [self._level(spectrum) for spectrum in self.history[layer]]
+
+    def spectra(self, layer: str) -> Tensor:
+        """Return the spectra of ``layer`` [records, r]."""
+        self._check_layer(layer)
+        if not self.steps:
+            raise RuntimeError("There are no spectra yet. Call `record(step)` first.")
+        return torch.stack(self.history[layer])
+
+    def _level(self, spectrum: Tensor) -> float:
+        last = max(2, int(self.share * len(spectrum)))
+        watched = spectrum[1:last]
+        return float(watched.mean()) if len(watched) else 1.0
+
+    def _judge(self, layer: str) -> CollapseAlarm | None:
+        now = self.steps[-1]
+        recent = [
+            self._level(spectrum)
+            for step, spectrum in zip(self.steps, self.history[layer], strict=True)
+            if step >= now - self.window
+        ]
+        level, peak = recent[-1], max(recent)
+        has_fallen = level < self.floor and peak - level >= self.fall
+        return CollapseAlarm(layer, now, level, peak) if has_fallen else None
+
+    def _check_layer(self, layer: str) -> None:
+        if layer not in self.history:
+            raise ValueError(f"`layer` must be one of {list(self.history)}, got {layer!r}.")
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw every layer's spectra over the steps, one panel a layer; needs matplotlib.
+
+        Args:
+            path: file to write; its ending chooses the format.
+
+        Returns:
+            The path.
+        """
+        from compopt.penalties.collapse_plot import draw_spectra
+
+        return draw_spectra(self, Path(path))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything recorded, in lists, tensors and numbers."""
+        return {
+            "steps": list(self.steps),
+            "history": {n: [s.clone() for s in spectra] for n, spectra in self.history.items()},
+            "alarms": [vars(alarm).copy() for alarm in self.alarms],
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from ``state_dict``; a ValueError says if it is of other layers."""
+        history = state_dict["history"]
+        if set(history) != set(self.history):
+            raise ValueError(
+                f"The state must have the layers {list(self.history)}, got {list(history)}."
+            )
+        self.steps = list(state_dict["steps"])
+        self.history = {name: list(history[name]) for name in self.history}
+        self.alarms = [CollapseAlarm(**alarm) for alarm in state_dict["alarms"]]

@@ -1,0 +1,156 @@
+"""Diversity of filters: cosines between the filters of a layer, above a threshold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from compopt._checks import check_count, check_non_negative, check_positive
+from compopt._typing import Player
+from compopt.penalties._precision import widened, without_autocast
+from compopt.penalties.base import Penalty
+from compopt.penalties.layers import Layers, effective_weight, filter_rows
+
+
+@dataclass(frozen=True)
+class GeometricThreshold:
+    """A threshold that is multiplied by ``factor`` after every ``every`` epochs, up to ``limit``.
+
+    Attributes:
+        start: threshold at epoch 0.
+        factor: above 1 to rise to the limit, below 1 to fall to it.
+        every: number of epochs between changes.
+        limit: bound on the threshold, from above if it rises and from below if it falls.
+    """
+
+    start: float = 0.1
+    factor: float = 1.1
+    every: int = 10
+    limit: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_threshold("start", self.start)
+        check_positive("factor", self.factor)
+        check_count("every", self.every, minimum=1)
+        check_threshold("limit", self.limit)
+
+    def __call__(self, epoch: int) -> float:
+        """Return the threshold at ``epoch``."""
+        value = self.start * self.factor ** (epoch // self.every)
+        return min(value, self.limit) if self.factor >= 1 else max(value, self.limit)
+
+
+Threshold = float | Callable[[int], float]
+
+
+def check_threshold(name: str, value: object) -> None:
+    """Raise unless ``value`` is a number in [0, 1]."""
+    check_non_negative(name, value)
+    if value > 1:  # type: ignore[operator]
+        raise ValueError(f"`{name}` must be in [0, 1], as a cosine is, got {value!r}.")
+
+
+def cosines(rows: Tensor) -> Tensor:
+    """Return the cosines [..., n, n] between rows [..., n, d]; those of a zero row are zero.
+
+    In float32 at least. Values and derivatives are finite at a zero row.
+    """
+    wide = widened(rows)
+    with without_autocast(rows):
+        squares = wide.square().sum(dim=-1, keepdim=True)
+        is_zero = squares == 0
+        # Replaced before the root, whose derivative at zero is infinite.
+        unit = wide * squares.masked_fill(is_zero, 1.0).rsqrt().masked_fill(is_zero, 0.0)
+        return unit @ unit.mT
+
+
+def diversity_penalty(
+    rows: Tensor, *, threshold: float = 0.5, negative_threshold: float | None = None
+) -> Tensor:
+    """Return the sum of squared cosines between unlike rows that pass a threshold.
+
+    ``sum_{i != j} c_ij^2 [c_ij > threshold or c_ij < -negative_threshold]``. Which pairs count is
+    not differentiated.
+
+    Args:
+        rows: [..., n, d], one row a filter.
+        threshold: in [0, 1], of positive cosines.
+        negative_threshold: in [0, 1], of negative ones; None is ``threshold``.
+
+    Returns:
+        The sum over pairs and leading axes, each pair counted twice.
+
+    Cost: one product of the rows with themselves, ``n^2 d``; n^2 numbers of memory.
+    """
+    check_threshold("threshold", threshold)
+    negative = threshold if negative_threshold is None else negative_threshold
+    check_threshold("negative_threshold", negative)
+    if rows.dim() < 2:
+        raise ValueError(f"`rows` must have shape [..., n, d], got {tuple(rows.shape)}.")
+    values = cosines(rows)
+    counts = (values > threshold) | (values < -negative)
+    counts = counts & ~torch.eye(values.shape[-1], dtype=torch.bool, device=values.device)
+    return values.square().masked_fill(~counts, 0.0).sum()
+
+
+@dataclass(frozen=True)
+class Diversity(Penalty):
+    """``coefficient * sum over layers`` of squared filter cosines above a threshold.
+
+    Each layer's filters are compared within their group, in the weight that the layer multiplies
+    with. The paper penalises both networks; published settings are a threshold of 0.5 with
+    coefficient 0.1 on the critic and 0.001 on the generator, or 0.6 with 1 on the critic alone.
+    There a single threshold serves both signs, the layer at the image is left out
+    (``Layers(image_channels=3)``), and the sum is not halved; the authors' later text has a factor
+    1/2.
+
+    For: the player whose network is given; for both, give each its term. Sign: added to the loss
+    for the min player, subtracted for the max player. Couples: no. Order: 0. Cost:
+    :func:`diversity_penalty` of each layer, independent of the batch.
+
+    Attributes:
+        coefficient: factor >= 0.
+        threshold: of positive cosines, in [0, 1], or a function of the epoch, such as
+            :class:`GeometricThreshold`.
+        negative_threshold: of negative cosines; None is ``threshold``.
+        layers: which layers count.
+
+    References:
+        Ayinde, Nishihama and Zurada (2019). https://arxiv.org/abs/1901.10824
+    """
+
+    player: ClassVar[Player | None] = None
+    order: ClassVar[int] = 0
+
+    coefficient: float = 0.1
+    threshold: Threshold = 0.5
+    negative_threshold: Threshold | None = None
+    layers: Layers = field(default_factory=Layers)
+
+    def __post_init__(self) -> None:
+        check_non_negative("coefficient", self.coefficient)
+        for name in ("threshold", "negative_threshold"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                check_threshold(name, value)
+
+    def __call__(self, module: nn.Module, *, epoch: int = 0) -> Tensor:
+        """Return the term for a network; ``epoch`` is for thresholds with a schedule."""
+        check_count("epoch", epoch, minimum=0)
+        threshold = _at(self.threshold, epoch)
+        negative = None if self.negative_threshold is None else _at(self.negative_threshold, epoch)
+        terms = [
+            diversity_penalty(
+                filter_rows(layer, effective_weight(layer, name)),
+                threshold=threshold,
+                negative_threshold=negative,
+            )
+            for name, layer in self.layers.of(module, trainable=True).items()
+        ]
+        return self.coefficient * torch.stack(terms).sum()
+
+
+def _at(threshold: Threshold, epoch: int) -> float:
+    return threshold(epoch) if callable(threshold) else threshold

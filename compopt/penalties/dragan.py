@@ -1,0 +1,115 @@
+"""DRAGAN: unit gradients in a neighbourhood of the data."""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_choice, check_non_negative, check_positive
+from compopt._typing import Player
+from compopt.penalties._precision import widened
+from compopt.penalties._random import normal, uniform
+from compopt.penalties._samples import Critic, check_samples
+from compopt.penalties.base import Penalty
+from compopt.penalties.gradient import EPS, gradient_penalty
+
+Perturbation: TypeAlias = Literal["released", "paper"]
+
+SCALES: dict[Perturbation, float] = {"released": 0.5, "paper": 10.0}
+"""The scale of each perturbation in its source."""
+
+
+def perturb(
+    real: Tensor,
+    *,
+    perturbation: Perturbation = "released",
+    scale: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Return points near ``real`` by the rule of DRAGAN's released code or of its paper.
+
+    - ``"released"``: ``x + alpha * scale * std * u`` with ``u`` from U[0, 1) for each entry,
+      ``alpha`` from U(0, 1) for each sample, and ``std`` the standard deviation of all entries of
+      the batch (population form). The noise is one-sided and follows the scale of the data.
+    - ``"paper"``: ``x + delta`` with ``delta`` from N(0, scale I): ``scale`` is a variance and does
+      not follow the data.
+
+    Args:
+        real: [n, ...]. Not modified.
+        perturbation: which of the two.
+        scale: None is 0.5 for the released code, 10 for the paper.
+        generator: of the random numbers.
+
+    Returns:
+        Points, shaped and typed as ``real``.
+    """
+    check_samples("real", real)
+    check_choice("perturbation", perturbation, SCALES)
+    width = SCALES[perturbation] if scale is None else scale
+    wide = widened(real)
+    if perturbation == "paper":
+        noise = math.sqrt(width) * normal(wide.shape, wide, generator)
+    else:
+        shares = uniform((len(wide), *(1,) * (wide.dim() - 1)), wide, generator)
+        std = wide.std(correction=0)
+        noise = shares * width * std * uniform(wide.shape, wide, generator)
+    return (wide + noise).to(real.dtype)
+
+
+@dataclass(frozen=True)
+class Dragan(Penalty):
+    """``coefficient * mean (|grad D(x)| - target)^2`` at x near real samples.
+
+    ``D`` gives logits, not probabilities. Paper and released code: coefficient 10, target 1; they
+    differ in the noise, see :func:`perturb`. The authors advise to tune coefficient and region and
+    to leave the target. The default is the released noise: a variance of 10 drowns images scaled
+    to [-1, 1].
+
+    For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: no; it sees
+    real samples alone. Order: 2. Cost: :func:`gradient_penalty`.
+
+    Attributes:
+        coefficient: factor >= 0.
+        target: norm that costs nothing >= 0.
+        perturbation: "released" or "paper".
+        scale: of the perturbation > 0; None is that of its source.
+        one_sided: whether norms below the target cost nothing.
+        eps: under the root.
+
+    References:
+        Kodali, Abernethy, Hays and Kira (2017). https://arxiv.org/abs/1705.07215
+    """
+
+    player: ClassVar[Player | None] = "max"
+    order: ClassVar[int] = 2
+
+    coefficient: float = 10.0
+    target: float = 1.0
+    perturbation: Perturbation = "released"
+    scale: float | None = None
+    one_sided: bool = False
+    eps: float = EPS
+
+    def __post_init__(self) -> None:
+        check_non_negative("coefficient", self.coefficient)
+        check_non_negative("target", self.target)
+        check_choice("perturbation", self.perturbation, SCALES)
+        if self.scale is not None:
+            check_positive("scale", self.scale)
+        check_positive("eps", self.eps)
+
+    def __call__(
+        self, critic: Critic, real: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Return the term for samples ``real`` [n, ...]."""
+        points = perturb(
+            check_samples("real", real).detach(),
+            perturbation=self.perturbation,
+            scale=self.scale,
+            generator=generator,
+        )
+        return self.coefficient * gradient_penalty(
+            critic, points, target=self.target, one_sided=self.one_sided, eps=self.eps
+        )

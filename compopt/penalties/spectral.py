@@ -1,0 +1,232 @@
+"""Spectral compensation of SR-GAN: as a projection beside the optimizer, and as a loss term."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from compopt._checks import check_choice, check_count, check_non_negative, check_positive
+from compopt._typing import Player
+from compopt.penalties._precision import widened, without_autocast
+from compopt.penalties.base import Penalty
+from compopt.penalties.layers import (
+    Layers,
+    effective_weight,
+    output_axis,
+    underlying,
+    weight_matrix,
+)
+from compopt.penalties.spectra import batched_svd, normalized, singular_values, weight_matrices
+
+Mode: TypeAlias = Literal["static", "dynamic"]
+
+
+def num_compensated(rank: int, share: float) -> int:
+    """Return how many of ``rank`` singular values are raised to the largest: at least one."""
+    return max(1, int(share * rank))
+
+
+def _check_share(share: float) -> None:
+    check_positive("share", share)
+    if share > 1:
+        raise ValueError(f"`share` must be in (0, 1], got {share!r}.")
+
+
+def _check_maxima(maxima: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
+    given = {name: tuple(values.shape) for name, values in maxima.items()}
+    needed = {name: (rank,) for name, rank in ranks.items()}
+    if given != needed:
+        raise ValueError(
+            "The running maxima must have the singular values of the layers, "
+            f"{needed}, got {given}. They belong to another network or choice of layers."
+        )
+
+
+class SpectralRegularizer:
+    """Writes compensated spectra into a network's weights: call :meth:`step` after each update.
+
+    With the weight as a matrix ``W = U diag(sigma) V^T`` (convolutions [out, rest]) of rank r and
+    ``s_k = sigma_k / sigma_1``, every ``every``-th step sets
+
+    - static: ``s_k <- 1`` for ``k <= i = share * r``;
+    - dynamic: ``s_k <- gamma_k``, its running maximum over the steps so far;
+
+    and W to ``U diag(s) V^T``, of norm 1 as in the paper, or of its former norm unless
+    ``normalize``. Singular vectors stay. No gradient is involved: it is a projection, not a term.
+
+    Paper and released code: ``i = r / 2``, every 5th step, convolutions of the critic, spectral
+    normalization on top, which makes ``normalize`` immaterial there (the released dynamic code
+    keeps the norm). ``i = 1`` is spectral normalization, ``i = r`` over-constrains. Static serves
+    few classes or low resolution, dynamic many; it is begun when the spectra are still good.
+
+    Under a parametrization with one original (``torch.nn.utils.parametrizations.spectral_norm``)
+    the original is written; its power iteration catches up in the next forward passes. Running
+    averages and a warm start of the optimizer then refer to slightly other weights; they are kept.
+
+    Args:
+        module: the network, mostly the critic.
+        mode: "static" or "dynamic".
+        share: of the singular values that the static mode sets, in (0, 1].
+        every: number of steps between projections >= 1.
+        normalize: whether weights get norm 1.
+        layers: which layers.
+
+    Raises:
+        TypeError, ValueError: if an argument is none of these, or the module has no such layer.
+
+    Cost: a batched SVD at every ``every``-th step, and in the dynamic mode nothing in between.
+
+    References:
+        Liu et al. (2019). https://arxiv.org/abs/1908.10999
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        mode: Mode = "static",
+        share: float = 0.5,
+        every: int = 5,
+        normalize: bool = True,
+        layers: Layers | None = None,
+    ) -> None:
+        check_choice("mode", mode, ("static", "dynamic"))
+        _check_share(share)
+        check_count("every", every, minimum=1)
+        self.module = module
+        self.mode = mode
+        self.share = share
+        self.every = every
+        self.normalize = normalize
+        self.layers = Layers() if layers is None else layers
+        self.num_steps = 0
+        self.maxima: dict[str, Tensor] = {}
+        for name, layer in self.layers.of(module).items():
+            underlying(layer, name)
+
+    @torch.no_grad()
+    def step(self) -> bool:
+        """Count a step, and project if it is due; return whether it was.
+
+        Weights are changed in place, so no graph that saved them may be needed afterwards.
+        """
+        self.num_steps += 1
+        if self.num_steps % self.every:
+            return False
+        for name, (left, values, right) in batched_svd(
+            weight_matrices(self.module, self.layers)
+        ).items():
+            target = self._target(name, normalized(values))
+            if not self.normalize:
+                target = target * values[0]
+            # A layer that is zero has no directions to raise.
+            target = torch.where(values[0] > 0, target, 0.0)
+            self._write(name, (left * target) @ right)
+        return True
+
+    @torch.no_grad()
+    def observe(self) -> None:
+        """Raise the running maxima to the present spectra without changing weights."""
+        values = singular_values(weight_matrices(self.module, self.layers))
+        for name, spectrum in values.items():
+            self._raise_maxima(name, normalized(spectrum))
+
+    def _target(self, name: str, spectrum: Tensor) -> Tensor:
+        if self.mode == "dynamic":
+            return self._raise_maxima(name, spectrum)
+        target = spectrum.clone()
+        target[: num_compensated(len(spectrum), self.share)] = 1.0
+        return target
+
+    def _raise_maxima(self, name: str, spectrum: Tensor) -> Tensor:
+        before = self.maxima.get(name)
+        after = spectrum if before is None else torch.maximum(before.to(spectrum), spectrum)
+        self.maxima[name] = after.clone()
+        return after
+
+    def _write(self, name: str, matrix: Tensor) -> None:
+        layer = self.module.get_submodule(name)
+        weight = underlying(layer, name)
+        axis = output_axis(layer)
+        shape = weight.movedim(axis, 0).shape
+        weight.copy_(matrix.reshape(shape).movedim(0, axis))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the number of steps and the running maxima, by layer."""
+        maxima = {name: values.clone() for name, values in self.maxima.items()}
+        return {"num_steps": self.num_steps, "maxima": maxima}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue from ``state_dict``; a ValueError says if it is of another network."""
+        check_count("num_steps", state_dict["num_steps"], minimum=0)
+        maxima = state_dict["maxima"]
+        if maxima:
+            matrices = weight_matrices(self.module, self.layers)
+            _check_maxima(maxima, {name: min(m.shape) for name, m in matrices.items()})
+        self.num_steps = state_dict["num_steps"]
+        self.maxima = {name: values.detach().clone() for name, values in maxima.items()}
+
+
+@dataclass(frozen=True)
+class SpectralPenalty(Penalty):
+    """Mean squared distance of normalised singular values from their targets, over layers.
+
+    With ``s_k = sigma_k / sigma_1``, the static term is
+    ``coefficient * sum over layers mean_{k <= i} (1 - s_k)^2`` with ``i = share * r``. Given
+    running maxima, it is ``coefficient * sum over layers mean_k max(gamma_k - s_k, 0)^2``.
+    These are the targets of :class:`SpectralRegularizer` as a term for those who want a loss; the
+    paper has none, and no customary coefficient.
+
+    Its gradient exists for equal singular values too, its second derivative does not; a competitive
+    step needs none, because the term does not couple.
+
+    For: the player whose network is given, in the paper the critic. Sign: added to the loss for the
+    min player, subtracted for the max player. Couples: no. Order: 0. Cost: an SVD of each layer at
+    each step, which for large layers exceeds the step: prefer the projection.
+
+    Attributes:
+        coefficient: factor >= 0.
+        share: of the singular values with target 1, in (0, 1].
+        layers: which layers count.
+
+    References:
+        Liu et al. (2019). https://arxiv.org/abs/1908.10999
+    """
+
+    player: ClassVar[Player | None] = None
+    order: ClassVar[int] = 0
+
+    coefficient: float = 1.0
+    share: float = 0.5
+    layers: Layers = field(default_factory=Layers)
+
+    def __post_init__(self) -> None:
+        check_non_negative("coefficient", self.coefficient)
+        _check_share(self.share)
+
+    def __call__(self, module: nn.Module, maxima: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return the term for a network.
+
+        Args:
+            module: the network.
+            maxima: by layer, targets [r] such as ``SpectralRegularizer.maxima``; None is static.
+        """
+        layers = self.layers.of(module, trainable=True)
+        matrices = {
+            name: widened(weight_matrix(layer, effective_weight(layer, name)))
+            for name, layer in layers.items()
+        }
+        if maxima is not None:
+            _check_maxima(maxima, {name: min(matrix.shape) for name, matrix in matrices.items()})
+        terms = []
+        with without_autocast(next(iter(matrices.values()))):
+            for name, values in singular_values(matrices).items():
+                spectrum = normalized(values)
+                if maxima is None:
+                    gap = 1 - spectrum[: num_compensated(len(spectrum), self.share)]
+                else:
+                    gap = (maxima[name].to(spectrum) - spectrum).clamp(min=0)
+                terms.append(gap.square().mean())
+            return self.coefficient * torch.stack(terms).sum()
