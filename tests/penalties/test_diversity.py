@@ -130,9 +130,9 @@ def test_depthwise_filters_have_no_rival():
 
 def test_layers_add_up_and_can_be_chosen():
     net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.Linear(6, 4)).double()
-    parts = [float(Diversity(threshold=0.0)(net[i]).detach()) for i in range(2)]
+    parts = [float(Diversity(1.0, threshold=0.0)(net[i]).detach()) for i in range(2)]
     linear = Layers(kinds=("linear",))
-    last = float(Diversity(threshold=0.0, layers=linear)(net[2]).detach())
+    last = float(Diversity(1.0, threshold=0.0, layers=linear)(net[2]).detach())
     for layers, expected in (
         (Layers(), parts[0] + parts[1]),
         (Layers(image_channels=3), parts[1]),
@@ -141,8 +141,7 @@ def test_layers_add_up_and_can_be_chosen():
         (Layers(kinds=("conv", "linear")), sum(parts) + last),
     ):
         value = Diversity(1.0, threshold=0.0, layers=layers)(net)
-        expected_value = expected / 0.1 if layers is not None else 0
-        assert float(value.detach()) == pytest.approx(expected_value, rel=1e-12)
+        assert float(value.detach()) == pytest.approx(expected, rel=1e-12)
 
 
 def test_frozen_layers_are_left_out():
