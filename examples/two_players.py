@@ -46,11 +46,20 @@ def two_groups(
     return [{"params": list(min_params)}, {"params": list(max_params), "maximize": True}]
 
 
-def take_step(optimizer: Optimizer, loss: Tensor) -> None:
-    """Move both players from one evaluation of the loss."""
+def take_step(
+    optimizer: Optimizer,
+    loss: Tensor,
+    min_penalty: Tensor | None = None,
+    max_penalty: Tensor | None = None,
+) -> None:
+    """Move both players from one evaluation of the loss; each lowers its own penalty besides."""
     if isinstance(optimizer, ACGD | CGD):
-        optimizer.step(loss)
-    else:
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        optimizer.step(loss, min_penalty=min_penalty, max_penalty=max_penalty)
+        return
+    optimizer.zero_grad()
+    loss.backward(retain_graph=min_penalty is not None)
+    for group, term in zip(optimizer.param_groups, (min_penalty, max_penalty), strict=True):
+        if term is not None:
+            term = -term if group["maximize"] else term
+            term.backward(inputs=group["params"])
+    optimizer.step()

@@ -95,6 +95,41 @@ def test_acgd_finds_all_modes_where_adam_does_not(main_of, tmp_path, seed) -> No
     assert history["Adam"][-1].modes_found <= 3
 
 
+def test_mode_collapse_covers_every_regularizer(main_of, tmp_path, capsys) -> None:
+    modes = main_of("mode_collapse")(["--seeds", "2", "--passes", "40", "--out", str(tmp_path)])
+    assert {"plain", "ACGD", "DRAGAN", "AdvAs", "diversity", "SR-GAN"} < set(modes)
+    assert all(len(by_seed) == 2 and set(by_seed) <= set(range(9)) for by_seed in modes.values())
+    with (tmp_path / "modes.csv").open() as stream:
+        written = list(csv.DictReader(stream))
+    assert [(row["name"], int(row["modes"])) for row in written] == [
+        (name, count) for name, by_seed in modes.items() for count in by_seed
+    ]
+    assert_png(tmp_path / "modes.png")
+    assert str(tmp_path) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_modes_are_counted_by_good_samples(main_of) -> None:
+    main_of("mode_collapse")
+    report = importlib.import_module("mode_report")
+    ring = importlib.import_module("gaussian_mixture_gan").RING
+    assert report.found(ring.repeat(100, 1), ring) == (8, 1.0)
+    # Half of the samples at one mode, half between the modes.
+    samples = torch.cat([ring[:1].repeat(100, 1), torch.zeros(100, 2)])
+    assert report.found(samples, ring) == (1, 0.5)
+    # A fifth of its due, and one sample less.
+    rest = torch.zeros(795, 2)
+    assert report.found(torch.cat([ring[:1].repeat(20, 1), rest[:780]]), ring)[0] == 1
+    assert report.found(torch.cat([ring[:1].repeat(19, 1), rest[:781]]), ring)[0] == 0
+
+
+@pytest.mark.slow
+def test_some_regularizers_find_modes_that_the_plain_gan_loses(main_of, tmp_path) -> None:
+    modes = main_of("mode_collapse")(["--seeds", "3", "--out", str(tmp_path)])
+    assert max(modes["plain"]) <= 3
+    for name in ("ACGD", "AdvAs"):
+        assert min(modes[name]) >= 6
+
+
 def test_digits_gan_ends_in_a_table_and_pictures(main_of, tmp_path, capsys) -> None:
     pytest.importorskip("sklearn")
     rows = main_of("digits_gan")(["--seconds", "0.5", "--out", str(tmp_path)])

@@ -1,0 +1,274 @@
+"""Cost of each penalty, alone and inside ACGD: time and what autograd graphs hold.
+
+Run ``python -m benchmarks.penalties``. The networks are those of the published small CIFAR-10 WGAN.
+Alone, a term and its gradient are compared with a plain critic step of Adam. Inside ACGD with two
+solver iterations, a step with the term beside the loss (``max_penalty=`` or ``min_penalty=``) and
+one with the term in the loss are compared with a step without it; terms that couple the players
+are another game by each route. All take turns in one process, and times are compared within a
+round. Memory is the most that graphs hold at once during a step: it does not depend on the machine.
+"""
+
+import argparse
+import json
+import statistics
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks.environment import conditions
+from benchmarks.networks import SmallCritic, SmallGenerator, random_batch
+from benchmarks.step_cost import seconds
+from compopt import ACGD, ConjugateGradient, penalties
+from compopt.penalties import Penalty, sign_in_loss
+
+BATCH_SIZE = 64
+LR = 1e-4
+RESULTS = Path(__file__).parent / "results"
+
+TERMS: dict[str, Penalty | None] = {
+    "none": None,
+    "Dragan": penalties.Dragan(),
+    "WganGP": penalties.WganGP(),
+    "R1": penalties.R1(),
+    "R2": penalties.R2(),
+    "WganGP, attached": penalties.WganGP(detach=False),
+    "R2, attached": penalties.R2(detach=False),
+    "AdvAs, fixed": penalties.AdvAs(coefficient=0.1),
+    "AdvAs, self-scaling": penalties.AdvAs(),
+    "Consistency": penalties.Consistency(),
+    "BalancedConsistency": penalties.BalancedConsistency(),
+    "Diversity": penalties.Diversity(),
+    "Orthogonal": penalties.Orthogonal(),
+    "SpectralPenalty": penalties.SpectralPenalty(),
+    "L2": penalties.L2(),
+}
+
+
+class Run:
+    """Networks, a batch, and the ways to use one term."""
+
+    def __init__(self, term: Penalty | None) -> None:
+        torch.manual_seed(0)
+        self.generator, self.critic = SmallGenerator(), SmallCritic()
+        self.min_params = list(self.generator.parameters())
+        self.max_params = list(self.critic.parameters())
+        self.term = term
+        self.player = (term.player or "max") if term else "max"
+        # As many products in every step, so that terms are compared and not iteration counts.
+        solver = ConjugateGradient(rtol=0.0, max_iter=2)
+        self.acgd = ACGD(self.min_params, self.max_params, lr=LR, solver=solver)
+        self.adam = torch.optim.Adam(self.max_params, lr=LR, maximize=True)
+        self._random = torch.Generator().manual_seed(1)
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the next batch."""
+        self.images, self.noise = random_batch(BATCH_SIZE, 128, self._random)
+
+    def loss(self) -> tuple[Tensor, Tensor]:
+        """Return the loss on the batch, and the fakes that it is computed from."""
+        fake = self.generator(self.noise)
+        return self.critic(self.images).mean() - self.critic(fake).mean(), fake
+
+    def penalty(self, loss: Tensor, fake: Tensor) -> Tensor:
+        """Return the term on the batch."""
+        return self.term.on(
+            critic=self.critic,
+            module=self.critic,
+            real=self.images,
+            fake=fake,
+            loss=loss,
+            min_params=self.min_params,
+            generator=self._random,
+        )
+
+    def prepare_alone(self) -> Callable[[], None]:
+        """Return a plain critic step, or the term with the gradient of its player."""
+        if self.term is None:
+            return self._critic_step
+        loss, fake = self.loss()
+        params = {"min": self.min_params, "max": self.max_params}[self.player]
+
+        def evaluate() -> None:
+            torch.autograd.grad(self.penalty(loss, fake), params, allow_unused=True)
+
+        return evaluate
+
+    def _critic_step(self) -> None:
+        self.adam.zero_grad()
+        with torch.no_grad():
+            fake = self.generator(self.noise)
+        (self.critic(self.images).mean() - self.critic(fake).mean()).backward()
+        self.adam.step()
+
+    def beside(self) -> None:
+        """Take an ACGD step with the term beside the loss."""
+        loss, fake = self.loss()
+        if self.term is None:
+            self.acgd.step(loss)
+        else:
+            term = self.penalty(loss, fake)
+            self.acgd.step(loss, **{f"{self.player}_penalty": term})
+
+    def inside(self) -> None:
+        """Take an ACGD step with the term in the loss."""
+        loss, fake = self.loss()
+        term = self.penalty(loss, fake)
+        self.acgd.step(loss + sign_in_loss(self.player) * term)
+
+
+class HeldBytes:
+    """The storage that graphs hold, now and at most."""
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.peak = 0
+        self._holders: Counter[int] = Counter()
+
+    def pack(self, tensor: Tensor) -> list[Tensor]:
+        """Count a tensor that a graph saves, each storage once."""
+        kept = _Kept([tensor.detach()])
+        storage = tensor.untyped_storage()
+        key, size = storage.data_ptr(), storage.nbytes()
+        self._holders[key] += 1
+        if self._holders[key] == 1:
+            self.now += size
+            self.peak = max(self.peak, self.now)
+        weakref.finalize(kept, self._release, key, size)
+        return kept
+
+    def _release(self, key: int, size: int) -> None:
+        self._holders[key] -= 1
+        if not self._holders[key]:
+            self.now -= size
+
+
+class _Kept(list):
+    """A list that can be referred to weakly."""
+
+
+@contextmanager
+def counting_held_bytes() -> Iterator[HeldBytes]:
+    """Count what graphs made inside hold."""
+    held = HeldBytes()
+    with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda kept: kept[0]):
+        yield held
+
+
+def measure(names: list[str], rounds: int) -> dict[str, dict]:
+    """Time every term in turns; return figures for each."""
+    runs = {name: Run(TERMS[name]) for name in names}
+    kinds = ["alone", "beside", "inside"]
+    times: dict[str, dict[str, list[float]]] = {n: {k: [] for k in kinds} for n in names}
+    # The first round warms up.
+    for index in track(range(rounds + 1), description="rounds"):
+        for name, run in runs.items():
+            # Either route goes first in every other round, so that neither gains by its place.
+            turns = kinds if index % 2 else kinds[::-1]
+            for kind in turns if TERMS[name] else kinds[:2]:
+                run.draw()
+                function = run.prepare_alone() if kind == "alone" else getattr(run, kind)
+                taken = seconds(function)
+                if index:
+                    times[name][kind].append(taken)
+    rows: dict[str, dict] = {}
+    for name, run in runs.items():
+        rows[name] = {
+            "couples": bool(run.term and run.term.couples),
+            "player": run.player,
+            "times_s": times[name],
+        }
+        for kind in kinds:
+            base = times["none"]["alone" if kind == "alone" else "beside"]
+            if times[name][kind]:
+                ratios = [a / b for a, b in zip(times[name][kind], base, strict=True)]
+                rows[name][f"{kind}_relative"] = statistics.median(ratios)
+                if kind != "alone":
+                    with counting_held_bytes() as held:
+                        getattr(run, kind)()
+                    rows[name][f"{kind}_held_mb"] = held.peak / 1e6
+    return rows
+
+
+COLUMNS = {
+    "alone_relative": "alone, critic step = 1",
+    "beside_relative": "beside the loss, ACGD step = 1",
+    "inside_relative": "in the loss, ACGD step = 1",
+    "beside_held_mb": "beside: MB held",
+    "inside_held_mb": "in the loss: MB held",
+}
+
+
+def table(rows: dict[str, dict]) -> Table:
+    """Return the figures as a table."""
+    result = Table("term", *COLUMNS.values(), title="Cost of penalties")
+    for name, row in rows.items():
+        cells = [(f"{row[key]:.2f}" if key in row else "") for key in COLUMNS]
+        result.add_row(name + (" (couples)" if row["couples"] else ""), *cells)
+    return result
+
+
+def plot(rows: dict[str, dict], path: Path) -> None:
+    """Draw time alone, and time and memory by both routes."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in rows if name != "none"]
+    labels = [name + (" *" if rows[name]["couples"] else "") for name in names]
+    figure = Figure(figsize=(13, 0.42 * len(names) + 1.8), layout="constrained")
+    alone, time, memory = figure.subplots(1, 3, sharey=True)
+    positions = range(len(names))
+    alone.barh(positions, [rows[name]["alone_relative"] for name in names], color="0.6")
+    alone.set_title("the term and its gradient", loc="left")
+    alone.set_xlabel("time, plain critic step = 1")
+    base = {"relative": 1.0, "held_mb": rows["none"]["beside_held_mb"]}
+    for axis, unit in ((time, "relative"), (memory, "held_mb")):
+        for shift, kind, label, color in (
+            (-0.2, "beside", "beside the loss", "C0"),
+            (0.2, "inside", "in the loss", "C1"),
+        ):
+            values = [rows[name][f"{kind}_{unit}"] for name in names]
+            axis.barh([p + shift for p in positions], values, 0.38, color=color, label=label)
+        axis.axvline(base[unit], color="black", linewidth=0.8, label="no term")
+    time.set_title("a step of ACGD", loc="left")
+    time.set_xlabel("time, step without term = 1")
+    memory.set_title("what its graphs hold", loc="left")
+    memory.set_xlabel("MB")
+    memory.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+    alone.set_yticks(positions, labels)
+    alone.invert_yaxis()
+    for axis in (alone, time, memory):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("* couples the players: another game by each route", fontsize="small")
+    figure.savefig(path, dpi=150)
+
+
+def main(argv: list[str] | None = None) -> dict[str, dict]:
+    """Measure, print, and write a data file and a plot; return the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=9, help="timed rounds")
+    parser.add_argument("--only", nargs="+", choices=TERMS, default=list(TERMS), metavar="TERM")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    args = parser.parse_args(argv)
+    names = ["none", *(name for name in args.only if name != "none")]
+    rows = measure(names, args.rounds)
+    Console().print(table(rows))
+    workload = {"networks": "published small CIFAR-10 WGAN", "batch_size": BATCH_SIZE}
+    workload |= {"solver_iterations": 2, "rounds": args.rounds}
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = {"workload": workload, "conditions": conditions(), "rows": rows}
+    (args.out / "penalties.json").write_text(json.dumps(data, indent=1) + "\n")
+    plot(rows, args.out / "penalties.png")
+    print(f"Written to {args.out}: penalties.json, penalties.png")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

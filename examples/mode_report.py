@@ -1,0 +1,73 @@
+"""Counts, table and picture of the modes that GANs find."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+SIGMA = 0.05
+
+
+def found(samples: Tensor, modes: Tensor) -> tuple[int, float]:
+    """Return how many modes are found, and the share of good samples.
+
+    A sample is good within four sigma of a mode; a mode is found if the good samples there are a
+    fifth of its due or more.
+    """
+    distances, nearest = torch.cdist(samples, modes).min(dim=1)
+    good = distances < 4 * SIGMA
+    counts = nearest[good].bincount(minlength=len(modes))
+    due = len(samples) / len(modes)
+    return int((counts >= due / 5).sum()), round(float(good.float().mean()), 3)
+
+
+def print_table(scores: Mapping[str, Sequence[tuple[int, float]]]) -> None:
+    """Print modes found for each seed, and means."""
+    table = Table("", "modes found, by seed", "mean", "good samples", box=SIMPLE)
+    for name, rows in scores.items():
+        modes, shares = zip(*rows, strict=True)
+        means = sum(modes) / len(modes), sum(shares) / len(shares)
+        table.add_row(name, "  ".join(map(str, modes)), f"{means[0]:.1f}", f"{means[1]:.0%}")
+    Console().print(table)
+
+
+def draw(
+    samples: Mapping[str, Sequence[Tensor]],
+    scores: Mapping[str, Sequence[tuple[int, float]]],
+    modes: Tensor,
+    file: Path,
+) -> None:
+    """Draw modes found per seed on the left, and the samples of the first seed on the right."""
+    names, columns = list(samples), 5
+    lines = -(-len(names) // columns)
+    figure = Figure(figsize=(15, 2.1 * lines + 0.6), layout="constrained")
+    left, right = figure.subfigures(1, 2, width_ratios=(1, 2))
+    axis = left.subplots()
+    for row, name in enumerate(names):
+        found_by_seed = sorted(modes for modes, _ in scores[name])
+        # Equal counts stand one above the other.
+        height = [
+            row + 0.14 * (i - (len(found_by_seed) - 1) / 2) for i in range(len(found_by_seed))
+        ]
+        axis.plot(found_by_seed, height, "o", markersize=5, alpha=0.8)
+        mean = sum(found_by_seed) / len(found_by_seed)
+        axis.plot([mean, mean], [row - 0.35, row + 0.35], color="black", linewidth=1)
+    axis.set(yticks=range(len(names)), yticklabels=names, xlim=(-0.3, len(modes) + 0.3))
+    axis.set(xlabel=f"modes found of {len(modes)}: a dot per seed, a bar for the mean")
+    axis.invert_yaxis()
+    axis.grid(axis="x", alpha=0.3)
+    panels = right.subplots(lines, columns).ravel()
+    for name, panel in zip(names, panels, strict=False):
+        panel.plot(*modes.T, "x", color="0.5", markersize=7)
+        panel.scatter(*samples[name][0].T, s=1)
+        panel.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), xticks=[], yticks=[], aspect="equal")
+        panel.set_title(f"{name}: {scores[name][0][0]}", fontsize="medium")
+    for panel in panels[len(names) :]:
+        panel.set_axis_off()
+    right.suptitle("samples of the first seed, and modes found")
+    figure.savefig(file, dpi=110)
