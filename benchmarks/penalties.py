@@ -29,7 +29,7 @@ from benchmarks.step_cost import seconds
 from compopt import ACGD, ConjugateGradient, penalties
 from compopt.penalties import Penalty, sign_in_loss
 
-BATCH_SIZE = 64
+BATCH_SIZE = 32
 LR = 1e-4
 RESULTS = Path(__file__).parent / "results"
 
@@ -253,7 +253,7 @@ def plot(rows: dict[str, dict], path: Path) -> None:
 def main(argv: list[str] | None = None) -> dict[str, dict]:
     """Measure, print, and write a data file and a plot; return the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=9, help="timed rounds")
+    parser.add_argument("--rounds", type=int, default=7, help="timed rounds")
     parser.add_argument("--only", nargs="+", choices=TERMS, default=list(TERMS), metavar="TERM")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)

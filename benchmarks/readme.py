@@ -1,8 +1,11 @@
 """Write the measured figures into the README: ``python -m benchmarks.readme``."""
 
+import csv
 import json
 import re
 from pathlib import Path
+
+from compopt.penalties import CATALOGUE, Penalty
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -34,6 +37,71 @@ def step_cost_section(data: dict) -> str:
     return "\n".join(lines)
 
 
+ROWS_OF_COST = {"AdvAs": "AdvAs, self-scaling"}
+
+
+def penalties_section(costs: dict[str, dict]) -> str:
+    """Return the penalties with what they declare and what they cost."""
+    lines = ["| penalty | term | for | couples | order | cost |", "|---|---|---|---|---|---|"]
+    for cls in CATALOGUE.values():
+        cost = costs.get(ROWS_OF_COST.get(cls.__name__, cls.__name__), {}).get("alone_relative")
+        cells = [
+            f"`{cls.__name__}`",
+            _term(cls),
+            {"min": "generator", "max": "critic", None: "either"}[cls.player],
+            _coupling(cls),
+            str(cls.order),
+            "" if cost is None else f"{cost:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _term(cls: type[Penalty]) -> str:
+    """Return the first sentence of a docstring, with a link to its paper."""
+    text = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    text = text.replace("``", "`").replace("|", "\\|").rstrip(".")
+    paper = re.search(r"https://arxiv.org/abs/\S+", cls.__doc__ or "")
+    return f"{text} ([paper]({paper[0]}))" if paper else text
+
+
+def _coupling(cls: type[Penalty]) -> str:
+    if "detach" in cls.__dataclass_fields__:
+        return "only with `detach=False`"
+    return "yes" if cls().couples else "no"
+
+
+def penalty_routes_section(data: dict) -> str:
+    """Return what it costs to put an uncoupled term into the loss instead of beside it."""
+    rows = [row for name, row in data["rows"].items() if name != "none" and not row["couples"]]
+    ratios = {
+        unit: sorted(row[f"inside_{unit}"] / row[f"beside_{unit}"] for row in rows)
+        for unit in ("relative", "held_mb")
+    }
+    time, memory = ratios["relative"], ratios["held_mb"]
+    conditions = data["conditions"]
+    return (
+        f"Measured for the uncoupled terms of the table on the networks above "
+        f"(batch {data['workload']['batch_size']}, {conditions['processor']}, "
+        f"{conditions['threads']} threads, medians of "
+        f"{data['workload']['rounds']} rounds): in the loss, the step takes {time[0]:.2f} to "
+        f"{time[-1]:.2f} times as long as beside it, and its graphs hold {memory[0]:.2f} to "
+        f"{memory[-1]:.2f} times as much memory. `python -m benchmarks.penalties` measures it."
+    )
+
+
+def mode_collapse_section(rows: list[dict[str, str]]) -> str:
+    """Return the modes found by each regularizer and seed."""
+    by_name: dict[str, list[int]] = {}
+    for row in rows:
+        by_name.setdefault(row["name"], []).append(int(row["modes"]))
+    lines = ["| | modes found of 8, by seed | mean |", "|---|---|---|"]
+    for name, modes in sorted(by_name.items(), key=lambda item: -sum(item[1])):
+        mean = sum(modes) / len(modes)
+        lines.append(f"| {name} | {' '.join(map(str, modes))} | {mean:.1f} |")
+    return "\n".join(lines)
+
+
 def with_section(text: str, name: str, section: str) -> str:
     """Return ``text`` with what stands between the markers of ``name`` replaced."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
@@ -45,8 +113,18 @@ def with_section(text: str, name: str, section: str) -> str:
 
 def updated(text: str) -> str:
     """Return the README's text with the figures of the stored results."""
-    data = json.loads((RESULTS / "step_cost.json").read_text())
-    return with_section(text, "step-cost", step_cost_section(data))
+    step_cost = json.loads((RESULTS / "step_cost.json").read_text())
+    penalties = json.loads((RESULTS / "penalties.json").read_text())
+    with (RESULTS / "mode_collapse" / "modes.csv").open(newline="") as stream:
+        modes = list(csv.DictReader(stream))
+    for name, section in (
+        ("step-cost", step_cost_section(step_cost)),
+        ("penalties", penalties_section(penalties["rows"])),
+        ("penalty-routes", penalty_routes_section(penalties)),
+        ("mode-collapse", mode_collapse_section(modes)),
+    ):
+        text = with_section(text, name, section)
+    return text
 
 
 def main() -> None:

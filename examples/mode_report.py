@@ -59,7 +59,7 @@ def draw(
         axis.plot([mean, mean], [row - 0.35, row + 0.35], color="black", linewidth=1)
     axis.set(yticks=range(len(names)), yticklabels=names, xlim=(-0.3, len(modes) + 0.3))
     axis.set(xlabel=f"modes found of {len(modes)}: a dot per seed, a bar for the mean")
-    axis.invert_yaxis()
+    axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="x", alpha=0.3)
     panels = right.subplots(lines, columns).ravel()
     for name, panel in zip(names, panels, strict=False):

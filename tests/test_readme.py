@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import torch
+
 import compopt
 from benchmarks.readme import updated
 
@@ -15,6 +17,18 @@ def test_the_example_runs():
     names = {}
     exec(program.replace("range(2000)", "range(3)"), names)
     assert names["optimizer"].last_step.taken
+
+
+def test_the_penalties_can_be_used_as_shown():
+    program = re.search(r"```python\n(from compopt.penalties import.*?)```", README, re.S).group(1)
+    torch.manual_seed(0)
+    generator, critic = torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.Linear(3, 1))
+    real, z = torch.randn(5, 3), torch.randn(5, 2)
+    optimizer = compopt.ACGD(generator.parameters(), critic.parameters(), lr=1e-3)
+    loss = critic(real).mean() - critic(generator(z)).mean()
+    names = {"G": generator, "D": critic, "optimizer": optimizer, "loss": loss}
+    exec(program, names | {"real": real, "z": z})
+    assert optimizer.last_step.taken
 
 
 def test_the_files_it_links_to_exist():
