@@ -42,6 +42,13 @@ def check_decay_rate(name: str, value: object) -> None:
         raise ValueError(f"`{name}` must be in [0, 1), got {value!r}.")
 
 
+def check_share(name: str, value: object) -> None:
+    """Raise unless ``value`` is a number in (0, 1]."""
+    check_positive(name, value)
+    if value > 1:  # type: ignore[operator]
+        raise ValueError(f"`{name}` must be in (0, 1], got {value!r}.")
+
+
 def check_count(name: str, value: object, *, minimum: int) -> None:
     """Raise unless ``value`` is an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compopt._checks import check_count, check_non_negative, check_positive
+from compopt._checks import check_count, check_non_negative, check_positive, check_share
 from compopt.penalties.layers import Layers
 from compopt.penalties.spectra import normalized, singular_values, weight_matrices
 
@@ -68,7 +68,7 @@ class CollapseMonitor:
     each step. Memory grows by one spectrum a layer and record.
 
     References:
-        Liu et al. (2019), Section 3. https://arxiv.org/abs/1908.10999
+        Liu et al. (2019). https://arxiv.org/abs/1908.10999
     """
 
     def __init__(
@@ -81,9 +81,7 @@ class CollapseMonitor:
         fall: float = 0.1,
         window: int = 3000,
     ) -> None:
-        check_positive("share", share)
-        if share > 1:
-            raise ValueError(f"`share` must be in (0, 1], got {share!r}.")
+        check_share("share", share)
         check_non_negative("floor", floor)
         check_positive("fall", fall)
         check_count("window", window, minimum=1)

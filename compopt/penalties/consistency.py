@@ -38,7 +38,7 @@ class FlipAndShift:
         flip: whether to flip.
 
     References:
-        Zhang, Zhang, Odena and Lee (2020), Section 3.1. https://arxiv.org/abs/1910.12027
+        Zhang, Zhang, Odena and Lee (2020). https://arxiv.org/abs/1910.12027
     """
 
     max_shift: int = 4
@@ -103,7 +103,7 @@ class Consistency(Penalty):
         augment: maps samples and a generator of random numbers to augmented samples.
 
     References:
-        Zhang, Zhang, Odena and Lee (2020), eq. (2). https://arxiv.org/abs/1910.12027
+        Zhang, Zhang, Odena and Lee (2020). https://arxiv.org/abs/1910.12027
     """
 
     player: ClassVar[Player | None] = "max"

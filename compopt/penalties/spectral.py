@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from compopt._checks import check_choice, check_count, check_non_negative, check_positive
+from compopt._checks import check_choice, check_count, check_non_negative, check_share
 from compopt._typing import Player
 from compopt.penalties._precision import widened, without_autocast
 from compopt.penalties.base import Penalty
@@ -26,12 +26,6 @@ Mode: TypeAlias = Literal["static", "dynamic"]
 def num_compensated(rank: int, share: float) -> int:
     """Return how many of ``rank`` singular values are raised to the largest: at least one."""
     return max(1, int(share * rank))
-
-
-def _check_share(share: float) -> None:
-    check_positive("share", share)
-    if share > 1:
-        raise ValueError(f"`share` must be in (0, 1], got {share!r}.")
 
 
 def _check_maxima(maxima: Mapping[str, Tensor], ranks: Mapping[str, int]) -> None:
@@ -93,7 +87,7 @@ class SpectralRegularizer:
         layers: Layers | None = None,
     ) -> None:
         check_choice("mode", mode, ("static", "dynamic"))
-        _check_share(share)
+        check_share("share", share)
         check_count("every", every, minimum=1)
         self.module = module
         self.mode = mode
@@ -204,7 +198,7 @@ class SpectralPenalty(Penalty):
 
     def __post_init__(self) -> None:
         check_non_negative("coefficient", self.coefficient)
-        _check_share(self.share)
+        check_share("share", self.share)
 
     def __call__(self, module: nn.Module, maxima: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the term for a network.
