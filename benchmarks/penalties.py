@@ -1,8 +1,8 @@
 """Cost of each penalty, alone and inside ACGD: time and what autograd graphs hold.
 
 Run ``python -m benchmarks.penalties``. The networks are those of the published small CIFAR-10 WGAN.
-Alone, a term and its gradient are compared with a plain critic step of Adam. Inside ACGD with two
-solver iterations, a step with the term beside the loss (``max_penalty=`` or ``min_penalty=``) and
+Alone, a term and its gradient are compared with a plain critic step of Adam. Inside ACGD with one
+solver iteration, a step with the term beside the loss (``max_penalty=`` or ``min_penalty=``) and
 one with the term in the loss are compared with a step without it; terms that couple the players
 are another game by each route. All take turns in one process, and times are compared within a
 round. Memory is the most that graphs hold at once during a step: it does not depend on the machine.
@@ -63,7 +63,7 @@ class Run:
         self.term = term
         self.player = (term.player or "max") if term else "max"
         # As many products in every step, so that terms are compared and not iteration counts.
-        solver = ConjugateGradient(rtol=0.0, max_iter=2)
+        solver = ConjugateGradient(rtol=0.0, max_iter=1)
         self.acgd = ACGD(self.min_params, self.max_params, lr=LR, solver=solver)
         self.adam = torch.optim.Adam(self.max_params, lr=LR, maximize=True)
         self._random = torch.Generator().manual_seed(1)
@@ -253,7 +253,7 @@ def plot(rows: dict[str, dict], path: Path) -> None:
 def main(argv: list[str] | None = None) -> dict[str, dict]:
     """Measure, print, and write a data file and a plot; return the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="timed rounds")
+    parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
     parser.add_argument("--only", nargs="+", choices=TERMS, default=list(TERMS), metavar="TERM")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
@@ -261,7 +261,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     rows = measure(names, args.rounds)
     Console().print(table(rows))
     workload = {"networks": "published small CIFAR-10 WGAN", "batch_size": BATCH_SIZE}
-    workload |= {"solver_iterations": 2, "rounds": args.rounds}
+    workload |= {"solver_iterations": 1, "rounds": args.rounds}
     args.out.mkdir(parents=True, exist_ok=True)
     data = {"workload": workload, "conditions": conditions(), "rows": rows}
     (args.out / "penalties.json").write_text(json.dumps(data, indent=1) + "\n")
