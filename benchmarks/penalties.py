@@ -241,7 +241,7 @@ def plot(rows: dict[str, dict], path: Path) -> None:
     time.set_xlabel("time, step without term = 1")
     memory.set_title("what its graphs hold", loc="left")
     memory.set_xlabel("MB")
-    memory.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3, frameon=False)
+    figure.legend(*memory.get_legend_handles_labels(), loc="outside upper right", ncols=3)
     alone.set_yticks(positions, labels)
     alone.invert_yaxis()
     for axis in (alone, time, memory):

@@ -2,7 +2,7 @@
 
 The setting is one where the plain GAN fails: a Wasserstein loss without any constraint, and Adam
 with a learning rate of 1e-3, a momentum of 0.5 and a second beta of 0.99. Each regularizer is added
-to that run with the coefficient of its source, untuned; ACGD has none. All use the same networks,
+to that run with its default coefficient, untuned; ACGD has none. All use the same networks,
 seeds and number of backward passes, so that a dearer step means fewer of them.
 """
 

@@ -26,7 +26,7 @@ def mixed_block_norm(
     players, the result is exactly 0. Otherwise it is positive with probability 1, if only by
     round-off where parts of D cancel. A term that gives 0 may go into
     ``step(loss, max_penalty=term)`` (or ``min_penalty``) instead of the loss: the step is the same
-    and costs less.
+    and its graphs hold less memory.
 
     Args:
         term: scalar with its graph. It may depend on one player alone.
