@@ -64,6 +64,7 @@ def evaluate(
         preparation[extractor] = EXTRACTORS[extractor].preparation
     if inception.NAME in which:
         metrics |= inception.scores(images, reference)
+        floors |= inception.floor(reference)
         weights[inception.NAME] = inception.SHA256
         preparation[inception.NAME] = inception.PREPARATION
     return {

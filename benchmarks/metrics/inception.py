@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -44,10 +44,6 @@ def weights_path() -> Path:
     return verified(Path(given), SHA256) if given else downloaded(URL, SHA256)
 
 
-def _count(n: int) -> str:
-    return f"{n // 1000}k" if n % 1000 == 0 else str(n)
-
-
 def scores(images: Tensor, reference: "Reference") -> dict[str, float]:
     """Return ``FID-<n>-<split>``, ``KID-<n>-<split>`` and ``IS-<n>``, as FID-50k-train.
 
@@ -61,6 +57,27 @@ def scores(images: Tensor, reference: "Reference") -> dict[str, float]:
 
     Cost: Inception at 299x299 for each image, and once for the real ones; meant for a GPU.
     """
+    return _named(_calculated(images, reference.images, reference.sha256, reference), reference)
+
+
+def floor(reference: "Reference") -> dict[str, float]:
+    """Return the same of real images: ``floor_n`` of them, once, kept on disk.
+
+    Raises:
+        As `scores`.
+    """
+
+    def compute() -> dict[str, float]:
+        held_out, others = reference.split()
+        label = f"{reference.sha256}-floor" if reference.held_out is None else reference.sha256
+        return _named(_calculated(held_out, others, label, reference), reference)
+
+    return reference.kept(f"floor-{NAME}", (SHA256,), compute)
+
+
+def _calculated(
+    images: Tensor, real: Tensor, label: str, reference: "Reference"
+) -> dict[str, float]:
     try:
         import torch_fidelity
     except (ImportError, RuntimeError) as error:
@@ -69,10 +86,10 @@ def scores(images: Tensor, reference: "Reference") -> dict[str, float]:
             f"FID, KID and IS need torch-fidelity and a torchvision for this torch ({error}): "
             'pip install "compopt[fid]". No other network may stand in for theirs.'
         ) from error
-    found: dict[str, Any] = torch_fidelity.calculate_metrics(
+    found: dict[str, float] = torch_fidelity.calculate_metrics(
         input1=_Images(images),
-        input2=_Images(reference.images),
-        input2_cache_name=f"compopt-{reference.sha256[:16]}",
+        input2=_Images(real),
+        input2_cache_name=f"compopt-{label}",
         cache_root=str(reference.cache / "torch_fidelity"),
         cuda=str(reference.device).startswith("cuda"),
         batch_size=reference.batch_size,
@@ -80,16 +97,19 @@ def scores(images: Tensor, reference: "Reference") -> dict[str, float]:
         kid=True,
         isc=True,
         isc_splits=10,
-        kid_subset_size=min(1000, reference.n),
+        kid_subset_size=min(1000, len(images)),
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(weights_path()),
         # Also means no worker processes, which a tensor in memory does not need.
         save_cpu_ram=True,
         verbose=False,
     )
-    count = _count(len(images))
-    # A part of the split has its size in the name: only the whole is what papers report.
-    split = reference.name
+    return found
+
+
+def _named(found: dict[str, float], reference: "Reference") -> dict[str, float]:
+    n, split = reference.n, reference.name
+    count = f"{n // 1000}k" if n % 1000 == 0 else str(n)
     return {
         f"FID-{count}-{split}": found["frechet_inception_distance"],
         f"KID-{count}-{split}": found["kernel_inception_distance_mean"],

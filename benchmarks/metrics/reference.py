@@ -100,11 +100,19 @@ class Reference:
         """How many sets of real images the floor is averaged over."""
         return min(DRAWS, self._available // self.floor_n)
 
+    def split(self) -> tuple[Tensor, Tensor]:
+        """Return the real images that the floor is of, and those that they are held against."""
+        needed = self.floor_n * self.floor_draws
+        if self.held_out is not None:
+            return self.held_out[:needed], self.images
+        order = self._order()
+        return self.images[order[:needed]], self.images[order[needed:]]
+
     def real(self, extractor: str) -> RealFeatures:
         """Return the features of the real images, computed or from the cache."""
         if extractor not in self._real:
-            key = (FORMAT, self.sha256, EXTRACTORS[extractor].sha256, self.n)
-            stored = self._kept(f"real-{extractor}", key, lambda: self._compute_real(extractor))
+            key = (EXTRACTORS[extractor].sha256, EXTRACTORS[extractor].preparation)
+            stored = self.kept(f"real-{extractor}", key, lambda: self._compute_real(extractor))
             gaussian = Gaussian(stored["mean"], stored["covariance"])
             sample = Features(stored["sample"], None)
             self._real[extractor] = RealFeatures(gaussian, sample)
@@ -117,9 +125,8 @@ class Reference:
             "floor" and "floor_std", the mean and deviation over sets of real images; "ceiling".
         """
         if extractor not in self._bounds:
-            other = "" if self.held_out is None else content_hash(self.held_out)
-            key = (FORMAT, self.sha256, other, EXTRACTORS[extractor].sha256, self.n)
-            stored = self._kept(f"bounds-{extractor}", key, lambda: self._compute_bounds(extractor))
+            key = (EXTRACTORS[extractor].sha256, EXTRACTORS[extractor].preparation)
+            stored = self.kept(f"bounds-{extractor}", key, lambda: self._compute_bounds(extractor))
             self._bounds[extractor] = stored
         return self._bounds[extractor]
 
@@ -140,17 +147,14 @@ class Reference:
         random = torch.Generator().manual_seed(0)
         noise = torch.randint(0, 256, (self.n, 3, 32, 32), dtype=torch.uint8, generator=random)
         ceiling = computed(names, self.features(extractor, noise), self.real(extractor))
-        needed = self.floor_n * self.floor_draws
-        if self.held_out is not None:
-            held_out, others = self.held_out[:needed], self.real(extractor)
-        else:
-            order = self._order()
-            held_out = self.images[order[:needed]]
-            values = self.features(extractor, self.images[order[needed:]]).values
-            others = RealFeatures(fit_gaussian(values), Features(values[:PAIRED], None))
+        held_out, rest = self.split()
+        real = self.real(extractor)
+        if self.held_out is None:
+            values = self.features(extractor, rest).values
+            real = RealFeatures(fit_gaussian(values), Features(values[:PAIRED], None))
         # Metrics of all pairs need as many real images on either side.
-        paired = Features(others.sample.values[: self.floor_n], None)
-        against = RealFeatures(others.gaussian, paired)
+        paired = Features(real.sample.values[: self.floor_n], None)
+        against = RealFeatures(real.gaussian, paired)
         made = self.features(extractor, held_out)
         draws = [computed(names, part, against) for part in _parts(made, self.floor_n)]
         stacked = {name: torch.tensor([draw[name] for draw in draws]) for name in draws[0]}
@@ -165,11 +169,21 @@ class Reference:
     def _order(self) -> Tensor:
         return torch.randperm(len(self.images), generator=torch.Generator().manual_seed(0))
 
-    def _kept(self, name: str, key: tuple[object, ...], compute: Callable[[], T]) -> T:
-        label = hashlib.sha256(repr(key).encode()).hexdigest()[:24]
+    def kept(self, name: str, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+        """Return what ``compute`` returns, from the cache if it is there for these images and n.
+
+        Args:
+            name: of the file, for readers.
+            key: what the result depends on besides the images, the held-out ones and n.
+            compute: returns tensors and numbers in dictionaries.
+        """
+        other = "" if self.held_out is None else content_hash(self.held_out)
+        parts = (FORMAT, self.sha256, other, self.n, *key)
+        label = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
         path = self.cache / f"{name}-{label}.pt"
         if path.exists():
-            return torch.load(path, weights_only=True)
+            stored: T = torch.load(path, weights_only=True)
+            return stored
         result = compute()
         self.cache.mkdir(parents=True, exist_ok=True)
         # Written aside and renamed, as several processes may share the cache.
