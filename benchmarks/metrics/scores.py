@@ -72,20 +72,20 @@ def kernel_distance(first: Tensor, second: Tensor, block: int = KERNEL_BLOCK) ->
     """Return the unbiased squared MMD averaged over disjoint blocks.
 
     Zero in expectation for equal distributions at any n, so that unlike the Frechet distance it has
-    no floor. Disjoint blocks are independent; the spread is the standard error of their mean.
+    no floor. Disjoint blocks, at least two, are independent; the spread is the standard error of
+    their mean.
 
     Args:
         first, second: [n, d], the same n.
-        block: rows a block, at most n.
+        block: most rows of a block.
 
     Raises:
-        ValueError: if the shapes differ or there are fewer than two rows.
+        ValueError: if the shapes differ or there are fewer than four rows.
     """
-    if first.shape != second.shape or len(first) < 2:
+    if first.shape != second.shape or len(first) < 4:
         shapes = tuple(first.shape), tuple(second.shape)
-        raise ValueError(f"Both features must be [n, d] with the same n > 1, got {shapes}.")
-    blocks = max(len(first) // block, 1)
+        raise ValueError(f"Both features must be [n, d] with the same n > 3, got {shapes}.")
+    blocks = max(len(first) // block, 2)
     pairs = zip(first.tensor_split(blocks), second.tensor_split(blocks), strict=True)
     values = torch.tensor([squared_mmd(a, b) for a, b in pairs], dtype=torch.float64)
-    spread = float(values.std() / blocks**0.5) if blocks > 1 else float("nan")
-    return Estimate(float(values.mean()), spread)
+    return Estimate(float(values.mean()), float(values.std() / blocks**0.5))

@@ -79,7 +79,7 @@ def tables(cells: Cells) -> list[dict[str, Any]]:
                 for loss in cells.losses
                 for optimizer in cells.optimizers
             ]
-            rows.append(("none (implicit only)" if term == "none" else term, fields))
+            rows.append((term, fields))
         others = [(" · ".join(cell.key), entry(cells, cell, metric)) for cell in cells.others]
         made.append({"metric": metric, "better": better(metric), "rows": rows, "others": others})
     return made

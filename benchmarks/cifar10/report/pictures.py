@@ -51,7 +51,9 @@ def draw_samples(cells: Cells, loss: str, generator: str = "raw") -> Figure | No
 
 
 def _note(run: Run) -> str:
-    return "" if run.state == "finished" else f"{run.state}, step {run.status.get('step', 0):,}"
+    if run.state in ("finished", "waiting"):
+        return run.state.replace("finished", "")
+    return f"{run.state}, step {run.status.get('step', 0):,}"
 
 
 def _corner(file: Path) -> Image.Image:

@@ -14,15 +14,15 @@ INK = "#1b1b1f"
 """Of text and axes; in pages it follows the colour of the text."""
 GREY = "#8c8c8c"
 
-# Okabe and Ito's palette, which all kinds of colour vision tell apart, without black and yellow,
-# which vanish on a dark or a light page.
+# Okabe and Ito's hues, which all kinds of colour vision tell apart; the light ones darkened to a
+# contrast of 3 with a light and with a dark page.
 COLORS = {
     "acgd": "#d55e00",
-    "cgd": "#e69f00",
+    "cgd": "#b98000",
     "adam-simultaneous": "#0072b2",
-    "adam-alternating": "#56b4e9",
+    "adam-alternating": "#3d95cf",
     "extra-adam": "#009e73",
-    "optimistic-adam": "#cc79a7",
+    "optimistic-adam": "#bf6497",
 }
 MARKERS = dict(zip(COLORS, "osD^vP", strict=True))
 DASHES = ("-", "--", ":", "-.")
