@@ -31,6 +31,10 @@ def content_hash(images: Tensor) -> str:
     return digest.hexdigest()
 
 
+def _identity(extractor: str) -> tuple[str, str]:
+    return EXTRACTORS[extractor].sha256, EXTRACTORS[extractor].preparation
+
+
 def _parts(features: Features, n: int) -> Iterator[Features]:
     for start in range(0, len(features.values), n):
         rows = slice(start, start + n)
@@ -45,8 +49,8 @@ class Reference:
 
     Distances at different n do not compare, so n belongs to the reference and `evaluate` refuses
     another number of images. What real images score at that n is the floor, and what uniform noise
-    scores the ceiling; both are stored beside every result. Features of real images are computed
-    once for their content, the extractor's weights and n, and kept on disk.
+    scores the ceiling; both are stored beside every result. Statistics of real images are computed
+    once for their content and the extractor's weights, bounds also for n, and kept on disk.
 
     Args:
         images: [N, 3, 32, 32] uint8, the real images.
@@ -111,10 +115,14 @@ class Reference:
     def real(self, extractor: str) -> RealFeatures:
         """Return the features of the real images, computed or from the cache."""
         if extractor not in self._real:
-            key = (EXTRACTORS[extractor].sha256, EXTRACTORS[extractor].preparation)
-            stored = self.kept(f"real-{extractor}", key, lambda: self._compute_real(extractor))
+            # Not by n: runs judge few images on the way and many at the end.
+            stored = self._stored(
+                f"real-{extractor}",
+                (self.sha256, *_identity(extractor)),
+                lambda: self._compute_real(extractor),
+            )
+            sample = Features(stored["sample"][: self.n], None)
             gaussian = Gaussian(stored["mean"], stored["covariance"])
-            sample = Features(stored["sample"], None)
             self._real[extractor] = RealFeatures(gaussian, sample)
         return self._real[extractor]
 
@@ -125,9 +133,11 @@ class Reference:
             "floor" and "floor_std", the mean and deviation over sets of real images; "ceiling".
         """
         if extractor not in self._bounds:
-            key = (EXTRACTORS[extractor].sha256, EXTRACTORS[extractor].preparation)
-            stored = self.kept(f"bounds-{extractor}", key, lambda: self._compute_bounds(extractor))
-            self._bounds[extractor] = stored
+            self._bounds[extractor] = self.kept(
+                f"bounds-{extractor}",
+                _identity(extractor),
+                lambda: self._compute_bounds(extractor),
+            )
         return self._bounds[extractor]
 
     def features(self, extractor: str, images: Tensor) -> Features:
@@ -139,8 +149,7 @@ class Reference:
     def _compute_real(self, extractor: str) -> dict[str, Tensor]:
         values = self.features(extractor, self.images).values
         mean, covariance = fit_gaussian(values)
-        chosen = self._order()[: min(self.n, PAIRED)]
-        return {"mean": mean, "covariance": covariance, "sample": values[chosen]}
+        return {"mean": mean, "covariance": covariance, "sample": values[self._order()[:PAIRED]]}
 
     def _compute_bounds(self, extractor: str) -> dict[str, dict[str, float]]:
         names = tuple(name for name in METRICS if METRICS[name].extractor == extractor)
@@ -178,7 +187,10 @@ class Reference:
             compute: returns tensors and numbers in dictionaries.
         """
         other = "" if self.held_out is None else content_hash(self.held_out)
-        parts = (FORMAT, self.sha256, other, self.n, *key)
+        return self._stored(name, (self.sha256, other, self.n, *key), compute)
+
+    def _stored(self, name: str, key: tuple[object, ...], compute: Callable[[], T]) -> T:
+        parts = (FORMAT, *key)
         label = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
         path = self.cache / f"{name}-{label}.pt"
         if path.exists():

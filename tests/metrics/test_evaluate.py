@@ -92,6 +92,11 @@ def test_statistics_are_computed_once_and_kept_by_content(images, reference, tmp
     again = Reference(images[:300].clone(), n=N, held_out=images[300:500], cache=tmp_path)
     assert evaluate(images[500:600], again) == first
     assert calls == [N, N]
+    calls.clear()
+    other_n = Reference(images[:300], n=50, held_out=images[300:500], cache=tmp_path)
+    evaluate(images[500:550], other_n)
+    # The bounds are those of another n, the real images the same.
+    assert 300 not in calls
     changed = images[:300].clone()
     changed[0, 0, 0, 0] += 1
     evaluate(images[500:600], Reference(changed, n=N, held_out=images[300:500], cache=tmp_path))
