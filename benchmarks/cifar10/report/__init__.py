@@ -49,7 +49,7 @@ def _pictures(sweep: Sweep, cells: Cells, out: Path) -> list[Shown]:
         # Photographs would only grow as SVG.
         is_svg = not name.startswith("samples")
         content = inline_svg(figure, name) if is_svg else png_uri(out / f"{name}.png")
-        shown.append(Shown(title, caption, content, is_svg, details))
+        shown.append(Shown(title, caption, content, is_svg, figure.get_figwidth(), details))
 
     judged = dict.fromkeys(
         name for run in sweep.runs for row in run.curve("raw") for name in row["metrics"]

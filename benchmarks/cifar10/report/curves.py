@@ -120,13 +120,14 @@ def draw_curves(cells: Cells, metric: str, axis: str, generator: str = "raw") ->
     handles += _bounds(panels, rows, metric, min(values))
     for panel in panels:
         panel.set_xlim(left=0)
-        if better(metric) == "low":
+        # Within half a decade a logarithmic axis would have a single number.
+        if better(metric) == "low" and max(values) > 4 * min(values) > 0:
             panel.set_yscale("log")
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter("{x:g}")
             panel.yaxis.set_minor_formatter(NullFormatter())
     count = rows[0].get("n")
-    return panels.finish(handles, label, f"{metric}, n = {count:,}, {generator} generator")
+    return panels.finish(handles, label, f"{metric}\nn = {count:,}, {generator} generator")
 
 
 def _bounds(panels: Panels, rows: Sequence[Row], metric: str, lowest: float) -> list[Line2D]:

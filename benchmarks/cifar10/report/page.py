@@ -23,6 +23,7 @@ class Shown:
         caption: below it.
         content: SVG, or the address of a PNG.
         is_svg: which.
+        width: in inches.
         details: whether it is folded away at first.
     """
 
@@ -30,6 +31,7 @@ class Shown:
     caption: str
     content: str
     is_svg: bool
+    width: float
     details: bool = False
 
 

@@ -138,14 +138,14 @@ def draw_spectra(cells: Cells, loss: str) -> Figure | None:
     )
     if not layers:
         return None
-    panels = Panels([f"layer {name}" for name in layers], cells.terms, height=1.5)
+    panels = Panels(list(layers), cells.terms, height=1.5)
     for (optimizer, _, term), found in last.items():
         for name in layers:
             values = found.get(name, [])
             if len(values) > 1:
                 x = [index / (len(values) - 1) for index in range(len(values))]
                 style = styles[optimizer] | {"marker": ""}
-                panels[f"layer {name}", term].plot(x, values, **style)
+                panels[name, term].plot(x, values, **style)
     for panel in panels:
         panel.set(ylim=(0, 1.02), xlim=(0, 1))
     names = dict.fromkeys(key[0] for key in last)
