@@ -276,3 +276,18 @@ def test_lines_stand_out_on_light_and_dark_pages(color):
 def test_the_level_leaves_the_largest_value_out():
     assert level([1.0, 0.5, 0.3]) == pytest.approx(0.4)
     assert level([1.0]) is None
+
+
+def test_where_all_cells_are_hopeless_none_is_best(tmp_path):
+    write_run(tmp_path, config_of("adam", "wgan", "none", 0), 7.5)
+    write_run(tmp_path, config_of("acgd", "wgan", "none", 0), 7.9)
+    cells = Cells(load_sweep(tmp_path).runs)
+    assert cells.best(FD, "wgan") is None
+    assert all(entry(cells, cell, FD).hopeless for cell in cells.by_key.values())
+
+
+def test_only_finished_runs_enter_the_tables(tmp_path):
+    path = write_run(tmp_path, config_of("adam", "wgan", "none", 0), 1.0)
+    (path / "status.json").write_text('{"state": "diverged", "step": 3000, "reason": "nan"}')
+    cells = Cells(load_sweep(tmp_path).runs)
+    assert cells.by_key["adam", "wgan", "none"].value(FD) is None
