@@ -53,9 +53,7 @@ class SmallCritic(nn.Module):
         dropout: probability of dropping the hidden layer's entries in training.
     """
 
-    def __init__(
-        self, *, last_bias: bool = True, width: float = 1.0, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, *, last_bias: bool = True, width: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
         first, second, hidden = (scaled(channels, width) for channels in (32, 64, 1024))
         self.layers = nn.Sequential(

@@ -142,7 +142,7 @@ def _exit_status(sweep: Sweep, names: list[str] | None) -> int:
 def _cell(args: argparse.Namespace) -> int:
     # Imported here so that the other commands start at once.
     from benchmarks.cifar10.cell import run_cell
-    from benchmarks.cifar10.claims import Claimed
+    from benchmarks.cifar10.claims import HeldError
 
     # A cell whose worker was killed stops as well, after a checkpoint.
     parent, asked = os.getppid(), []
@@ -155,7 +155,7 @@ def _cell(args: argparse.Namespace) -> int:
                 tensorboard=args.tensorboard,
                 stop=lambda: bool(asked) or os.getppid() != parent,
             )
-        except Claimed as error:
+        except HeldError as error:
             print(error, file=sys.stderr)
             return HELD_ELSEWHERE
     print(f"{args.name}: {outcome}")

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.cifar10.claims import Claim, Claimed
+from benchmarks.cifar10.claims import Claim, HeldError
 from benchmarks.cifar10.data import load_images
 from benchmarks.cifar10.errors import BenchmarkError, Interrupted
 from benchmarks.cifar10.parallel import Ranks, joined
@@ -23,7 +23,7 @@ def run_cell(
     """Claim a cell, and begin or resume it; return how it ended.
 
     Raises:
-        Claimed: if another process runs it.
+        HeldError: if another process runs it.
         Interrupted: if it was asked to stop, after a checkpoint.
         BenchmarkError: if it cannot be run; its status says so too.
     """
@@ -50,11 +50,9 @@ def _claim(path: Path, ranks: Ranks, stack: contextlib.ExitStack) -> Claim | Non
     if ranks.is_first:
         try:
             claim = stack.enter_context(Claim(path))
-        except Claimed as error:
+        except HeldError as error:
             refusal = str(error)
     refusal = ranks.agreed(refusal)
     if refusal is not None:
-        raise Claimed(refusal)
+        raise HeldError(refusal)
     return claim
-
-

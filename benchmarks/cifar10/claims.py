@@ -25,7 +25,7 @@ PATIENCE = 120.0
 PATTERN = re.compile(r"claim\.(\d+)")
 
 
-class Claimed(BenchmarkError):
+class HeldError(BenchmarkError):
     """Another process runs the cell."""
 
 
@@ -102,7 +102,7 @@ class Claim:
         patience: seconds after which an untouched claim is stale.
 
     Raises:
-        Claimed: on entry, if another process holds the cell.
+        HeldError: on entry, if another process holds the cell.
     """
 
     def __init__(self, folder: Path, patience: float = PATIENCE) -> None:
@@ -121,14 +121,14 @@ class Claim:
         numbers = _numbers(self.folder)
         owner = holder(self.folder, self.patience)
         if owner is not None:
-            raise Claimed(
+            raise HeldError(
                 f"{self.folder} is being run by process {owner['process']}. Wait for it, or end it."
             )
         self._number = (numbers[-1] if numbers else 0) + 1
         try:
             descriptor = os.open(self.file, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError as error:
-            raise Claimed(f"{self.folder} was claimed by another process this moment.") from error
+            raise HeldError(f"{self.folder} was claimed by another process this moment.") from error
         with os.fdopen(descriptor, "w") as stream:
             process = os.getpid()
             owner = {"process": process, "place": _place(), "started": _started(process)}
@@ -159,5 +159,3 @@ class Claim:
         # Stale from now on. It stays, so that its number is not given twice.
         with contextlib.suppress(OSError):
             os.utime(self.file, (0, 0))
-
-

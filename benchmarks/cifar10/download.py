@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pooch
 import requests
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.official import FOLDER, TEST, TRAIN
@@ -30,13 +31,15 @@ def download(cache: Path, *, url: str = URL, known_hash: str = HASH) -> Path:
     Raises:
         BenchmarkError: if it cannot be had, or is not the archive meant.
     """
+    name = url.rsplit("/", 1)[-1]
+    bar = Bar(name)
     try:
         archive = pooch.retrieve(
             url,
             known_hash,
-            fname=url.rsplit("/", 1)[-1],
+            fname=name,
             path=cache,
-            downloader=_downloader(url),
+            downloader=pooch.HTTPDownloader(progressbar=bar, timeout=60, chunk_size=1 << 18),
         )
     except (requests.RequestException, OSError) as error:
         raise BenchmarkError(
@@ -46,13 +49,46 @@ def download(cache: Path, *, url: str = URL, known_hash: str = HASH) -> Path:
         ) from error
     except ValueError as error:
         raise BenchmarkError(f"The download is not the published archive. {error}") from error
+    finally:
+        bar.close()
     return unpack(Path(archive), cache)
 
 
-def _downloader(url: str) -> pooch.HTTPDownloader | None:
-    if not url.startswith("http"):
-        return None
-    return pooch.HTTPDownloader(progressbar=True, timeout=60)
+class Bar:
+    """A progress bar with the methods that the downloader calls.
+
+    Args:
+        text: shown before the bar.
+    """
+
+    def __init__(self, text: str) -> None:
+        columns = (TextColumn(text), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self._bars = Progress(*columns)
+        self._task = self._bars.add_task(text, total=None)
+        self._total = 0.0
+        self._bars.start()
+
+    @property
+    def total(self) -> float:
+        """Number of bytes expected."""
+        return self._total
+
+    @total.setter
+    def total(self, value: float) -> None:
+        self._total = value
+        self._bars.update(self._task, total=value)
+
+    def update(self, amount: float) -> None:
+        """Move on by ``amount`` bytes."""
+        self._bars.advance(self._task, amount)
+
+    def reset(self) -> None:
+        """Go back to the start."""
+        self._bars.reset(self._task, total=self._total)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        self._bars.stop()
 
 
 def unpack(archive: Path, target: Path) -> Path:

@@ -51,7 +51,9 @@ def read_json(file: Path) -> Any:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{file} cannot be read: {error}. Remove the run to redo it.") from error
+        raise BenchmarkError(
+            f"{file} cannot be read: {error}. Remove the run to redo it."
+        ) from error
 
 
 def write_once(file: Path, value: Any, what: str) -> None:

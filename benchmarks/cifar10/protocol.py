@@ -112,12 +112,14 @@ def load_protocol(name: str, overrides: list[str] | None = None) -> Protocol:
     if not file.is_file():
         names = sorted(known.stem for known in FOLDER.glob("*.yaml"))
         raise BenchmarkError(f"There is no protocol {name!r}: it must be one of {names} or a file.")
-    made = _checked(
-        str(file),
-        lambda: OmegaConf.merge(
-            _schema(Protocol), OmegaConf.load(file), OmegaConf.from_dotlist(overrides or [])
-        ),
-    )
+
+    def merge() -> Any:
+        config = OmegaConf.merge(_schema(Protocol), OmegaConf.load(file))
+        # In place, which is how places in lists can be named.
+        config.merge_with_dotlist(overrides or [])
+        return config
+
+    made = _checked(str(file), merge)
     assert isinstance(made, Protocol)
     return made
 

@@ -197,7 +197,8 @@ class Run:
         for name, module in (("raw", training.generator), ("ema", training.ema.module)):
             images = sample(module, count, seed=self.config.seed)
             save_grid(
-                images[:SHOWN], self.folder.path / "samples" / f"step_{training.step:07d}_{name}.png"
+                images[:SHOWN],
+                self.folder.path / "samples" / f"step_{training.step:07d}_{name}.png",
             )
             for number, metrics, is_final in judged:
                 row = {

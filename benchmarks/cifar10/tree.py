@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from benchmarks.cifar10.errors import BenchmarkError
@@ -47,5 +47,8 @@ def _pixels(file: Path) -> np.ndarray:
     except (UnidentifiedImageError, OSError) as error:
         raise BenchmarkError(f"{file} is not a whole image: {error}") from error
     if whole.size != (SIZE, SIZE):
-        whole = ImageOps.fit(whole, (SIZE, SIZE), Image.Resampling.LANCZOS)
+        side = min(whole.size)
+        left, top = ((length - side) // 2 for length in whole.size)
+        square = whole.crop((left, top, left + side, top + side))
+        whole = square.resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     return np.asarray(whole, dtype=np.uint8)
