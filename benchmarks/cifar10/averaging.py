@@ -9,8 +9,9 @@ from benchmarks.cifar10.batches import derived_seed
 from benchmarks.cifar10.errors import Diverged
 
 CHUNK = 250
-NORM_BATCHES, NORM_SIZE = 16, 128
-"""Draws from which batch normalization takes its statistics before samples are judged."""
+"""Samples made at once."""
+NORM_SIZE = 128
+"""Images of a batch from which batch normalization takes statistics."""
 
 
 class ExponentialAverage:
@@ -36,12 +37,17 @@ class ExponentialAverage:
 
 
 @torch.no_grad()
-def sample(generator: nn.Module, count: int, *, seed: int) -> Tensor:
+def sample(generator: nn.Module, count: int, *, seed: int, norm_images: int = 2048) -> Tensor:
     """Return images [count, 3, 32, 32] uint8 on the CPU, a function of weights and seed.
 
     The generator runs in evaluation mode with the statistics of its batch normalization computed
-    anew from 2048 noise vectors, so that they belong to its present weights. It is not changed, nor
-    is any global state.
+    anew, so that they belong to its present weights. It is not changed, nor is any global state.
+
+    Args:
+        generator: with an attribute ``latent_size``.
+        count: number of images.
+        seed: of the noise.
+        norm_images: noise vectors for those statistics, in batches of 128.
 
     Raises:
         Diverged: if an image is not finite.
@@ -61,8 +67,8 @@ def sample(generator: nn.Module, count: int, *, seed: int) -> Tensor:
         norm.momentum = None
     if norms:
         judged.train()
-        for _ in range(NORM_BATCHES):
-            judged(noise(NORM_SIZE))
+        for start in range(0, norm_images, NORM_SIZE):
+            judged(noise(min(NORM_SIZE, norm_images - start)))
     judged.eval()
     chunks = [
         to_uint8(judged(noise(min(CHUNK, count - start)))).cpu() for start in range(0, count, CHUNK)

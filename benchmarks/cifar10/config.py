@@ -120,6 +120,8 @@ class EvaluationConfig:
         metrics: names for `benchmarks.metrics.evaluate`, for the curves; none to skip it.
         final_metrics: likewise after the last step.
         ema_decay: of the averaged generator that is judged beside the raw one.
+        norm_images: noise vectors from which batch normalization takes its statistics anew before
+            samples are made.
     """
 
     at: list[int] = field(default_factory=list)
@@ -128,9 +130,10 @@ class EvaluationConfig:
     metrics: list[str] = field(default_factory=list)
     final_metrics: list[str] = field(default_factory=list)
     ema_decay: float = 0.999
+    norm_images: int = 2048
 
     def __post_init__(self) -> None:
-        for name in ("images", "final_images"):
+        for name in ("images", "final_images", "norm_images"):
             value = getattr(self, name)
             _require(value >= 1, f"evaluation.{name}", value, "1 or more")
         _require(0 <= self.ema_decay < 1, "evaluation.ema_decay", self.ema_decay, "in [0, 1)")

@@ -59,6 +59,12 @@ def tiny() -> RunConfig:
             "batch_size": 8,
             "log_every": 3,
             "checkpoint_every": 5,
-            "evaluation": {"at": [0, 4], "images": 8, "final_images": 16, "ema_decay": 0.9},
+            "evaluation": {
+                "at": [0, 4],
+                "images": 8,
+                "final_images": 16,
+                "ema_decay": 0.9,
+                "norm_images": 16,
+            },
         }
     )
