@@ -113,7 +113,8 @@ def _run(args: argparse.Namespace) -> int:
     # Once here, so that a missing data set is one error and a download happens once.
     load_images(args.data)
     options = Options(args.data, args.tensorboard)
-    workers = [Worker(sweep, options, args.cell) for _ in range(args.workers)]
+    taken: set[str] = set()
+    workers = [Worker(sweep, options, args.cell, taken) for _ in range(args.workers)]
 
     def stop() -> None:
         for worker in workers:

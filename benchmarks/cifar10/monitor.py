@@ -48,8 +48,6 @@ def run_workers(sweep: Sweep, workers: Sequence[Worker], console: Console) -> No
         ]
         for thread in threads:
             thread.start()
-            # So that each finds the cell of the one before claimed.
-            time.sleep(workers[0].options.poll / 2)
         while any(thread.is_alive() for thread in threads):
             statuses = sweep.statuses()
             shares = {name: share_done(s, sweep.cells[name].steps) for name, s in statuses.items()}

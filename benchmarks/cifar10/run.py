@@ -195,9 +195,7 @@ class Run:
         judged += [(config.final_images, config.final_metrics, True)] if is_last else []
         count = max([SHOWN, *(count for count, names, _ in judged if names)])
         for name, module in (("raw", training.generator), ("ema", training.ema.module)):
-            images = sample(
-                module, count, seed=self.config.seed, norm_images=config.norm_images
-            )
+            images = sample(module, count, seed=self.config.seed, norm_images=config.norm_images)
             save_grid(
                 images[:SHOWN],
                 self.folder.path / "samples" / f"step_{training.step:07d}_{name}.png",

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -137,14 +138,24 @@ class Worker:
         sweep: whose cells.
         options: for the cells' processes.
         names: the cells to consider; all if None.
+        taken: the cells that workers of this process run, which they share.
     """
 
-    def __init__(self, sweep: Sweep, options: Options, names: list[str] | None = None) -> None:
+    _lock = threading.Lock()
+
+    def __init__(
+        self,
+        sweep: Sweep,
+        options: Options,
+        names: list[str] | None = None,
+        taken: set[str] | None = None,
+    ) -> None:
         self.sweep = sweep
         self.options = options
         self.names = list(sweep.cells) if names is None else names
         for name in self.names:
             sweep.config(name)
+        self._taken = set() if taken is None else taken
         self._began = time.time()
         self._is_stopping = False
         self._process: subprocess.Popen[bytes] | None = None
@@ -157,14 +168,26 @@ class Worker:
             wait: whether to wait for cells that others run, and take over what they leave undone.
         """
         while not self._is_stopping:
-            left = [name for name in self.names if self._is_left(name)]
-            free = [name for name in left if holder(self.sweep.folder(name)) is None]
-            if free:
-                self._run(free[0], report)
-            elif left and wait:
+            name, others = self._take()
+            if name is not None:
+                try:
+                    self._run(name, report)
+                finally:
+                    self._taken.discard(name)
+            elif others and wait:
                 time.sleep(self.options.poll)
             else:
                 return
+
+    def _take(self) -> tuple[str | None, bool]:
+        """Return a free cell, if there is one, and whether any that is left is run elsewhere."""
+        with self._lock:
+            left = [name for name in self.names if self._is_left(name)]
+            for name in left:
+                if name not in self._taken and holder(self.sweep.folder(name)) is None:
+                    self._taken.add(name)
+                    return name, False
+            return None, bool(left)
 
     def stop(self) -> None:
         """Let the present cell write a checkpoint and end, and begin no other."""

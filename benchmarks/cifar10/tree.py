@@ -37,7 +37,8 @@ def _read(folder: Path) -> Tensor:
         raise BenchmarkError(
             f"There is no image below {folder}. Files must end in one of {sorted(SUFFIXES)}."
         )
-    return torch.from_numpy(np.stack([_pixels(file) for file in files])).permute(0, 3, 1, 2)
+    pixels = np.stack([_pixels(file) for file in files])
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
 def _pixels(file: Path) -> np.ndarray:

@@ -22,9 +22,7 @@ def test_draws_repeat_in_any_order():
         assert torch.equal(draw.real, forward[index].real)
         assert torch.equal(draw.noise, forward[index].noise)
         assert torch.equal(draw.second_noise, forward[index].second_noise)
-        own, other = (
-            torch.rand(3, generator=d.random) for d in (draw, batches().draw(index))
-        )
+        own, other = (torch.rand(3, generator=d.random) for d in (draw, batches().draw(index)))
         assert torch.equal(own, other)
 
 

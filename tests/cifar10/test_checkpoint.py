@@ -32,7 +32,9 @@ class Killed(BaseException):
     """Ends a save where a kill would, past every handler."""
 
 
-@pytest.mark.parametrize("point", ["open", "write", "fsync", "first rename", "second rename", "end"])
+@pytest.mark.parametrize(
+    "point", ["open", "write", "fsync", "first rename", "second rename", "end"]
+)
 def test_a_kill_at_any_point_leaves_a_whole_checkpoint(tmp_path, monkeypatch, point):
     for step in (1, 2):
         checkpoint.save(tmp_path, state(step))

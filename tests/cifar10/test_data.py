@@ -148,6 +148,7 @@ def test_a_tree_of_images_is_read(tree):
     assert found.train.shape == (48, 3, 32, 32)
     assert found.test.shape == (16, 3, 32, 32)
     assert found.source == "image folder"
+    assert found.sha256 == load_images(tree).sha256
     # In the order of paths: class a has indices 0, 3, 6, ...
     expected = random_images(48, seed=48)
     assert torch.equal(found.train[1], expected[3])

@@ -48,7 +48,9 @@ def assert_same_weights(stepper, networks, rtol=1e-9):
 
 
 def adams(networks, **options):
-    return [torch.optim.Adam(m.parameters(), lr=1e-2, betas=(0.5, 0.99), **options) for m in networks]
+    return [
+        torch.optim.Adam(m.parameters(), lr=1e-2, betas=(0.5, 0.99), **options) for m in networks
+    ]
 
 
 def test_simultaneous_adam_is_two_adams_from_one_point(tiny, images):
@@ -62,9 +64,7 @@ def test_simultaneous_adam_is_two_adams_from_one_point(tiny, images):
     value = critic(draw.real).mean() - critic(fake).mean()
     penalty = WganGP()(critic, draw.real, fake, generator=draw.random)
     of_generator = torch.autograd.grad(value, list(generator.parameters()), retain_graph=True)
-    of_critic = torch.autograd.grad(
-        penalty - value, list(critic.parameters()), allow_unused=True
-    )
+    of_critic = torch.autograd.grad(penalty - value, list(critic.parameters()), allow_unused=True)
     for module, grads in zip(networks, (of_generator, of_critic), strict=True):
         for param, grad in zip(module.parameters(), grads, strict=True):
             param.grad = grad

@@ -313,9 +313,7 @@ def test_the_averaged_generator_is_the_average(tiny, images):
         expected = 0.9 * expected + 0.1 * param.detach()
     average = dict(training.ema.module.named_parameters())[name]
     assert torch.allclose(average, expected, rtol=1e-5, atol=1e-8)
-    for own, other in zip(
-        training.ema.module.buffers(), training.generator.buffers(), strict=True
-    ):
+    for own, other in zip(training.ema.module.buffers(), training.generator.buffers(), strict=True):
         assert torch.equal(own, other)
 
 

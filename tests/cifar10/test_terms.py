@@ -35,7 +35,10 @@ LAYERS = Layers(image_channels=3)
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("wgan-gp", lambda c, real, fake: WganGP(coefficient=10.0)(c, real, fake, generator=again())),
+        (
+            "wgan-gp",
+            lambda c, real, fake: WganGP(coefficient=10.0)(c, real, fake, generator=again()),
+        ),
         ("r1", lambda c, real, fake: R1(coefficient=10.0)(c, real)),
         ("dragan", lambda c, real, fake: Dragan(coefficient=10.0)(c, real, generator=again())),
         ("l2", lambda c, real, fake: L2(coefficient=1e-3)(c)),
