@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -112,19 +113,14 @@ def test_a_run_lost_after_a_checkpoint_ends_in_the_same_weights(
 
 
 def test_a_run_asked_to_stop_goes_on_from_there(tiny, images, straight, tmp_path):
-    stops = 0
-    for _ in range(20):
+    for begun in range(0, 10, 2):
         part = Run(tiny, tmp_path / "run", images)
-        begun = part.training.step
-        try:
-            outcome = part.complete(lambda: part.training.step >= begun + 2)  # noqa: B023
-            break
-        except Interrupted as error:
-            stops += 1
-            assert f"step {begun + 2}" in str(error)
-            assert RunFolder(tmp_path / "run").status()["state"] == "interrupted"
-    assert outcome == "finished"
-    assert stops == 5
+        assert part.training.step == begun
+        asked = iter([False, True])
+        with pytest.raises(Interrupted, match=f"step {begun + 2}"):
+            part.complete(lambda asked=asked: next(asked))
+        assert RunFolder(tmp_path / "run").status()["state"] == "interrupted"
+    assert Run(tiny, tmp_path / "run", images).complete(never) == "finished"
     assert_same_state(tmp_path / "run", straight(tiny, images))
 
 
@@ -134,7 +130,7 @@ def test_what_a_run_writes(tiny, images, straight):
     assert written == {"run": tiny.as_dict(), "data": images.describe()}
     rows = RunFolder(path).rows(folder.LOG)
     assert [row["step"] for row in rows] == [3, 4, 5, 6, 9, 10, 12]
-    for before, after in zip(rows, rows[1:], strict=False):
+    for before, after in pairwise(rows):
         assert after["seconds"] > before["seconds"]
         assert after["gradient_calls"] - before["gradient_calls"] == 2 * (
             after["step"] - before["step"]
