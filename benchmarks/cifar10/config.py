@@ -1,6 +1,6 @@
 """What a cell is: every hyperparameter of one run, and nothing else."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from benchmarks.cifar10.errors import BenchmarkError
@@ -187,6 +187,20 @@ class RunConfig:
         plain["optimizer"]["betas"] = list(self.optimizer.betas)
         return plain
 
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
+        """Return the configuration that :meth:`as_dict` was called on."""
+        parts = {
+            "network": NetworkConfig,
+            "optimizer": OptimizerConfig,
+            "term": TermConfig,
+            "evaluation": EvaluationConfig,
+        }
+        try:
+            return cls(**{**values, **{name: kind(**values[name]) for name, kind in parts.items()}})
+        except (KeyError, TypeError) as error:
+            raise BenchmarkError(f"This is no configuration of a run: {error}.") from error
+
 
 def differences(stored: object, asked: object, path: str = "") -> list[str]:
     """Return a line for each leaf in which two configurations differ."""
@@ -197,8 +211,3 @@ def differences(stored: object, asked: object, path: str = "") -> list[str]:
             lines += differences(stored.get(key, "absent"), asked.get(key, "absent"), inner)
         return lines
     return [] if stored == asked else [f"{path}: stored {stored!r}, asked {asked!r}"]
-
-
-def field_names() -> list[str]:
-    """Return the names of what a run is configured by."""
-    return [part.name for part in fields(RunConfig)]

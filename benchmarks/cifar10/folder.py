@@ -68,11 +68,17 @@ def write_once(file: Path, value: Any, what: str) -> None:
         return
     # As it would be read back.
     lines = differences(stored, json.loads(json.dumps(value)))
+    refuse_differences(file.parent, lines, what)
+
+
+def refuse_differences(folder: Path, lines: list[str], what: str) -> None:
+    """Raise BenchmarkError if there are lines of differences, with the first of them."""
     if lines:
+        shown = "\n  ".join(lines[:20])
+        more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
         raise BenchmarkError(
-            f"{file.parent} was begun with other {what}:\n  "
-            + "\n  ".join(lines)
-            + "\nGo on with the stored ones, or use another folder."
+            f"{folder} was begun with other {what}:\n  {shown}{more}\n"
+            "Go on with the stored ones, or use another folder."
         )
 
 

@@ -1,5 +1,7 @@
 """A protocol: a file that names optimizers and terms, and the cells to run with them."""
 
+import copy
+import dataclasses
 import itertools
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,8 +78,8 @@ class Protocol:
                 raise BenchmarkError(
                     f"A table names the {kind} {name!r}; the protocol has {sorted(known)}."
                 )
-        shared = self.run.as_dict()
-        shared.update(
+        return dataclasses.replace(
+            copy.deepcopy(self.run),
             name=f"{optimizer}_{loss}_{term}_seed{seed}",
             optimizer_name=optimizer,
             term_name=term,
@@ -86,7 +88,6 @@ class Protocol:
             loss=loss,
             seed=seed,
         )
-        return run_config(shared)
 
 
 def run_config(values: dict[str, Any]) -> RunConfig:

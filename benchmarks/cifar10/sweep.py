@@ -1,6 +1,5 @@
 """A sweep: a folder of cells that any number of processes work off together."""
 
-import json
 import os
 import signal
 import subprocess
@@ -15,10 +14,10 @@ from types import FrameType
 from typing import Any
 
 from benchmarks.cifar10.claims import holder
-from benchmarks.cifar10.config import RunConfig
+from benchmarks.cifar10.config import RunConfig, differences
 from benchmarks.cifar10.errors import BenchmarkError
-from benchmarks.cifar10.folder import RunFolder, read_json, write_once
-from benchmarks.cifar10.protocol import Protocol, run_config
+from benchmarks.cifar10.folder import RunFolder, read_json, refuse_differences, write_json
+from benchmarks.cifar10.protocol import Protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL = 0.5
@@ -59,7 +58,7 @@ class Sweep:
             )
         self.description: str = stored["description"]
         self.cells: dict[str, RunConfig] = {
-            values["name"]: run_config(values) for values in stored["cells"]
+            values["name"]: RunConfig.from_dict(values) for values in stored["cells"]
         }
 
     @classmethod
@@ -76,15 +75,14 @@ class Sweep:
             raise BenchmarkError(f"{path} cannot be made: {error.strerror}.") from error
         plain = [cell.as_dict() for cell in cells]
         stored = read_json(path / "sweep.json")
-        if stored is not None:
-            # By name, so that a difference names the cell.
-            write_once_cells(path, stored, plain)
+        if stored is None:
+            write_json(path / "sweep.json", {"description": protocol.description, "cells": plain})
         else:
-            write_once(
-                path / "sweep.json",
-                {"description": protocol.description, "cells": plain},
-                "hyperparameters",
+            # By name, so that a difference names the cell.
+            lines = differences(
+                *({cell["name"]: cell for cell in c} for c in (stored["cells"], plain))
             )
+            refuse_differences(path, lines, "hyperparameters")
         return cls(path)
 
     def folder(self, name: str) -> Path:
@@ -110,22 +108,6 @@ class Sweep:
     def statuses(self) -> dict[str, dict[str, Any]]:
         """Return how all cells stand."""
         return {name: self.status(name) for name in self.cells}
-
-
-def write_once_cells(path: Path, stored: dict[str, Any], cells: list[dict[str, Any]]) -> None:
-    """Compare the cells of a sweep with those written before, by name."""
-    from benchmarks.cifar10.config import differences
-
-    before = {cell["name"]: cell for cell in stored["cells"]}
-    now = json.loads(json.dumps({cell["name"]: cell for cell in cells}))
-    lines = differences(before, now)
-    if lines:
-        shown = "\n  ".join(lines[:20])
-        more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
-        raise BenchmarkError(
-            f"{path} was begun with other hyperparameters:\n  {shown}{more}\n"
-            "Go on with the stored ones, or use another folder."
-        )
 
 
 class Worker:

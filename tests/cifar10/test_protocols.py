@@ -1,5 +1,7 @@
 """Protocols are what they say, and mistakes in them are named."""
 
+import json
+
 import pytest
 
 from benchmarks.cifar10.config import NetworkConfig, OptimizerConfig, RunConfig, differences
@@ -116,6 +118,15 @@ def test_a_cell_named_twice_counts_once(tmp_path):
 def test_a_configuration_survives_its_file():
     config = RunConfig(network=NetworkConfig(width=0.25), seconds=3.5)
     assert run_config(config.as_dict()) == config
+    assert RunConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+    with pytest.raises(BenchmarkError, match="no configuration of a run"):
+        RunConfig.from_dict({"name": "x"})
+
+
+def test_cells_do_not_share_what_can_be_changed():
+    first, second = load_protocol("smoke").cells()[:2]
+    first.evaluation.at.append(7)
+    assert 7 not in second.evaluation.at
 
 
 def test_differences_name_the_leaves():
