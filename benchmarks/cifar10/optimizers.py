@@ -239,8 +239,13 @@ class CgdStepper(_Competitive):
     """Competitive gradient descent."""
 
     def _build(self) -> dict[str, torch.optim.Optimizer]:
-        rates = (self.config.lr, self.lr_critic)
-        return {"both": CGD(*self.players.values(), lr=rates, solver=self._solver())}
+        optimizer = CGD(
+            self.players["generator"],
+            self.players["critic"],
+            lr=(self.config.lr, self.lr_critic),
+            solver=self._solver(),
+        )
+        return {"both": optimizer}
 
 
 class AcgdStepper(_Competitive):
@@ -248,7 +253,8 @@ class AcgdStepper(_Competitive):
 
     def _build(self) -> dict[str, torch.optim.Optimizer]:
         optimizer = ACGD(
-            *self.players.values(),
+            self.players["generator"],
+            self.players["critic"],
             lr=(self.config.lr, self.lr_critic),
             beta=self.config.beta,
             eps=1e-5 if self.config.eps is None else self.config.eps,

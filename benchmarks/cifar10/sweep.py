@@ -79,9 +79,8 @@ class Sweep:
             write_json(path / "sweep.json", {"description": protocol.description, "cells": plain})
         else:
             # By name, so that a difference names the cell.
-            lines = differences(
-                *({cell["name"]: cell for cell in c} for c in (stored["cells"], plain))
-            )
+            before, now = ({cell["name"]: cell for cell in c} for c in (stored["cells"], plain))
+            lines = differences(before, now)
             refuse_differences(path, lines, "hyperparameters")
         return cls(path)
 

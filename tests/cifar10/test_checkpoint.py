@@ -2,8 +2,6 @@
 
 import errno
 import os
-import resource
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -107,8 +105,6 @@ except BenchmarkError as error:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert resource.RLIMIT_FSIZE >= 0
-    assert signal.SIGXFSZ
     assert "checkpoint of step 3 could not be written" in done.stdout
     assert os.strerror(errno.EFBIG) in done.stdout
     assert "Earlier checkpoints are kept" in done.stdout

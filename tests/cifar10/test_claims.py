@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from benchmarks.cifar10 import claims
 from benchmarks.cifar10.claims import Claim, HeldError, _place, _started, holder
 from benchmarks.cifar10.errors import Interrupted
 
@@ -27,11 +28,11 @@ def test_a_claim_excludes_and_is_given_back(tmp_path):
         assert again.file.name == "claim.2"
 
 
-def test_of_many_at_once_exactly_one_wins(tmp_path):
-    start, done, held = threading.Barrier(8), threading.Event(), []
+def test_of_many_that_see_it_free_exactly_one_wins(tmp_path, monkeypatch):
+    looked, done, held = threading.Barrier(8), threading.Event(), []
+    monkeypatch.setattr(claims, "holder", lambda *arguments: (looked.wait(5), None)[1])
 
     def contend():
-        start.wait()
         try:
             with Claim(tmp_path):
                 held.append(threading.get_ident())
@@ -42,11 +43,13 @@ def test_of_many_at_once_exactly_one_wins(tmp_path):
     threads = [threading.Thread(target=contend) for _ in range(8)]
     for thread in threads:
         thread.start()
-    while len(held) < 8:
+    deadline = time.monotonic() + 5
+    while len(held) < 8 and time.monotonic() < deadline:
         time.sleep(0.01)
     done.set()
     for thread in threads:
         thread.join()
+    assert len(held) == 8
     assert sum(identity is not None for identity in held) == 1
 
 
