@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 
-.PHONY: demo test test-slow lint typecheck wheel step-cost clean
+.PHONY: demo test test-slow lint typecheck wheel step-cost bench-cifar10 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits_gan.py --out out/digits_gan
@@ -27,6 +27,13 @@ wheel: $(VENV)/.dev
 
 step-cost: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.step_cost
+
+# Goes on from where it was stopped. `make bench-cifar10 PROTOCOL=smoke` tries everything out.
+PROTOCOL ?= cpu
+WORKERS ?= 2
+bench-cifar10: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.cifar10 run $(PROTOCOL) --out out/cifar10-$(PROTOCOL) --workers $(WORKERS)
+	$(BIN)/python -m benchmarks.cifar10 report out/cifar10-$(PROTOCOL)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -4,36 +4,43 @@ import torch
 from torch import Tensor, nn
 
 
+def scaled(channels: int, width: float) -> int:
+    """Return a number of channels times a width multiplier, at least one."""
+    return max(1, round(channels * width))
+
+
 class SmallGenerator(nn.Module):
     """The generator of the published small CIFAR-10 WGAN: 8,665,283 parameters.
 
     Args:
         latent_size: length of the noise vector.
+        width: multiplies the channels of all hidden layers.
 
     References:
         Code beside Schäfer, Zheng and Anandkumar (2020). https://arxiv.org/abs/1910.05852
     """
 
-    def __init__(self, latent_size: int = 128) -> None:
+    def __init__(self, latent_size: int = 128, *, width: float = 1.0) -> None:
         super().__init__()
         self.latent_size = latent_size
+        hidden, first, second = (scaled(channels, width) for channels in (1024, 128, 64))
         self.fc = nn.Sequential(
-            nn.Linear(latent_size, 1024),
+            nn.Linear(latent_size, hidden),
             nn.ReLU(),
-            nn.BatchNorm1d(1024),
-            nn.Linear(1024, 128 * 8 * 8),
+            nn.BatchNorm1d(hidden),
+            nn.Linear(hidden, first * 8 * 8),
         )
         self.conv = nn.Sequential(
-            nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(first, second, 4, stride=2, padding=1),
             nn.ReLU(),
-            nn.BatchNorm2d(64),
-            nn.ConvTranspose2d(64, 3, 4, stride=2, padding=1),
+            nn.BatchNorm2d(second),
+            nn.ConvTranspose2d(second, 3, 4, stride=2, padding=1),
             nn.Tanh(),
         )
 
     def forward(self, z: Tensor) -> Tensor:
         """Return images [n, 3, 32, 32] in (-1, 1) for noise [n, latent_size]."""
-        return self.conv(self.fc(z).view(-1, 128, 8, 8))
+        return self.conv(self.fc(z).unflatten(1, (-1, 8, 8)))
 
 
 class SmallCritic(nn.Module):
@@ -42,21 +49,25 @@ class SmallCritic(nn.Module):
     Args:
         last_bias: whether the last layer has a bias. In a Wasserstein loss that bias has no
             derivative at all, which one of the public packages cannot handle.
+        width: multiplies the channels of all hidden layers.
+        dropout: probability of dropping the hidden layer's entries in training.
     """
 
-    def __init__(self, *, last_bias: bool = True) -> None:
+    def __init__(self, *, last_bias: bool = True, width: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
+        first, second, hidden = (scaled(channels, width) for channels in (32, 64, 1024))
         self.layers = nn.Sequential(
-            nn.Conv2d(3, 32, 5),
+            nn.Conv2d(3, first, 5),
             nn.LeakyReLU(0.01),
             nn.MaxPool2d(2),
-            nn.Conv2d(32, 64, 5),
+            nn.Conv2d(first, second, 5),
             nn.LeakyReLU(0.01),
             nn.MaxPool2d(2),
             nn.Flatten(),
-            nn.Linear(64 * 5 * 5, 1024),
+            nn.Linear(second * 5 * 5, hidden),
             nn.LeakyReLU(0.01),
-            nn.Linear(1024, 1, bias=last_bias),
+            *([nn.Dropout(dropout)] if dropout else []),
+            nn.Linear(hidden, 1, bias=last_bias),
         )
 
     def forward(self, images: Tensor) -> Tensor:

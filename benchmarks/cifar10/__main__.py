@@ -1,0 +1,190 @@
+"""Implicit against explicit regularization on CIFAR-10.
+
+    python -m benchmarks.cifar10 run smoke --out out/smoke     all cells, side by side; resumes
+    python -m benchmarks.cifar10 status out/smoke              how they stand
+    python -m benchmarks.cifar10 report out/smoke              tables and pictures
+
+A sweep may be shared by several machines: `init` writes it down, and each machine runs `work`.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.cifar10.errors import BenchmarkError, Interrupted
+from benchmarks.cifar10.sweep import HELD_ELSEWHERE, Options, Sweep, Worker, stop_on_signals
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.command(args))
+    except BenchmarkError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return 128 + signal.SIGTERM
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.cifar10",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True)
+
+    def add(name: str, function: object, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(command=function)
+        return command
+
+    for name, function, text in (
+        ("run", _run, "Make or resume a sweep and run all its cells that run at once."),
+        ("init", _init, "Make a sweep without running it."),
+    ):
+        command = add(name, function, text)
+        command.add_argument("protocol", help="smoke, cpu, paper, or a file")
+        command.add_argument("--out", type=Path, required=True, help="folder of the sweep")
+        command.add_argument(
+            "-o",
+            "--override",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            help="change the protocol, such as run.steps=100",
+        )
+        if name == "run":
+            _add_running(command)
+            command.add_argument("--workers", type=int, default=2, help="cells that run at once")
+
+    command = add("work", _work, "Run cells of a sweep until none is free.")
+    command.add_argument("sweep", type=Path)
+    command.add_argument("--wait", action="store_true", help="wait for cells that others run")
+    _add_running(command)
+
+    command = add("cell", _cell, "Run one cell in this process (or, under torchrun, in several).")
+    command.add_argument("sweep", type=Path)
+    command.add_argument("name")
+    command.add_argument("--data", type=Path)
+    command.add_argument("--tensorboard", action="store_true")
+
+    command = add("status", _status, "Show how the cells of a sweep stand.")
+    command.add_argument("sweep", type=Path)
+
+    command = add("report", _report, "Write tables and pictures of a sweep.")
+    command.add_argument("sweep", type=Path)
+    command.add_argument("--out", type=Path, help="folder of the report; SWEEP/report if not given")
+
+    command = add("data", _data, "Find, download and check the images.")
+    command.add_argument("--data", type=Path)
+    return parser
+
+
+def _add_running(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data", type=Path, help="folder of the images")
+    command.add_argument("--cell", action="append", help="only this cell; may be repeated")
+    command.add_argument("--tensorboard", action="store_true", help="write its logs too")
+
+
+def _init(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.protocol import load_protocol
+
+    sweep = Sweep.create(args.out, load_protocol(args.protocol, args.override))
+    print(f"{len(sweep.cells)} cells in {args.out}")
+    return 0
+
+
+def _run(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.data import load_images
+    from benchmarks.cifar10.monitor import run_workers, status_table
+    from benchmarks.cifar10.protocol import load_protocol
+
+    if args.workers < 1:
+        raise BenchmarkError(f"`--workers` must be 1 or more, got {args.workers}.")
+    sweep = Sweep.create(args.out, load_protocol(args.protocol, args.override))
+    # Once here, so that a missing data set is one error and a download happens once.
+    load_images(args.data)
+    options = Options(args.data, args.tensorboard)
+    taken: set[str] = set()
+    workers = [Worker(sweep, options, args.cell, taken) for _ in range(args.workers)]
+
+    def stop() -> None:
+        for worker in workers:
+            worker.stop()
+
+    console = Console()
+    with stop_on_signals(stop):
+        run_workers(sweep, workers, console)
+    console.print(status_table(sweep))
+    return _exit_status(sweep, args.cell)
+
+
+def _work(args: argparse.Namespace) -> int:
+    sweep = Sweep(args.sweep)
+    worker = Worker(sweep, Options(args.data, args.tensorboard), args.cell)
+    with stop_on_signals(worker.stop):
+        worker.work(lambda line: print(line, flush=True), wait=args.wait)
+    return _exit_status(sweep, args.cell)
+
+
+def _exit_status(sweep: Sweep, names: list[str] | None) -> int:
+    states = [sweep.status(name)["state"] for name in names or sweep.cells]
+    return int("failed" in states)
+
+
+def _cell(args: argparse.Namespace) -> int:
+    # Imported here so that the other commands start at once.
+    from benchmarks.cifar10.cell import run_cell
+    from benchmarks.cifar10.claims import HeldError
+
+    # A cell whose worker was killed stops as well, after a checkpoint.
+    parent, asked = os.getppid(), []
+    with stop_on_signals(lambda: asked.append(True)):
+        try:
+            outcome = run_cell(
+                Sweep(args.sweep),
+                args.name,
+                data=args.data,
+                tensorboard=args.tensorboard,
+                stop=lambda: bool(asked) or os.getppid() != parent,
+            )
+        except HeldError as error:
+            print(error, file=sys.stderr)
+            return HELD_ELSEWHERE
+    print(f"{args.name}: {outcome}")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.monitor import status_table
+
+    sweep = Sweep(args.sweep)
+    Console().print(status_table(sweep))
+    return _exit_status(sweep, None)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.report import write_report
+
+    print(f"Wrote {write_report(args.sweep, args.out or args.sweep / 'report')}")
+    return 0
+
+
+def _data(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.data import load_images
+
+    for name, value in load_images(args.data).describe().items():
+        print(f"{name}: {value}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Which images and noise a step sees: a function of seed and step alone.
+
+Nothing here has a state, so a run that resumes at any step goes on with the batches that it would
+have had, and all cells of a seed see the same images in the same order.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from benchmarks.cifar10.data import to_float
+
+
+def derived_seed(*parts: object) -> int:
+    """Return a seed of 63 bits for these parts; unlike parts give independent seeds."""
+    digest = hashlib.sha256(repr(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one evaluation of the losses is computed from.
+
+    Attributes:
+        real: [batch, 3, 32, 32] in [-1, 1].
+        noise: [batch, latent].
+        second_noise: likewise, for a player whose turn comes second.
+        random: for the random numbers of penalties.
+    """
+
+    real: Tensor
+    noise: Tensor
+    second_noise: Tensor
+    random: torch.Generator
+
+
+class Batches:
+    """Epochs of shuffled images, and noise.
+
+    Args:
+        images: [n, 3, 32, 32] uint8.
+        batch_size: at most n; the rest of an epoch that fills no batch is left out.
+        latent_size: length of a noise vector.
+        seed: of order and noise.
+        device: where draws go. They are drawn on the CPU, so that all devices see the same.
+        part: ``(rank, size)``: of each draw only every size-th row, from ``rank`` on.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        *,
+        batch_size: int,
+        latent_size: int,
+        seed: int,
+        device: torch.device | str = "cpu",
+        part: tuple[int, int] = (0, 1),
+    ) -> None:
+        self._images = images
+        self._batch_size = batch_size
+        self._latent_size = latent_size
+        self._seed = seed
+        self._device = device
+        self._part = part
+        self._epoch = -1
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    @cached_property
+    def per_epoch(self) -> int:
+        """Number of batches of an epoch."""
+        return len(self._images) // self._batch_size
+
+    def draw(self, index: int) -> Draw:
+        """Return draw number ``index`` of the run, counted from 0."""
+        epoch, place = divmod(index, self.per_epoch)
+        if epoch != self._epoch:
+            random = torch.Generator().manual_seed(derived_seed("order", self._seed, epoch))
+            self._order = torch.randperm(len(self._images), generator=random)
+            self._epoch = epoch
+        rows = self._order[place * self._batch_size : (place + 1) * self._batch_size]
+        random = torch.Generator().manual_seed(derived_seed("noise", self._seed, index))
+        noise = torch.randn(2, len(rows), self._latent_size, generator=random)
+        rank, size = self._part
+        return Draw(
+            real=to_float(self._images[rows[rank::size]]).to(self._device),
+            noise=noise[0, rank::size].to(self._device),
+            second_noise=noise[1, rank::size].to(self._device),
+            random=torch.Generator().manual_seed(
+                derived_seed("terms", self._seed, index, *((rank,) if size > 1 else ()))
+            ),
+        )

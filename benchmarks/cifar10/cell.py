@@ -1,0 +1,58 @@
+"""One cell of a sweep in this process, or in those that ``torchrun`` started."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.cifar10.claims import Claim, HeldError
+from benchmarks.cifar10.data import load_images
+from benchmarks.cifar10.errors import BenchmarkError, Interrupted
+from benchmarks.cifar10.parallel import Ranks, joined
+from benchmarks.cifar10.run import Run, fail
+from benchmarks.cifar10.sweep import Sweep
+
+
+def run_cell(
+    sweep: Sweep,
+    name: str,
+    *,
+    data: Path | None,
+    stop: Callable[[], bool],
+    tensorboard: bool = False,
+) -> str:
+    """Claim a cell, and begin or resume it; return how it ended.
+
+    Raises:
+        HeldError: if another process runs it.
+        Interrupted: if it was asked to stop, after a checkpoint.
+        BenchmarkError: if it cannot be run; its status says so too.
+    """
+    config, path = sweep.config(name), sweep.folder(name)
+    path.mkdir(parents=True, exist_ok=True)
+    with joined(config.device) as ranks, contextlib.ExitStack() as stack:
+        claim = _claim(path, ranks, stack)
+        try:
+            run = Run(config, path, load_images(data), ranks=ranks, tensorboard=tensorboard)
+            return run.complete(stop, claim)
+        except Interrupted:
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            # The disk that failed the run may fail this too; the error itself is what matters.
+            with contextlib.suppress(BenchmarkError, OSError):
+                if ranks.is_first:
+                    fail(path, error)
+            raise
+
+
+def _claim(path: Path, ranks: Ranks, stack: contextlib.ExitStack) -> Claim | None:
+    """Claim the cell in the first process, for all of them."""
+    claim, refusal = None, None
+    if ranks.is_first:
+        try:
+            claim = stack.enter_context(Claim(path))
+        except HeldError as error:
+            refusal = str(error)
+    refusal = ranks.agreed(refusal)
+    if refusal is not None:
+        raise HeldError(refusal)
+    return claim

@@ -1,0 +1,116 @@
+"""Where the images come from: a folder given, the cache, or a download."""
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.official import FOLDER, MD5, TEST, TRAIN, read_official
+from benchmarks.cifar10.tree import is_tree, read_tree
+
+VARIABLE = "COMPOPT_DATA"
+
+
+@dataclass(frozen=True)
+class Images:
+    """Real images.
+
+    Attributes:
+        train: [n, 3, 32, 32] uint8, in a fixed order.
+        test: the same for images held out, or None.
+        source: what they are, for reports: "CIFAR-10" or "image folder".
+    """
+
+    train: Tensor
+    test: Tensor | None
+    source: str
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the training images: what tells one data set from another."""
+        return hashlib.sha256(self.train.numpy().data).hexdigest()
+
+    def describe(self) -> dict[str, str | int]:
+        """Return what a result must say of its data."""
+        return {
+            "source": self.source,
+            "train_images": len(self.train),
+            "test_images": 0 if self.test is None else len(self.test),
+            "train_sha256": self.sha256,
+        }
+
+
+def cache_folder() -> Path:
+    """Return the folder for downloads: ``COMPOPT_CACHE``, or the user's cache."""
+    own = os.environ.get("COMPOPT_CACHE")
+    if own:
+        return Path(own) / "data"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "compopt" / "data"
+
+
+def _download(cache: Path) -> Path:
+    # Imported here so that data at hand needs no download library.
+    from benchmarks.cifar10.download import download
+
+    cache.mkdir(parents=True, exist_ok=True)
+    return download(cache)
+
+
+def load_images(
+    folder: Path | None = None,
+    *,
+    checksums: Mapping[str, str] = MD5,
+    fetch: Callable[[Path], Path] = _download,
+) -> Images:
+    """Return the images to train on.
+
+    Looked for in this order: ``folder``, ``COMPOPT_DATA``, the cache, a download to the cache. A
+    folder may be ``cifar-10-batches-py``, hold it, or be a tree of image files with the parts
+    ``train`` and, if wished, ``test``.
+
+    Args:
+        folder: as given by the user.
+        checksums: of the official files.
+        fetch: downloads into a cache and returns the official folder.
+
+    Raises:
+        BenchmarkError: if there are no such images, they are damaged, or cannot be downloaded.
+    """
+    named = folder or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    if named is None:
+        cached = _official_folder(cache_folder())
+        return _official(cached or fetch(cache_folder()), checksums)
+    found = _official_folder(named)
+    if found is not None:
+        return _official(found, checksums)
+    if is_tree(named):
+        train, test = read_tree(named)
+        return Images(train, test, "image folder")
+    origin = "--data" if folder else VARIABLE
+    raise BenchmarkError(
+        f"There are no images at {named} ({origin}). It must be {FOLDER}, hold it, or be a tree of "
+        "image files with a part named `train`."
+    )
+
+
+def _official_folder(folder: Path) -> Path | None:
+    for candidate in (folder / FOLDER, folder):
+        # One batch file is enough: what is missing beside it is then named.
+        if any((candidate / name).exists() for name in (*TRAIN, TEST)):
+            return candidate
+    return None
+
+
+def _official(folder: Path, checksums: Mapping[str, str]) -> Images:
+    splits = read_official(folder, checksums)
+    return Images(splits["train"][0], splits["test"][0], "CIFAR-10")
+
+
+def to_float(images: Tensor) -> Tensor:
+    """Return uint8 images scaled to [-1, 1], float32."""
+    return images.to(torch.float32).div_(127.5).sub_(1.0)

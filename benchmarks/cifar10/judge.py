@@ -1,0 +1,55 @@
+"""Metrics of samples against the images trained on."""
+
+from typing import Any
+
+from torch import Tensor
+
+from benchmarks.cifar10.data import Images
+from benchmarks.cifar10.errors import BenchmarkError
+
+
+class Judge:
+    """Calls `benchmarks.metrics` with one reference for each number of samples.
+
+    Args:
+        images: the real images: training images are the reference, held-out ones give the floor.
+        device: where features are computed.
+    """
+
+    def __init__(self, images: Images, device: str = "cpu") -> None:
+        self._images = images
+        self._device = device
+        self._references: dict[int, Any] = {}
+
+    def check(self, count: int, names: list[str]) -> None:
+        """Raise BenchmarkError unless ``count`` samples can be judged by the metrics named."""
+        if not names:
+            return
+        from benchmarks.metrics import METRICS
+
+        unknown = sorted(set(names) - {*METRICS, "inception"})
+        if unknown:
+            raise BenchmarkError(f"There are no metrics {unknown}; known are {sorted(METRICS)}.")
+        if not 11 <= count <= len(self._images.train):
+            raise BenchmarkError(
+                f"The number of samples judged must be in 11..{len(self._images.train)}, the "
+                f"number of real images, got {count}."
+            )
+
+    def scores(self, samples: Tensor, names: list[str]) -> dict[str, Any]:
+        """Return what `benchmarks.metrics.evaluate` says of uint8 samples; {} without names."""
+        if not names:
+            return {}
+        # Imported here so that runs without metrics need none of its packages.
+        from benchmarks.metrics import Reference, evaluate
+
+        count = len(samples)
+        if count not in self._references:
+            self._references[count] = Reference(
+                self._images.train,
+                n=count,
+                name="train" if self._images.source == "CIFAR-10" else self._images.source,
+                held_out=self._images.test,
+                device=self._device,
+            )
+        return evaluate(samples, self._references[count], tuple(names))

@@ -1,0 +1,34 @@
+"""The pairs of networks by name."""
+
+import torch
+from torch import nn
+
+from benchmarks.cifar10 import dcgan, resnet
+from benchmarks.cifar10.config import NetworkConfig
+from benchmarks.networks import SmallCritic, SmallGenerator
+
+PAIRS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
+    "small": (SmallGenerator, SmallCritic),
+    "dcgan": (dcgan.Generator, dcgan.Critic),
+    "sn-resnet": (resnet.Generator, resnet.Critic),
+}
+
+
+def build_networks(
+    config: NetworkConfig, seed: int, *, dropout: float = 0.0
+) -> tuple[nn.Module, nn.Module]:
+    """Return generator and critic with their published initialisation.
+
+    All cells of a seed start from the same weights.
+
+    Args:
+        config: which pair, and how wide.
+        seed: of the initial weights.
+        dropout: in the critic.
+    """
+    make_generator, make_critic = PAIRS[config.kind]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = make_generator(config.latent_size, width=config.width)
+        critic = make_critic(width=config.width, dropout=dropout)
+    return generator, critic

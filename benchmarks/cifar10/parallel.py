@@ -1,0 +1,71 @@
+"""Several processes on one cell, as ``torchrun`` starts them: each computes a part of each draw.
+
+Gradients are averaged before the optimizer sees them, so all processes hold the same networks. The
+statistics of batch normalization and the normalising terms of penalties are those of each part.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor, distributed
+
+from benchmarks.cifar10.errors import BenchmarkError
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a cell.
+
+    Attributes:
+        rank: of this one; 0 writes all files.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes."""
+        return self.rank == 0
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Average tensors over the processes, in place, in one message."""
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        distributed.all_reduce(flat)
+        flat /= self.size
+        sizes = [tensor.numel() for tensor in tensors]
+        for tensor, part in zip(tensors, flat.split(sizes), strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def agreed(self, value: Any) -> Any:
+        """Return the first process's value in all of them."""
+        if self.size == 1:
+            return value
+        box = [value]
+        distributed.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+@contextmanager
+def joined(device: str) -> Iterator[Ranks]:
+    """Join the processes that ``torchrun`` started; alone, there is one rank."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks()
+        return
+    if not distributed.is_available():
+        raise BenchmarkError("This build of torch has no distributed package: run one process.")
+    backend = "nccl" if device.startswith("cuda") else "gloo"
+    if backend == "nccl":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    distributed.init_process_group(backend, timeout=timedelta(minutes=30))
+    try:
+        yield Ranks(distributed.get_rank(), size)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,142 @@
+"""A protocol: a file that names optimizers and terms, and the cells to run with them."""
+
+import copy
+import dataclasses
+import itertools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from benchmarks.cifar10.config import LossKind, OptimizerConfig, RunConfig, TermConfig
+from benchmarks.cifar10.errors import BenchmarkError
+
+FOLDER = Path(__file__).parent / "protocols"
+
+
+@dataclass
+class Table:
+    """Cells: all combinations of what is listed.
+
+    Attributes:
+        optimizers: names of the protocol's optimizers.
+        losses: kinds of losses.
+        terms: names of the protocol's terms.
+        seeds: of weights, data order and noise.
+    """
+
+    optimizers: list[str] = field(default_factory=list)
+    losses: list[LossKind] = field(default_factory=list)
+    terms: list[str] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=lambda: [0])
+
+
+@dataclass
+class Protocol:
+    """What a file of protocol holds.
+
+    Attributes:
+        description: one line.
+        run: what all cells share.
+        optimizers: by name.
+        terms: by name.
+        tables: the cells, in the order in which they are run; one named twice counts once.
+    """
+
+    description: str = ""
+    run: RunConfig = field(default_factory=RunConfig)
+    optimizers: dict[str, OptimizerConfig] = field(default_factory=dict)
+    terms: dict[str, TermConfig] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+
+    def cells(self) -> list[RunConfig]:
+        """Return the runs, by unique names.
+
+        Raises:
+            BenchmarkError: if a table names what is not defined, or there is no cell.
+        """
+        found: dict[str, RunConfig] = {}
+        for table in self.tables:
+            for choice in itertools.product(
+                table.seeds, table.losses, table.optimizers, table.terms
+            ):
+                cell = self._cell(*choice)
+                found.setdefault(cell.name, cell)
+        if not found:
+            raise BenchmarkError("The protocol has no cells: its `tables` are empty.")
+        return list(found.values())
+
+    def _cell(self, seed: int, loss: LossKind, optimizer: str, term: str) -> RunConfig:
+        for kind, name, known in (
+            ("optimizer", optimizer, self.optimizers),
+            ("term", term, self.terms),
+        ):
+            if name not in known:
+                raise BenchmarkError(
+                    f"A table names the {kind} {name!r}; the protocol has {sorted(known)}."
+                )
+        return dataclasses.replace(
+            copy.deepcopy(self.run),
+            name=f"{optimizer}_{loss}_{term}_seed{seed}",
+            optimizer_name=optimizer,
+            term_name=term,
+            optimizer=self.optimizers[optimizer],
+            term=self.terms[term],
+            loss=loss,
+            seed=seed,
+        )
+
+
+def run_config(values: dict[str, Any]) -> RunConfig:
+    """Return a run from plain values, checked."""
+    made = _checked("the configuration", lambda: OmegaConf.merge(_schema(RunConfig), values))
+    assert isinstance(made, RunConfig)
+    return made
+
+
+def load_protocol(name: str, overrides: list[str] | None = None) -> Protocol:
+    """Return a protocol by name (a file of ``protocols/``) or path.
+
+    Args:
+        name: "smoke", "cpu", "paper", or the path of a file in the same form.
+        overrides: ``key=value``, such as ``run.steps=100`` or ``optimizers.acgd.lr=3e-4``.
+
+    Raises:
+        BenchmarkError: if there is no such file, or it or an override is not valid; the key and
+            the rule are named.
+    """
+    file = FOLDER / f"{name}.yaml"
+    file = file if file.exists() else Path(name)
+    if not file.is_file():
+        names = sorted(known.stem for known in FOLDER.glob("*.yaml"))
+        raise BenchmarkError(f"There is no protocol {name!r}: it must be one of {names} or a file.")
+
+    def merge() -> Any:
+        config = OmegaConf.merge(_schema(Protocol), OmegaConf.load(file))
+        # In place, which is how places in lists can be named.
+        config.merge_with_dotlist(overrides or [])
+        return config
+
+    made = _checked(str(file), merge)
+    assert isinstance(made, Protocol)
+    return made
+
+
+def _schema(kind: type) -> Any:
+    return OmegaConf.structured(kind)
+
+
+def _checked(what: str, merge: Any) -> object:
+    try:
+        return OmegaConf.to_object(merge())
+    except BenchmarkError as error:
+        raise BenchmarkError(f"In {what}: {error}") from error
+    except OmegaConfBaseException as error:
+        key = f" (key `{error.full_key}`)" if error.full_key else ""
+        first = str(error).splitlines()[0]
+        raise BenchmarkError(f"In {what}{key}: {first}") from error
+    except (YAMLError, OSError, ValueError, TypeError) as error:
+        raise BenchmarkError(f"{what} cannot be read: {error}") from error

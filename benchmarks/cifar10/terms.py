@@ -1,0 +1,188 @@
+"""The explicit terms that the implicit regularization is compared with, by name."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from benchmarks.cifar10.batches import Draw
+from benchmarks.cifar10.config import TermConfig
+from benchmarks.cifar10.errors import BenchmarkError
+from compopt.penalties import (
+    L2,
+    R1,
+    AdvAs,
+    Diversity,
+    Dragan,
+    Layers,
+    Penalty,
+    SpectralRegularizer,
+    WganGP,
+)
+
+
+@dataclass
+class Term:
+    """An explicit term at work on one critic.
+
+    Attributes:
+        on_critic: what the critic lowers besides, from critic, real and fake images, or None.
+        on_generator: what the generator lowers besides, from the game's value and both networks.
+        projection: changes the critic's weights after a step.
+        calls: gradient computations that the term adds for the critic and for the generator.
+    """
+
+    on_critic: Callable[[nn.Module, Tensor, Tensor, Draw], Tensor] | None = None
+    on_generator: Callable[[Tensor, nn.Module, nn.Module, Draw], Tensor] | None = None
+    projection: SpectralRegularizer | None = None
+    calls: tuple[int, int] = (0, 0)
+    needs_value: bool = field(default=False)
+
+    def critic_penalty(
+        self, critic: nn.Module, real: Tensor, fake: Tensor, draw: Draw
+    ) -> Tensor | None:
+        """Return the critic's term, or None."""
+        return None if self.on_critic is None else self.on_critic(critic, real, fake, draw)
+
+    def generator_penalty(
+        self, value: Tensor, generator: nn.Module, critic: nn.Module, draw: Draw
+    ) -> Tensor | None:
+        """Return the generator's term, or None."""
+        if self.on_generator is None:
+            return None
+        return self.on_generator(value, generator, critic, draw)
+
+    def after_step(self) -> None:
+        """Change weights where the term does that."""
+        if self.projection is not None:
+            self.projection.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what the term remembers."""
+        return {} if self.projection is None else self.projection.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what it remembered."""
+        if self.projection is not None:
+            self.projection.load_state_dict(state)
+
+
+def dropout_of(config: TermConfig) -> float:
+    """Return the critic's dropout probability; published is one half."""
+    return _number(config, "probability", 0.5) if config.kind == "dropout" else 0.0
+
+
+def build_term(config: TermConfig, critic: nn.Module) -> Term:
+    """Return the term, and give ``critic`` the parametrization that it needs.
+
+    Args:
+        config: which, with its options.
+        critic: with its first weights. Dropout is part of the network: see :func:`dropout_of`.
+
+    Raises:
+        BenchmarkError: if an option is unknown or not valid.
+    """
+    try:
+        return _BUILDERS[config.kind](critic, **config.options)
+    except (TypeError, ValueError) as error:
+        known = list(inspect.signature(_BUILDERS[config.kind]).parameters)[1:]
+        raise BenchmarkError(
+            f"The options {config.options} of the term {config.kind!r} are not valid "
+            f"(known: {', '.join(known) or 'none'}): {error}"
+        ) from error
+
+
+def _number(config: TermConfig, name: str, default: float) -> float:
+    value = config.options.get(name, default)
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise BenchmarkError(f"`{name}` of {config.kind!r} must be in [0, 1), got {value!r}.")
+    return float(value)
+
+
+def _of_samples(penalty: Penalty) -> Term:
+    """Return a critic's term on gradients at samples: one gradient, and one through it."""
+    return Term(
+        lambda critic, real, fake, draw: penalty.on(
+            critic=critic, real=real, fake=fake, generator=draw.random
+        ),
+        calls=(2, 0),
+    )
+
+
+def _none(critic: nn.Module) -> Term:
+    return Term()
+
+
+def _wgan_gp(critic: nn.Module, coefficient: float = 10.0, one_sided: bool = False) -> Term:
+    return _of_samples(WganGP(coefficient=coefficient, one_sided=one_sided))
+
+
+def _r1(critic: nn.Module, coefficient: float = 10.0) -> Term:
+    return _of_samples(R1(coefficient=coefficient))
+
+
+def _dragan(critic: nn.Module, coefficient: float = 10.0) -> Term:
+    return _of_samples(Dragan(coefficient=coefficient))
+
+
+def _l2(critic: nn.Module, coefficient: float = 1e-3) -> Term:
+    penalty = L2(coefficient=coefficient)
+    return Term(lambda critic, real, fake, draw: penalty(critic))
+
+
+def _diversity(
+    critic: nn.Module, coefficient: float = 0.1, generator: float = 0.001, threshold: float = 0.5
+) -> Term:
+    # The published code leaves out the layer at the image.
+    layers = Layers(image_channels=3)
+    on_critic = Diversity(coefficient=coefficient, threshold=threshold, layers=layers)
+    on_generator = Diversity(coefficient=generator, threshold=threshold, layers=layers)
+    return Term(
+        lambda critic, real, fake, draw: on_critic(critic),
+        lambda value, generator, critic, draw: on_generator(generator),
+    )
+
+
+def _advas(critic: nn.Module, coefficient: float | None = None) -> Term:
+    penalty = AdvAs(coefficient=coefficient)
+    return Term(
+        on_generator=lambda value, generator, critic, draw: penalty(value, critic, generator),
+        # The adversary's gradient and one through it; two more for the self-scaling coefficient.
+        calls=(0, 4 if coefficient is None else 2),
+        needs_value=True,
+    )
+
+
+def _spectral_norm(critic: nn.Module) -> Term:
+    for layer in critic.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            parametrizations.spectral_norm(layer)
+    return Term()
+
+
+def _srgan(critic: nn.Module, share: float = 0.5, every: int = 5) -> Term:
+    term = _spectral_norm(critic)
+    term.projection = SpectralRegularizer(critic, share=share, every=every)
+    return term
+
+
+def _dropout(critic: nn.Module, probability: float = 0.5) -> Term:
+    # It is in the network already.
+    return Term()
+
+
+_BUILDERS: dict[str, Callable[..., Term]] = {
+    "none": _none,
+    "wgan-gp": _wgan_gp,
+    "r1": _r1,
+    "dragan": _dragan,
+    "spectral-norm": _spectral_norm,
+    "srgan": _srgan,
+    "diversity": _diversity,
+    "advas": _advas,
+    "l2": _l2,
+    "dropout": _dropout,
+}

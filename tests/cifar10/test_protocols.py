@@ -1,0 +1,140 @@
+"""Protocols are what they say, and mistakes in them are named."""
+
+import json
+
+import pytest
+
+from benchmarks.cifar10.config import NetworkConfig, OptimizerConfig, RunConfig, differences
+from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.protocol import FOLDER, load_protocol, run_config
+
+NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
+TERMS = ["none", "wgan-gp", "dragan", "spectral-norm", "srgan", "diversity", "advas"]
+
+
+def test_there_are_the_three_protocols():
+    assert NAMES == ["cpu", "paper", "smoke"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_differ_in_what_their_names_say_alone(name):
+    protocol = load_protocol(name)
+    cells = protocol.cells()
+    assert len({cell.name for cell in cells}) == len(cells)
+    shared = ("network", "steps", "seconds", "batch_size", "threads", "device", "evaluation")
+    for key in shared:
+        assert all(getattr(cell, key) == getattr(cells[0], key) for cell in cells)
+    for cell in cells:
+        assert cell.name == f"{cell.optimizer_name}_{cell.loss}_{cell.term_name}_seed{cell.seed}"
+        assert cell.optimizer == protocol.optimizers[cell.optimizer_name]
+        assert cell.term == protocol.terms[cell.term_name]
+
+
+def test_the_cpu_protocol_has_the_whole_table():
+    names = {cell.name for cell in load_protocol("cpu").cells()}
+    table = {
+        f"{optimizer}_{loss}_{term}_seed0"
+        for optimizer in ("adam", "acgd")
+        for loss in ("wgan", "bce")
+        for term in TERMS
+    }
+    assert table <= names
+    three = {name[:-1] for name in names if f"{name[:-1]}1" in names and f"{name[:-1]}2" in names}
+    assert len(three) >= 4
+    assert {"acgd_wgan_none_seed", "adam_wgan_wgan-gp_seed"} <= three
+
+
+def test_the_paper_protocol_is_the_published_setting():
+    cells = load_protocol("paper").cells()
+    assert {cell.steps for cell in cells} == {468_500}
+    assert {cell.batch_size for cell in cells} == {64}
+    assert {cell.network.width for cell in cells} == {1.0}
+    assert {cell.seed for cell in cells} == {0, 1, 2}
+    acgd = {cell.optimizer.lr for cell in cells if cell.optimizer.kind == "acgd"}
+    assert acgd == {1e-4}
+    published = [cell for cell in cells if cell.optimizer_name == "adam-5-critic-steps"]
+    assert {cell.optimizer.critic_steps for cell in published} == {5}
+    assert {cell.optimizer.betas for cell in published} == {(0.5, 0.99)}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("run.stps=3", r"`run.stps`.*Did you mean"),
+        ("run.steps=many", r"`run.steps`.*could not be converted"),
+        ("run.steps=0", r"`steps` must be 1 or more, got 0"),
+        ("run.seconds=-1", "`seconds` must be positive"),
+        ("run.network.kind=vgg", r"`run.network.kind`.*expected one of.*dcgan"),
+        ("run.network.width=0", "`network.width` must be positive"),
+        ("optimizers.adam.kind=sgd", r"`optimizers.adam.kind`.*acgd"),
+        ("optimizers.adam.betas=[0.5,1.0]", r"betas` must be in \[0, 1\)"),
+        ("optimizers.adam.critic_steps=2", "only adam-alternating takes several"),
+        ("optimizers.adam.lr=0", "lr` must be positive"),
+        ("terms.none.kind=nothing", r"`terms.none.kind`"),
+        ("tables.0.losses=[wgan,hinge]", "needs a zero-sum loss"),
+        ("tables.0.losses=[lsgan]", r"`tables\[0\].losses\[0\]`"),
+        ("tables.0.terms=[nothing]", r"names the term 'nothing'; the protocol has"),
+        ("tables.0.optimizers=[sgd]", "names the optimizer 'sgd'"),
+        ("tables=[]", "has no cells"),
+        ("run.evaluation.ema_decay=1.0", "ema_decay"),
+    ],
+)
+def test_a_mistake_is_one_clear_error(override, message):
+    with pytest.raises(BenchmarkError, match=message):
+        load_protocol("smoke", [override]).cells()
+
+
+def test_unknown_and_damaged_files_are_named(tmp_path):
+    with pytest.raises(BenchmarkError, match=r"no protocol 'smok'.*cpu.*paper.*smoke"):
+        load_protocol("smok")
+    file = tmp_path / "own.yaml"
+    file.write_text("run: {steps: [1\n")
+    with pytest.raises(BenchmarkError, match=r"own.yaml cannot be read"):
+        load_protocol(str(file))
+    file.write_text("- 1\n")
+    with pytest.raises(BenchmarkError, match=r"own.yaml"):
+        load_protocol(str(file))
+
+
+def test_a_file_of_the_users_own_is_accepted(tmp_path):
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "run: {steps: 7}\n"
+        "optimizers: {slow: {kind: cgd, lr: 0.5}}\n"
+        "terms: {plain: {kind: none}}\n"
+        "tables: [{optimizers: [slow], losses: [bce], terms: [plain], seeds: [4]}]\n"
+    )
+    (cell,) = load_protocol(str(file), ["run.batch_size=5"]).cells()
+    assert cell.name == "slow_bce_plain_seed4"
+    assert (cell.steps, cell.batch_size, cell.seed) == (7, 5, 4)
+    assert cell.optimizer == OptimizerConfig(kind="cgd", lr=0.5)
+
+
+def test_a_cell_named_twice_counts_once(tmp_path):
+    cells = load_protocol("smoke", ["tables.0.seeds=[0,0,1]"]).cells()
+    assert len(cells) == 2 * len(load_protocol("smoke").cells())
+
+
+def test_a_configuration_survives_its_file():
+    config = RunConfig(network=NetworkConfig(width=0.25), seconds=3.5)
+    assert run_config(config.as_dict()) == config
+    assert RunConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
+    with pytest.raises(BenchmarkError, match="no configuration of a run"):
+        RunConfig.from_dict({"name": "x"})
+
+
+def test_cells_do_not_share_what_can_be_changed():
+    first, second = load_protocol("smoke").cells()[:2]
+    first.evaluation.at.append(7)
+    assert 7 not in second.evaluation.at
+
+
+def test_differences_name_the_leaves():
+    stored = {"a": 1, "b": {"c": [1, 2], "d": "x"}}
+    asked = {"a": 1, "b": {"c": [1, 3]}, "e": None}
+    assert differences(stored, stored) == []
+    assert differences(stored, asked) == [
+        "b.c: stored [1, 2], asked [1, 3]",
+        "b.d: stored 'x', asked 'absent'",
+        "e: stored 'absent', asked None",
+    ]

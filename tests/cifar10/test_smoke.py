@@ -1,0 +1,38 @@
+"""The smoke protocol from images to report, in small."""
+
+import pytest
+
+from benchmarks.cifar10.__main__ import main
+from benchmarks.cifar10.folder import EVALUATIONS, RunFolder
+from benchmarks.cifar10.sweep import Sweep
+
+
+def test_smoke(tmp_path, tree, capsys):
+    pytest.importorskip("benchmarks.metrics")
+    pytest.importorskip("benchmarks.cifar10.report")
+    out = tmp_path / "smoke"
+    changes = {
+        "run.steps": 4,
+        "run.batch_size": 8,
+        "run.network.width": 0.03125,
+        "run.evaluation.images": 12,
+        "run.evaluation.final_images": 16,
+        "run.evaluation.norm_images": 32,
+        "tables.0.losses": "[wgan]",
+        "tables.0.terms": "[none]",
+    }
+    overrides = [part for key, value in changes.items() for part in ("-o", f"{key}={value}")]
+    command = ["run", "smoke", "--out", str(out), "--data", str(tree), *overrides]
+    assert main(command) == 0, capsys.readouterr().out
+    sweep = Sweep(out)
+    assert set(sweep.cells) == {"adam_wgan_none_seed0", "acgd_wgan_none_seed0"}
+    for name, status in sweep.statuses().items():
+        assert status["state"] == "finished"
+        last = RunFolder(sweep.folder(name)).rows(EVALUATIONS)[-1]
+        assert last["final"]
+        assert last["metrics"]["fd_cifar10net_v1"] > 0
+        assert last["floors"]["fd_cifar10net_v1"] > 0
+    assert main(["report", str(out)]) == 0
+    page = (out / "report" / "report.html").read_text()
+    assert "acgd" in page
+    assert "fd_cifar10net_v1" in page
