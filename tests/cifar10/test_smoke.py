@@ -1,6 +1,5 @@
 """The smoke protocol from images to report, in small."""
 
-import pytest
 
 from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.folder import EVALUATIONS, RunFolder
@@ -8,8 +7,6 @@ from benchmarks.cifar10.sweep import Sweep
 
 
 def test_smoke(tmp_path, tree, capsys):
-    pytest.importorskip("benchmarks.metrics")
-    pytest.importorskip("benchmarks.cifar10.report")
     out = tmp_path / "smoke"
     changes = {
         "run.steps": 4,
