@@ -55,10 +55,9 @@ def _entries() -> tuple[Entry, ...]:
                     **dict.fromkeys(("out_ptr", "scale_ptr", "base_ptr", "partial_ptr"), vector),
                 },
                 {**common, "HAS_BASE": True},
-                # Reads tensors, scale and base; torch reads out and base again to add them, and
-                # once more for the sums.
+                # Reads tensors, scale and base; torch reads base and out again for the sums.
                 bytes_moved=per_element(width + 3 * flat_width),
-                torch_bytes=per_element(width + 7 * flat_width),
+                torch_bytes=per_element(width + 5 * flat_width),
                 flops=per_element(4),
                 operation=Operation(gather, lists_reference.gather, _gather_inputs)
                 if timed

@@ -30,18 +30,35 @@ def gather(
     """
     views = torch.split(out, list(sizes))
     factors = views if scale is None else torch.split(scale, list(sizes))
-    for tensor, view, factor in zip(tensors, views, factors, strict=True):
-        if tensor is None:
-            view.zero_()
-        elif scale is None:
-            view.view(tensor.shape).copy_(tensor.detach())
-        else:
-            shape = tensor.shape
-            torch.mul(tensor.detach(), factor.view(shape), out=view.view(shape))
-    if base is None:
-        return None
-    out.add_(base)
-    return partial_dot(base, out)
+    terms = views if base is None else torch.split(base, list(sizes))
+    for tensor, *pieces in zip(tensors, views, factors, terms, strict=True):
+        _gather_one(tensor, *pieces, has_scale=scale is not None, has_base=base is not None)
+    return None if base is None else partial_dot(base, out)
+
+
+def _gather_one(
+    tensor: Tensor | None,
+    out: Tensor,
+    scale: Tensor,
+    base: Tensor,
+    *,
+    has_scale: bool,
+    has_base: bool,
+) -> None:
+    if tensor is None:
+        out.copy_(base) if has_base else out.zero_()
+        return
+    tensor = tensor.detach()
+    out, scale, base = (piece.view(tensor.shape) for piece in (out, scale, base))
+    # One pass for each tensor: of the forms in `benchmarks.kernels` the quickest on the CPU.
+    if has_scale and has_base:
+        torch.addcmul(base, tensor, scale, out=out)
+    elif has_scale:
+        torch.mul(tensor, scale, out=out)
+    elif has_base:
+        torch.add(base, tensor, out=out)
+    else:
+        out.copy_(tensor)
 
 
 def scatter(

@@ -80,6 +80,18 @@ def _forms(operation: Operation) -> dict[str, Callable[..., Any]]:
     }
 
 
+def _two_pass_gather(
+    tensors: list[torch.Tensor],
+    sizes: list[int],
+    out: torch.Tensor,
+    scale: torch.Tensor,
+    base: torch.Tensor,
+) -> torch.Tensor:
+    lists_reference.gather(tensors, sizes, out, scale)
+    out.add_(base)
+    return reference.partial_dot(base, out)
+
+
 def _foreach_gather(
     tensors: list[torch.Tensor],
     sizes: list[int],
@@ -118,6 +130,7 @@ def on_cpu(size: int, rounds: int = 15) -> dict[str, Any]:
     contests: dict[str, dict[str, Function]] = {
         "gather": {
             "plain": partial(lists_reference.gather, *gather_inputs),
+            "two passes": partial(_two_pass_gather, *gather_inputs),
             "foreach": partial(_foreach_gather, *gather_inputs),
             "cat": partial(_cat_gather, *gather_inputs),
             "compiled": _compiled(lists_reference.gather, gather_inputs),

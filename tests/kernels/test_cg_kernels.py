@@ -151,7 +151,7 @@ def test_a_frozen_system_stays_bit_by_bit(why):
     assert float(state.num_iter) == 0
 
 
-@pytest.mark.parametrize("n", [1000, 2**16 + 1])
+@pytest.mark.parametrize("n", [1000, 2**13 + 1])
 def test_results_repeat_bit_by_bit_in_any_order_of_programs(n):
     results = []
     for order in ORDERS:
