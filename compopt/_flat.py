@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compopt.kernels import gather
+
 
 @dataclass(frozen=True)
 class FlatLayout:
@@ -60,14 +62,7 @@ class FlatLayout:
         """
         if out is None:
             out = torch.empty(self.numel, dtype=self.dtype, device=self.device)
-        scales = self.views(out) if scale is None else self.views(scale)
-        for tensor, view, factor in zip(tensors, self.views(out), scales, strict=True):
-            if tensor is None:
-                view.zero_()
-            elif scale is None:
-                view.copy_(tensor.detach())
-            else:
-                torch.mul(tensor.detach(), factor, out=view)
+        gather(tensors, self.sizes, out, scale)
         return out
 
     def views(self, vector: Tensor) -> list[Tensor]:

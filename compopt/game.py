@@ -11,6 +11,7 @@ from compopt._checks import check_loss, check_vector
 from compopt._flat import FlatLayout
 from compopt._remedies import explain
 from compopt._typing import PLAYERS, Player, opponent
+from compopt.kernels import gather, partial_dot, scatter
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class MixedHessian:
         vector: Tensor,
         out: Tensor | None = None,
         scale: Tensor | None = None,
+        weight: Tensor | None = None,
+        room: Tensor | None = None,
     ) -> Tensor:
         """Return the mixed Hessian-vector product that lies in ``player``'s space.
 
@@ -107,29 +110,65 @@ class MixedHessian:
             vector: [size of the opponent]. Not modified.
             out: [size of ``player``] where to write, a new vector if None.
             scale: [size of ``player``] multiplies the result.
+            weight: [size of the opponent] multiplies the vector before.
+            room: [size of the opponent] where the weighted vector may be written.
 
         Returns:
             The product [size of ``player``]. Parameters without a mixed derivative give zeros.
 
         Cost: one backward pass through the graph of the opponent's gradients.
         """
+        products = self._differentiate(player, vector, weight, room)
+        product = self._layouts[player].flatten(products, out, scale)
+        return product if self._scale == 1.0 else product.div_(self._scale)
+
+    def hvp_plus(
+        self, player: Player, vector: Tensor, base: Tensor, out: Tensor, scale: Tensor
+    ) -> Tensor:
+        """Write ``base + scale * hvp(player, vector)`` to ``out``, in one pass.
+
+        Args:
+            player: whose space the result is in.
+            vector: [size of the opponent]. Not modified.
+            base: [size of ``player``]. Not modified.
+            out: [size of ``player``] where to write.
+            scale: [size of ``player``].
+
+        Returns:
+            Numbers [k >= 1] whose sum is the inner product of ``base`` and ``out``.
+        """
+        if self._scale != 1.0:
+            self.hvp(player, vector, out, scale).add_(base)
+            return partial_dot(base, out)
+        products = self._differentiate(player, vector)
+        partials = gather(products, self._layouts[player].sizes, out, scale, base)
+        assert partials is not None
+        return partials
+
+    def _differentiate(
+        self,
+        player: Player,
+        vector: Tensor,
+        weight: Tensor | None = None,
+        room: Tensor | None = None,
+    ) -> Sequence[Tensor | None]:
+        """Return the product as a list of tensors, before it is scaled."""
         source = opponent(player)
         check_vector("vector", vector, self.size(source))
         self.num_products += 1
-        layout = self._layouts[player]
         outputs = self._outputs[source]
         if not outputs:
-            return layout.flatten([None] * len(layout.sizes), out)
-        weights = self._layouts[source].views(vector)
-        products = _autograd(
+            return [None] * len(self._params[player])
+        layout, params = self._layouts[source], self._params[source]
+        dtypes = [param.dtype for param in params]
+        weights = scatter(vector, layout.shapes, dtypes, weight, room)
+        return _autograd(
             "A mixed second derivative",
             [grad for _, grad in outputs],
             self._params[player],
             grad_outputs=[weights[index].to(grad.dtype) for index, grad in outputs],
             retain_graph=True,
         )
-        product = layout.flatten(products, out, scale)
-        return product if self._scale == 1.0 else product.div_(self._scale)
 
 
 @dataclass(frozen=True)

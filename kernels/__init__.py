@@ -1,6 +1,8 @@
-"""Vector kernels of the conjugate gradient iteration.
+"""Kernels of a competitive step, in plain torch and in Triton.
 
-This folder is imported as ``compopt.kernels`` and depends on torch alone.
+This folder is imported as ``compopt.kernels`` and depends on torch alone; Triton is imported when
+a kernel of its own is first used. The functions here choose the form at each call, from the device
+of the tensors and the backend that is in force (:func:`use_backend`).
 """
 
 if __name__ != "compopt.kernels":
@@ -9,7 +11,23 @@ if __name__ != "compopt.kernels":
         "a second copy would have its own kernels."
     )
 
-from ._backend import BACKENDS, resolve_backend
-from .reference import cg_direction_, cg_update_
+from ._backend import BACKENDS, resolve_backend, use_backend
+from .adaptive import adaptive_setup_, average_squares_
+from .cg import cg_direction_, cg_scalars_, cg_update_, partial_dot
+from .cg_state import CGState
+from .lists import gather, scatter
 
-__all__ = ["BACKENDS", "cg_direction_", "cg_update_", "resolve_backend"]
+__all__ = [
+    "BACKENDS",
+    "CGState",
+    "adaptive_setup_",
+    "average_squares_",
+    "cg_direction_",
+    "cg_scalars_",
+    "cg_update_",
+    "gather",
+    "partial_dot",
+    "resolve_backend",
+    "scatter",
+    "use_backend",
+]

@@ -11,11 +11,11 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPOPT = ROOT / "compopt"
 
 LAYERS = {
+    "kernels": 0,
     "_typing": 1,
     "_checks": 1,
     "_flat": 1,
     "_remedies": 1,
-    "kernels": 1,
     "_workspace": 2,
     "game": 2,
     "operators": 3,

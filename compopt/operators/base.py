@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_vector
+from compopt.kernels import partial_dot
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
@@ -116,6 +117,15 @@ class GramOperator(LinearOperator):
         image = self.adjoint(vector, self.new_inner("image"))
         reaction = self.weigh(image, out)
         return reaction, torch.dot(reaction, image)
+
+    def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
+        """Write ``vector + F @ inner`` to ``out`` [size].
+
+        Returns:
+            Numbers [k >= 1] whose sum is the inner product of ``vector`` and ``out``.
+        """
+        self.factor(inner, out).add_(vector)
+        return partial_dot(vector, out)
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``vector + F @ H @ F^T @ vector``."""

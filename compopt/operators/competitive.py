@@ -59,19 +59,22 @@ class CompetitiveOperator(GramOperator):
         """Return ``S D @ inner``. One mixed product."""
         return self.mixed.hvp(self.player, inner, out, scale=self.scale)
 
+    def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
+        """Write ``vector + S D @ inner`` to ``out``, as it is gathered. One mixed product."""
+        return self.mixed.hvp_plus(self.player, inner, vector, out, self.scale)
+
     def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H D^T S @ vector``. One mixed product, scaled as it is gathered."""
-        return self.mixed.hvp(
-            opponent(self.player), self._scaled(vector), out, scale=self.opponent_step_sizes
-        )
+        return self._adjoint(vector, out, self.opponent_step_sizes)
 
     def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``D^T S @ vector``. One mixed product."""
-        return self.mixed.hvp(opponent(self.player), self._scaled(vector), out)
+        return self._adjoint(vector, out, None)
 
     def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ inner``."""
         return torch.mul(self.opponent_step_sizes, inner, out=out)
 
-    def _scaled(self, vector: Tensor) -> Tensor:
-        return torch.mul(vector, self.scale, out=self.new_vector("scaled"))
+    def _adjoint(self, vector: Tensor, out: Tensor | None, scale: Tensor | None) -> Tensor:
+        other, room = opponent(self.player), self.new_vector("scaled")
+        return self.mixed.hvp(other, vector, out, scale, weight=self.scale, room=room)

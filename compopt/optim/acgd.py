@@ -7,6 +7,7 @@ from torch import Tensor
 
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import Params, Player
+from compopt.kernels import adaptive_setup_, average_squares_
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
 from compopt.optim.groups import learning_rate
 from compopt.solvers import Solver
@@ -106,31 +107,20 @@ class ACGD(CompetitiveOptimizer):
     def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
         average = self._read_state(player, "exp_avg_sq")
         average = torch.zeros_like(grad) if average is None else average
-        step_sizes = self._average_squares(
-            player, average, grad, self._buffer(player, "step_sizes")
-        )
+        step_sizes = self._buffer(player, "step_sizes")
         for where, group, num_steps in self._segments(player):
-            rate = learning_rate(group) * (1 - group["beta"] ** (num_steps + 1)) ** 0.5
-            root = step_sizes[where].sqrt_().add_(group["eps"])
-            torch.div(torch.as_tensor(rate, dtype=root.dtype), root, out=root)
+            beta = group["beta"]
+            rate = learning_rate(group) * (1 - beta ** (num_steps + 1)) ** 0.5
+            adaptive_setup_(
+                average[where], grad[where], beta, rate, group["eps"], step_sizes[where]
+            )
         return step_sizes
 
     def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
         # Formed anew rather than kept since `_step_sizes`: a pass is cheaper than a vector.
         average = self._read_state(player, "exp_avg_sq")
         average = torch.zeros_like(grad) if average is None else average
-        out = average if advance is True else torch.empty_like(average)
-        new = self._average_squares(player, average, grad, out)
-        if isinstance(advance, Tensor):
-            new = torch.where(advance, new, average)
-        self._write_state(player, "exp_avg_sq", new)
-
-    def _average_squares(
-        self, player: Player, average: Tensor, grad: Tensor, out: Tensor
-    ) -> Tensor:
-        """Write the running average with ``grad`` taken in to ``out``, which may be ``average``."""
+        flag = None if advance is True else advance
         for where, group, _ in self._segments(player):
-            beta, piece = group["beta"], grad[where]
-            torch.mul(average[where], beta, out=out[where])
-            out[where].addcmul_(piece, piece, value=1 - beta)
-        return out
+            average_squares_(average[where], grad[where], group["beta"], flag)
+        self._write_state(player, "exp_avg_sq", average)

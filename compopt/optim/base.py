@@ -14,7 +14,7 @@ from compopt._checks import check_choice
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
 from compopt.game import GameGradients, differentiate
-from compopt.kernels import resolve_backend
+from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.loss import LossOrClosure, as_game
 from compopt.optim.players import TwoPlayerOptimizer, select
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
@@ -120,7 +120,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             TypeError, ValueError: if the loss is not a scalar with a graph. After any error
                 parameters and state are as before.
         """
-        with torch.no_grad():
+        with torch.no_grad(), use_backend(self.backend):
             gradients = self._gradients(closure, min_penalty, max_penalty)
             if gradients is None:
                 self._idle_step()
@@ -164,7 +164,8 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         if scaler is not None and scaler.is_enabled():
             game = game.map(scaler.scale)
             scale = scaler.get_scale()
-        gradients = differentiate(game, min_params, max_params, scale=scale)
+        with use_backend(self.backend):
+            gradients = differentiate(game, min_params, max_params, scale=scale)
         for params, grad in ((min_params, gradients.grad_min), (max_params, gradients.grad_max)):
             for param, view in zip(params, FlatLayout.of(params).views(grad), strict=True):
                 param.grad = view.to(param.dtype)

@@ -45,7 +45,8 @@ class CGD(CompetitiveOptimizer):
             :class:`~compopt.StepError`. A step not taken leaves parameters and state as they were.
         capturable: whether a step must read nothing on the host, for device graphs. Needs a solver
             with a fixed iteration count.
-        backend: of the vector kernels, ``"auto"`` or ``"torch"``.
+        backend: of the vector kernels: ``"torch"``, ``"triton"`` (an error where it cannot be
+            had), or ``"auto"``: Triton for CUDA tensors if it can be imported.
 
     Attributes:
         last_step: a :class:`~compopt.StepReport` of the last step, None before the first.

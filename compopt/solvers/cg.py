@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
-from compopt.kernels import cg_direction_, cg_update_
+from compopt.kernels import CGState, cg_direction_, cg_scalars_, cg_update_, partial_dot
 from compopt.operators import GramOperator, LinearOperator
 from compopt.solvers.base import Solution, check_system, status_code
 
@@ -85,6 +85,8 @@ class ConjugateGradient:
                 "Two different losses (a general-sum game) give an unsymmetric operator."
             )
         iteration = _Iteration(operator, rhs, x0, coupled_rhs, overwrite_rhs)
+        if self.check_every > 1:
+            iteration.freeze_when_converged(self.rtol, self.atol)
         predicts = coupled_rhs is not None and not self.check_last
         for num_iter in range(self.max_iter):
             is_last = self.has_fixed_count and num_iter == self.max_iter - 1
@@ -113,7 +115,8 @@ class _Iteration:
        ``b . x = rhs . x - c . (y - H c)`` needs no product. The solve is then never looser than
        asked.
     3. Step lengths are zero once the residual is exactly zero or the iteration has broken down, so
-       iterations past the end change nothing.
+       iterations past the end change nothing. Where the residual is looked at seldom, they are
+       zero once it is within the tolerance.
     """
 
     def __init__(
@@ -143,63 +146,45 @@ class _Iteration:
             self.r.sub_(operator.factor(self.y, operator.new_vector("q")))
         elif x0 is not None:
             self.r.sub_(operator.matvec(x0))
-        self.gamma = torch.dot(self.r, self.r)
+        gamma = torch.dot(self.r, self.r)
+        self.state = CGState(gamma)
         self.known_rhs_norm: Tensor | None = None
         if x0 is None:
-            self.known_rhs_norm = self.gamma.sqrt()
+            self.known_rhs_norm = gamma.sqrt()
         elif coupled_rhs is None:
             self.known_rhs_norm = torch.dot(rhs, rhs).sqrt()
         self.x = operator.new_vector("x")
         self.x.zero_() if x0 is None else self.x.copy_(x0)
         self.p = operator.new_vector("p").copy_(self.r)
-        self.worst_fall = torch.full_like(self.gamma, torch.nan)
         self.is_predicted = False
-        self.breakdown = torch.zeros_like(self.gamma, dtype=torch.bool)
-        self.finite = torch.isfinite(self.gamma)
 
     def advance(self) -> None:
         """Make one iteration."""
         if self.t is None:
             q = self.operator.matvec(self.p)
+            curvature = partial_dot(self.p, q)
         else:
             assert isinstance(self.operator, GramOperator)
             self.operator.reaction(self.p, self.t)
-            q = self.operator.factor(self.t, self.operator.new_vector("q")).add_(self.p)
-        alpha = self._step_length(torch.dot(self.p, q))
-        cg_update_(self.x, self.y, self.r, self.p, self.t, q, alpha)
-        gamma = torch.dot(self.r, self.r)
-        # After a failure the last good norm is kept, beside the last good x.
-        gamma = torch.where(alpha > 0, gamma, self.gamma)
-        self.finite = self.finite & torch.isfinite(gamma)
-        beta = torch.where(alpha > 0, gamma / self.gamma, 0)
-        cg_direction_(self.p, self.r, beta)
-        # Of squares. Where the interaction is strong one fall says nothing about the next, and a
-        # system that is as good as solved gets no better than rounding allows.
-        fall = torch.where(alpha >= 0.5, gamma / self.gamma, torch.inf)
-        self.worst_fall = torch.fmax(self.worst_fall, fall).clamp(min=0.01)
-        self.gamma = gamma
+            q = self.operator.new_vector("q")
+            curvature = self.operator.add_factor(self.p, self.t, q)
+        square = cg_update_(self.x, self.y, self.r, self.p, self.t, q, curvature, self.state)
+        cg_scalars_(self.state, curvature, square)
+        cg_direction_(self.p, self.r, self.state)
 
     def finish(self) -> None:
         """Make a last iteration without the product that only its residual depends on."""
         assert isinstance(self.operator, GramOperator)
-        assert self.y is not None
         t, energy = self.operator.reaction_energy(self.p, self.t)
-        alpha = self._step_length(torch.dot(self.p, self.p) + energy)
-        self.x.addcmul_(self.p, alpha)
-        self.y.addcmul_(t, alpha)
-        self.gamma = torch.where(alpha > 0, self.next_gamma(), self.gamma)
+        curvature = torch.cat([partial_dot(self.p, self.p), energy.reshape(1)])
+        cg_update_(self.x, self.y, None, self.p, t, None, curvature, self.state)
+        cg_scalars_(self.state, curvature, None)
         self.is_predicted = True
 
-    def _step_length(self, curvature: Tensor) -> Tensor:
-        live = self.gamma > 0
-        self.finite = self.finite & torch.isfinite(curvature)
-        self.breakdown = self.breakdown | (live & (curvature <= 0))
-        moves = live & self.finite & ~self.breakdown
-        return torch.where(moves, self.gamma / curvature, 0)
-
-    def next_gamma(self) -> Tensor:
-        """Return the squared residual norm to expect of an iteration; NaN before the first."""
-        return self.gamma * self.worst_fall
+    def freeze_when_converged(self, rtol: float, atol: float) -> None:
+        """Let iterations past convergence change nothing, if the tolerance is known so early."""
+        if self.known_rhs_norm is not None:
+            self.state.freeze_at((rtol * self.known_rhs_norm).clamp(min=atol))
 
     def rhs_norm(self) -> Tensor:
         """Return the norm of the reduced right-hand side, or a lower bound of it."""
@@ -218,8 +203,12 @@ class _Iteration:
 
     def outlook(self, rtol: float, atol: float) -> Tensor:
         """Return [2] whether there is nothing left to gain, and whether one iteration is left."""
-        has_stopped = self.is_converged(self.gamma, rtol, atol) | self.breakdown | ~self.finite
-        return torch.stack([has_stopped, self.is_converged(self.next_gamma(), rtol, atol)])
+        has_stopped = (
+            self.is_converged(self.state.gamma, rtol, atol)
+            | self.state.breakdown
+            | ~self.state.finite
+        )
+        return torch.stack([has_stopped, self.is_converged(self.state.next_gamma, rtol, atol)])
 
     def solution(self, num_iter: int, rtol: float, atol: float) -> Solution:
         """Return what has been found."""
@@ -227,10 +216,12 @@ class _Iteration:
             value=self.x,
             coupled_value=self.y,
             num_iter=num_iter,
-            residual_norm=self.gamma.sqrt(),
+            residual_norm=self.state.gamma.sqrt(),
             rhs_norm=self.rhs_norm(),
             status_code=status_code(
-                self.is_converged(self.gamma, rtol, atol), self.breakdown, self.finite
+                self.is_converged(self.state.gamma, rtol, atol),
+                self.state.breakdown,
+                self.state.finite,
             ),
             is_predicted=self.is_predicted,
         )

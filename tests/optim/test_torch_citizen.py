@@ -25,7 +25,7 @@ def test_every_optimizer_has_a_row() -> None:
 def test_every_argument_has_a_variant(info: OptimizerInfo) -> None:
     arguments = set(inspect.signature(info.cls).parameters) - {"min_params", "max_params"}
     tried = {name for variant in info.variants for name in variant.kwargs}
-    # `backend` has one implementation so far.
+    # `backend` is tried in tests/kernels.
     assert arguments - {"backend"} == tried
 
 

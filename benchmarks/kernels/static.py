@@ -1,0 +1,113 @@
+"""The table of compiled kernels, and the times that a roofline model gives them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import triton
+
+from benchmarks.kernels.aot import compile_entry
+from benchmarks.kernels.targets import ROOFLINES, TARGETS
+from compopt.kernels.registry import Entry, entries
+
+MODEL = (
+    "The times are a model, not a measurement: the larger of bytes over the published memory "
+    "bandwidth and operations over the published arithmetic rate."
+)
+
+
+def compiled_table() -> dict[str, Any]:
+    """Compile all entries for all targets; return what the code uses and what the model says."""
+    rows = []
+    for entry in entries():
+        row = _declared(entry)
+        for target in TARGETS.values():
+            if target.name in entry.skipped:
+                row["targets"][target.name] = {"skipped": entry.skipped[target.name]}
+            else:
+                row["targets"][target.name] = vars(compile_entry(entry, target))
+        rows.append(row)
+    return {"triton": triton.__version__, "model": MODEL, "kernels": rows}
+
+
+def _declared(entry: Entry) -> dict[str, Any]:
+    size = entry.size
+    bytes_moved, flops = entry.bytes_moved(size), entry.flops(size)
+    return {
+        "name": entry.name,
+        "size": size,
+        "size_means": entry.size_means,
+        "bytes": bytes_moved,
+        "torch_bytes": entry.torch_bytes(size),
+        "flops": flops,
+        "model_us": {
+            device.name: 1e6 * device.seconds(bytes_moved, flops, matrix_unit=entry.matrix_unit)
+            for device in ROOFLINES
+            if device.target not in entry.skipped
+        },
+        "torch_model_us": {
+            device.name: 1e6
+            * device.seconds(entry.torch_bytes(size), flops, matrix_unit=entry.matrix_unit)
+            for device in ROOFLINES
+        },
+        "targets": {},
+    }
+
+
+def as_markdown(table: dict[str, Any]) -> str:
+    """Return the table for readers."""
+    targets, devices = list(TARGETS), [device.name for device in ROOFLINES]
+    lines = [
+        "# Compiled kernels",
+        "",
+        f"Made by `python -m benchmarks.kernels --static` with Triton {table['triton']}; nothing "
+        "here ran on a device.",
+        "",
+        "Registers of a thread / spills / shared bytes of a program / widest load from global "
+        "memory in bytes, then the matrix instruction if there is one.",
+        "",
+        f"| kernel | {' | '.join(targets)} |",
+        f"|---|{'---|' * len(targets)}",
+    ]
+    for row in table["kernels"]:
+        cells = [_code_cell(row["targets"][target]) for target in targets]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        f'{MODEL} Launches and caches are left out. "torch" is the sequence of plain torch '
+        "operations, without fusion.",
+        "",
+        "| kernel | size | MB | torch MB | "
+        + " | ".join(f"{device}, model us (torch)" for device in devices)
+        + " |",
+        f"|---|---|---|---|{'---|' * len(devices)}",
+    ]
+    for row in table["kernels"]:
+        times = [
+            f"{row['model_us'][device]:.1f} ({row['torch_model_us'][device]:.1f})"
+            if device in row["model_us"]
+            else "-"
+            for device in devices
+        ]
+        lines.append(
+            f"| {row['name']} | {row['size']} {row['size_means']} | {row['bytes'] / 1e6:.1f} | "
+            f"{row['torch_bytes'] / 1e6:.1f} | {' | '.join(times)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _code_cell(code: dict[str, Any]) -> str:
+    if "skipped" in code:
+        return str(code["skipped"])
+    figures = (code[key] for key in ("registers", "spills", "shared_bytes", "load_bytes"))
+    return " ".join(["/".join(map(str, figures)), code["matrix_instruction"]]).strip()
+
+
+def write(folder: Path) -> str:
+    """Compile everything, write data and text to ``folder``, return the text."""
+    table = compiled_table()
+    text = as_markdown(table)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "kernels_static.json").write_text(json.dumps(table, indent=1) + "\n")
+    (folder / "kernels_static.md").write_text(text)
+    return text

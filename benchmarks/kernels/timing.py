@@ -1,0 +1,194 @@
+"""Times of kernels against plain torch, on a device; and of the plain forms, on the CPU."""
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.environment import conditions
+from compopt.kernels import (
+    CGState,
+    adaptive_reference,
+    lists_reference,
+    reference,
+    use_backend,
+)
+from compopt.kernels.registry import Operation, entries
+
+Function = Callable[[], Any]
+
+
+class _Counter(TorchDispatchMode):
+    """Counts the operations that reach the dispatcher, without those that move no data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))
+
+
+def num_operations(function: Function) -> int:
+    """Return how many torch operations ``function`` makes: on a device, its launches."""
+    with _Counter() as counter:
+        function()
+    return counter.count
+
+
+def on_device(size: int) -> dict[str, Any]:
+    """Time each operation of the table: Triton, plain torch, and the compiled plain form."""
+    from triton.testing import do_bench
+
+    device = torch.device("cuda")
+    source, target = (torch.empty(1 << 28, dtype=torch.uint8, device=device) for _ in range(2))
+    copy = 2 * source.numel() / do_bench(lambda: target.copy_(source), return_mode="median") * 1e3
+    rows = []
+    for entry in entries():
+        operation = entry.operation
+        if operation is None:
+            continue
+        inputs = operation.inputs(size, device)
+        milliseconds = {}
+        for form, function in _forms(operation).items():
+            quantiles = do_bench(partial(function, *inputs), quantiles=[0.5, 0.2, 0.8])
+            milliseconds[form] = dict(zip(("median", "p20", "p80"), quantiles, strict=True))
+        rate = entry.bytes_moved(size) / milliseconds["triton"]["median"] * 1e3
+        rows.append(
+            {
+                "name": entry.name,
+                "size": size,
+                "milliseconds": milliseconds,
+                "bytes_per_second": rate,
+                "fraction_of_copy": rate / copy,
+            }
+        )
+    return {"conditions": conditions(("triton",)), "copy_bytes_per_second": copy, "kernels": rows}
+
+
+def _forms(operation: Operation) -> dict[str, Callable[..., Any]]:
+    return {
+        "triton": operation.launcher,
+        "torch": operation.reference,
+        "compiled": torch.compile(operation.reference, dynamic=False),
+    }
+
+
+def _two_pass_gather(
+    tensors: list[torch.Tensor],
+    sizes: list[int],
+    out: torch.Tensor,
+    scale: torch.Tensor,
+    base: torch.Tensor,
+) -> torch.Tensor:
+    lists_reference.gather(tensors, sizes, out, scale)
+    out.add_(base)
+    return reference.partial_dot(base, out)
+
+
+def _foreach_gather(
+    tensors: list[torch.Tensor],
+    sizes: list[int],
+    out: torch.Tensor,
+    scale: torch.Tensor,
+    base: torch.Tensor,
+) -> torch.Tensor:
+    views = [v.view(t.shape) for v, t in zip(out.split(sizes), tensors, strict=True)]
+    factors = [v.view(t.shape) for v, t in zip(scale.split(sizes), tensors, strict=True)]
+    torch._foreach_copy_(views, tensors)
+    torch._foreach_mul_(views, factors)
+    out.add_(base)
+    return reference.partial_dot(base, out)
+
+
+def _cat_gather(
+    tensors: list[torch.Tensor],
+    sizes: list[int],
+    out: torch.Tensor,
+    scale: torch.Tensor,
+    base: torch.Tensor,
+) -> torch.Tensor:
+    torch.cat([tensor.reshape(-1) for tensor in tensors], out=out)
+    torch.addcmul(base, out, scale, out=out)
+    return reference.partial_dot(base, out)
+
+
+def on_cpu(size: int, rounds: int = 15) -> dict[str, Any]:
+    """Time other forms of the plain operations in turns with those that are used."""
+    from compopt.kernels.adaptive_entries import _setup_inputs
+    from compopt.kernels.cg_entries import _update_inputs
+    from compopt.kernels.lists_entries import _gather_inputs
+
+    device = torch.device("cpu")
+    gather_inputs = _gather_inputs(size, device)
+    contests: dict[str, dict[str, Function]] = {
+        "gather": {
+            "plain": partial(lists_reference.gather, *gather_inputs),
+            "two passes": partial(_two_pass_gather, *gather_inputs),
+            "foreach": partial(_foreach_gather, *gather_inputs),
+            "cat": partial(_cat_gather, *gather_inputs),
+            "compiled": _compiled(lists_reference.gather, gather_inputs),
+        },
+    }
+    for name, function, inputs in (
+        ("cg_update", reference.cg_update_, _update_inputs(size, device)),
+        ("adaptive_setup", adaptive_reference.adaptive_setup_, _setup_inputs(size, device)),
+    ):
+        contests[name] = {
+            "plain": partial(function, *inputs),
+            "compiled": _compiled(function, inputs),
+        }
+    return {
+        "conditions": conditions(),
+        "size": size,
+        "milliseconds": {name: _in_turns(forms, rounds) for name, forms in contests.items()},
+    }
+
+
+def _compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Function:
+    return partial(torch.compile(function, dynamic=False), *inputs)
+
+
+def _in_turns(forms: dict[str, Function], rounds: int) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in forms}
+    order = random.Random(0)
+    for index in range(rounds + 2):
+        # What ran before leaves caches and threads in some state: nobody follows one neighbour.
+        for name in order.sample(sorted(forms), len(forms)):
+            start = time.perf_counter()
+            forms[name]()
+            if index >= 2:
+                times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def plain_counts() -> dict[str, int]:
+    """Return the operations of the plain forms, for comparison with launches."""
+    n, m = 5000, 3000
+    x, r, p, q = (torch.ones(n) for _ in range(4))
+    y, t = torch.ones(m), torch.ones(m)
+    state = CGState(torch.ones(()))
+
+    def iteration() -> None:
+        curvature = reference.partial_dot(p, q)
+        square = reference.cg_update_(x, y, r, p, t, q, curvature, state)
+        reference.cg_scalars_(state, curvature, square)
+        reference.cg_direction_(p, r, state)
+
+    def setup() -> None:
+        for size in (n, m):
+            average, grad, *outputs = (torch.ones(size) for _ in range(5))
+            adaptive_reference.adaptive_setup_(average, grad, 0.99, 0.1, 1e-5, *outputs)
+
+    with use_backend("torch"):
+        return {
+            "an iteration of conjugate gradients": num_operations(iteration),
+            # The vectors themselves are not part of it.
+            "the set-up of both players": num_operations(setup) - 10,
+        }

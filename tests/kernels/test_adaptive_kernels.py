@@ -1,0 +1,90 @@
+"""The set-up of an adaptive step, interpreted strictly, against float64."""
+
+import pytest
+import torch
+from kernel_checks import ORDERS, SIZES, assert_accurate, nan_empty, vector
+from strict_interpreter import strict
+
+from compopt.kernels import adaptive_reference, adaptive_setup_, average_squares_, use_backend
+
+DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
+
+
+@pytest.fixture(autouse=True)
+def _unwritten_memory(monkeypatch):
+    monkeypatch.setattr(torch, "empty", nan_empty)
+
+
+@pytest.fixture(autouse=True)
+def _triton():
+    with use_backend("triton"):
+        yield
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("outputs", ["all", "root", "scaled", "step sizes"])
+@pytest.mark.parametrize("on_device", [False, True], ids=["number", "tensor"])
+def test_setup(n, dtype, outputs, on_device):
+    if n > 1000 and (outputs != "all" or on_device):
+        return
+    average, grad = vector(n, dtype).square(), vector(n, dtype)
+    wide = torch.promote_types(dtype, torch.float32)
+    rate = torch.tensor(0.0123, dtype=wide) if on_device else 0.0123
+    step_sizes = torch.empty(n, dtype=dtype)
+    root = torch.empty(n, dtype=dtype) if outputs in ("all", "root") else None
+    scaled = torch.empty(n, dtype=dtype) if outputs in ("all", "scaled") else None
+    before = average.clone(), grad.clone()
+    with strict() as run:
+        adaptive_setup_(average, grad, 0.99, rate, 1e-5, step_sizes, root, scaled, sign=-1)
+    assert run.launches == ["adaptive_setup_kernel"]
+    v = 0.99 * average.double() + 0.01 * grad.double() ** 2
+    truth = float(rate) / (v.sqrt() + 1e-5)
+    assert_accurate(step_sizes, truth)
+    if root is not None:
+        assert_accurate(root, truth.sqrt())
+    if scaled is not None:
+        factor = truth if root is None else truth.sqrt()
+        assert_accurate(scaled, -factor * grad.double())
+    assert torch.equal(average, before[0])
+    assert torch.equal(grad, before[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
+def test_setup_is_that_of_torch_to_the_last_digits(dtype):
+    average, grad = vector(1000, dtype).square(), vector(1000, dtype)
+    average[:2] = torch.tensor([1e-40, 1e-30], dtype=dtype)
+    grad[:2] = 0
+    ours, plain = ([torch.empty(1000, dtype=dtype) for _ in range(3)] for _ in range(2))
+    with strict():
+        adaptive_setup_(average, grad, 0.999, 1e-4, 0.0, *ours)
+    adaptive_reference.adaptive_setup_(average, grad, 0.999, 1e-4, 0.0, *plain)
+    for actual, expected in zip(ours, plain, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("advance", [None, True, False], ids=str)
+def test_average(n, dtype, advance):
+    average, grad = vector(n, dtype).square(), vector(n, dtype)
+    truth = average.double()
+    if advance is not False:
+        truth = 0.99 * truth + 0.01 * grad.double() ** 2
+    flag = None if advance is None else torch.tensor(advance)
+    with strict():
+        average_squares_(average, grad, 0.99, flag)
+    assert_accurate(average, truth, rtol=0.0 if advance is False else None)
+
+
+def test_setup_repeats_bit_by_bit_in_any_order_of_programs():
+    results = []
+    for order in ORDERS:
+        torch.manual_seed(0)
+        average, grad = vector(5001, torch.float32).square(), vector(5001, torch.float32)
+        outputs = [torch.empty(5001) for _ in range(3)]
+        with strict(order=order):
+            adaptive_setup_(average, grad, 0.99, 0.1, 1e-5, *outputs)
+            average_squares_(average, grad, 0.99)
+        results.append(torch.cat([*outputs, average]))
+    assert all(torch.equal(result, results[0]) for result in results)
