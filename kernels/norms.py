@@ -19,10 +19,12 @@ pass over memory costs more than arithmetic, and a new tensor as much as a pass,
 are those with the fewest of both that were found by measurement.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-_ATEN = torch.ops.aten
+_ATEN: Any = torch.ops.aten
 
 
 def _wide(*tensors: Tensor) -> tuple[Tensor, ...]:
@@ -40,8 +42,8 @@ def leaky_relu_backward(grad: Tensor, y: Tensor, slope: float) -> Tensor:
     if slope == 1.0:
         return grad
     if slope == 0.0:
-        return _ATEN.threshold_backward(grad, y, 0.0)
-    return _ATEN.leaky_relu_backward(grad, y, slope, True)
+        return _ATEN.threshold_backward(grad, y, 0.0)  # type: ignore[no-any-return]
+    return _ATEN.leaky_relu_backward(grad, y, slope, True)  # type: ignore[no-any-return]
 
 
 def _leaky_relu_(y: Tensor, slope: float) -> Tensor:
@@ -116,6 +118,7 @@ def batch_norm_backward(
         invstd: [C] likewise.
         slope: of the leaky ReLU.
     """
+    mean, invstd = _wide(mean, invstd)
     zero = torch.zeros_like(mean)
     grad = leaky_relu_backward(grad, y, slope)
     total, dot = _channel_sums(grad, x, mean, invstd)
@@ -136,6 +139,7 @@ def _combine(
     """Return ``w r P v + vw xhat + vb`` from the sums over v."""
     size = x.numel() // x.shape[1]
     scale = invstd if weight is None else invstd * weight
+    v_weight, v_bias = _wide(v_weight, v_bias)
     factor = (v_weight - scale * dot / size) * invstd
     constant = v_bias - scale * total / size - factor * mean
     wide, x = _wide(v, x)
@@ -162,6 +166,7 @@ def batch_norm_tangent(
         v_bias: [C] change of the bias.
         x, y, weight, mean, invstd, slope: as in :func:`batch_norm_backward`.
     """
+    mean, invstd = _wide(mean, invstd)
     total, dot = _channel_sums(v, x, mean, invstd)
     tangent = _combine(v, total, dot, v_weight, v_bias, x, weight, mean, invstd)
     return leaky_relu_backward(tangent, y, slope), torch.stack([total, dot])
@@ -193,6 +198,7 @@ def batch_norm_curvature(
         x, y, weight, mean, invstd, slope: as in :func:`batch_norm_backward`.
     """
     size = x.numel() // x.shape[1]
+    mean, invstd, v_weight = _wide(mean, invstd, v_weight)
     grad = leaky_relu_backward(grad, y, slope)
     v_mean, d = sums / size
     # Without the weight, which is constant within a channel and enters as a factor below.
@@ -263,9 +269,10 @@ def _projected(v: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, num_dims: int
     """Return ``r P v`` by row."""
     mask = [True, False, False]
     shape = _last(x, num_dims)[2]
-    return _ATEN.native_layer_norm_backward(
+    out: Tensor = _ATEN.native_layer_norm_backward(
         v.contiguous(), x, shape, mean, invstd, None, None, mask
     )[0]
+    return out
 
 
 def layer_norm_tangent(

@@ -18,6 +18,7 @@ LAYERS = {
     "kernels": 1,
     "_workspace": 2,
     "game": 2,
+    "nn": 2,
     "operators": 3,
     "solvers": 4,
     "optim": 5,

@@ -25,6 +25,12 @@ from torch.autograd.forward_ad import unpack_dual
 
 from compopt.kernels import norms
 
+Pair = tuple[Tensor, Tensor]
+Triple = tuple[Tensor, Tensor, Tensor]
+Running = tuple[Tensor | None, Tensor | None]
+Saved = tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]
+"""x; y, or x where y is not needed; weight; mean; inverse deviation."""
+
 
 class BatchNormRule(NamedTuple):
     """Batch normalization over dimension 1, followed by a leaky ReLU of slope ``slope``."""
@@ -49,23 +55,27 @@ class BatchNormRule(NamedTuple):
         """Return a weight in a shape that broadcasts against ``x``."""
         return vector.view(1, -1, *[1] * (x.dim() - 2))
 
-    def forward(self, x: Tensor, weight: Any, bias: Any, running: Any) -> Any:
+    def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
         """Return output, mean and inverse deviation."""
         return norms.batch_norm_forward(
             x, weight, bias, *running, self.momentum, self.eps, self.slope
         )
 
-    def backward(self, grad: Tensor, saved: Any) -> Any:
+    def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return norms.batch_norm_backward(grad, *saved, self.slope)
+        return norms.batch_norm_backward(grad, *saved, slope=self.slope)
 
-    def tangent(self, v: Any, saved: Any) -> Any:
+    def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        return norms.batch_norm_tangent(*v, *saved, self.slope)
+        x, y, weight, mean, invstd = saved
+        return norms.batch_norm_tangent(*v, x, y, weight, mean, invstd, self.slope)
 
-    def curvature(self, v: Any, reused: Tensor, grad: Tensor, sums: Any, saved: Any) -> Any:
+    def curvature(self, v: Pair, reused: Tensor, grad: Tensor, sums: Pair, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
-        return norms.batch_norm_curvature(*v, reused, grad, *sums, *saved, self.slope)
+        x, y, weight, mean, invstd = saved
+        return norms.batch_norm_curvature(
+            *v, reused, grad, *sums, x, y, weight, mean, invstd, self.slope
+        )
 
 
 class LayerNormRule(NamedTuple):
@@ -91,24 +101,22 @@ class LayerNormRule(NamedTuple):
         """Return a weight in a shape that broadcasts against ``x``."""
         return vector
 
-    def forward(self, x: Tensor, weight: Any, bias: Any, running: Any) -> Any:
+    def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
         """Return output, mean and inverse deviation."""
         return norms.layer_norm_forward(x, weight, bias, self.num_dims, self.eps)
 
-    def backward(self, grad: Tensor, saved: Any) -> Any:
+    def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        x, _, *rest = saved
-        return norms.layer_norm_backward(grad, x, *rest, self.num_dims)
+        return norms.layer_norm_backward(grad, saved[0], *saved[2:], num_dims=self.num_dims)
 
-    def tangent(self, v: Any, saved: Any) -> Any:
+    def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        x, _, *rest = saved
-        return norms.layer_norm_tangent(*v, x, *rest, self.num_dims)
+        return norms.layer_norm_tangent(*v, saved[0], *saved[2:], num_dims=self.num_dims)
 
-    def curvature(self, v: Any, reused: Tensor, grad: Tensor, _: Any, saved: Any) -> Any:
+    def curvature(self, v: Pair, reused: Tensor, grad: Tensor, _: Any, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
-        x, _, *rest = saved
-        return norms.layer_norm_curvature(*v, reused, grad, x, *rest, self.num_dims)
+        x, _, weight, mean, invstd = saved
+        return norms.layer_norm_curvature(*v, reused, grad, x, weight, mean, invstd, self.num_dims)
 
 
 Rule = BatchNormRule | LayerNormRule
@@ -161,16 +169,21 @@ class _Written:
         return for_x.to(x.dtype), (projected * grad).sum(rule.outer(x))
 
 
-def _is_dual(*tensors: Tensor | None) -> bool:
-    """Tell whether a tensor carries a tangent of forward mode."""
-    return any(t is not None and unpack_dual(t).tangent is not None for t in tensors)
-
-
-def _refuse_forward_mode() -> NoReturn:
+def refuse_forward_mode() -> NoReturn:
+    """Raise for forward mode over a backward pass that is recorded."""
     raise RuntimeError(
-        "Forward mode cannot pass through the recorded backward pass of a fused normalization. "
+        "Forward mode cannot pass through the recorded backward pass of a fused layer. "
         "Use reverse mode over it, or `compopt.nn.unfuse(module)`."
     )
+
+
+def is_dual(*tensors: Tensor | None) -> bool:
+    """Tell whether a tensor carries a tangent of forward mode."""
+    try:
+        return any(t is not None and unpack_dual(t).tangent is not None for t in tensors)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        # Inside `vmap` a tangent cannot be looked at.
+        refuse_forward_mode()
 
 
 class _Curvature(torch.autograd.Function):
@@ -205,7 +218,7 @@ class _Curvature(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> NoReturn:
-        _refuse_forward_mode()
+        refuse_forward_mode()
 
 
 class _Backward(torch.autograd.Function):
@@ -238,7 +251,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> NoReturn:
-        _refuse_forward_mode()
+        refuse_forward_mode()
 
 
 class _Normalize(torch.autograd.Function):
@@ -264,11 +277,11 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Any) -> Any:
         saved = x, y, weight, mean, invstd = ctx.saved_tensors
-        if _is_dual(grad, x, weight):
+        if is_dual(grad, x, weight):
             for_x, *others = _Written(ctx.rule, x, y, weight).gradient(grad)
         elif torch.is_grad_enabled():
-            tokens = _Curvature.apply(x, weight, (grad, y, mean, invstd), ctx.rule)
-            for_x, *others = _Backward.apply(grad, *tokens, saved, ctx.rule)
+            tokens = _hand_out(x, weight, (grad, y, mean, invstd), ctx.rule)
+            for_x, *others = _gradients(grad, *tokens, saved, ctx.rule)
         else:
             for_x, *others = ctx.rule.backward(grad, saved)
         for_weight, for_bias = (
@@ -284,6 +297,11 @@ class _Normalize(torch.autograd.Function):
         v = torch.zeros_like(x) if v is None else v
         changes = (zero if t is None else t for t in (v_weight, v_bias))
         return _Written(ctx.rule, x, y, weight).tangent(v, *changes), None, None
+
+
+_hand_out: Any = _Curvature.apply
+_gradients: Any = _Backward.apply
+_normalize: Any = _Normalize.apply
 
 
 def batch_norm(
@@ -328,7 +346,8 @@ def batch_norm(
             f"Expected more than 1 value per channel when training, got input size {x.shape}."
         )
     rule = BatchNormRule(eps, momentum, slope)
-    return _Normalize.apply(x, weight, bias, (running_mean, running_var), rule)[0]  # type: ignore[no-any-return]
+    output: Tensor = _normalize(x, weight, bias, (running_mean, running_var), rule)[0]
+    return output
 
 
 def layer_norm(
@@ -351,4 +370,5 @@ def layer_norm(
         The output, of the shape and dtype of ``x``. Derivatives as in :func:`batch_norm`.
     """
     rule = LayerNormRule(eps, len(normalized_shape))
-    return _Normalize.apply(x, weight, bias, (None, None), rule)[0]  # type: ignore[no-any-return]
+    output: Tensor = _normalize(x, weight, bias, (None, None), rule)[0]
+    return output
