@@ -9,7 +9,7 @@ adds to the interpreter what a device does and what a device does not forgive:
 - an error when two programs touch one element and one of them writes it, and when two lanes of one
   store hit one element;
 - a choice of the order of programs;
-- float arguments in float32, as launches pass them unless they are annotated ``"fp64"``.
+- float arguments in float32, as launches pass them unless they are annotated ``tl.float64``.
 
 What it cannot show: speed, the error of approximate instructions, the memory model.
 """
@@ -22,14 +22,13 @@ from typing import Any, Literal
 
 import numpy as np
 import strict_numbers
-import triton
+import triton.language as tl
 from strict_memory import Memory, ViolationError, undefined_like
-from triton.runtime import interpreter
-from triton.runtime.interpreter import GridExecutor, InterpreterBuilder
+from triton.runtime.interpreter import GridExecutor, InterpretedFunction, InterpreterBuilder
 
 __all__ = ["Strict", "ViolationError", "strict"]
 
-assert interpreter.InterpretedFunction is type(triton.jit(lambda: None)), (
+assert isinstance(tl.sum, InterpretedFunction), (
     "Triton was imported before TRITON_INTERPRET was set."
 )
 
@@ -73,7 +72,8 @@ class Strict:
 
 def _in_float32(executor: GridExecutor, name: str, value: Any) -> Any:
     annotation = str(inspect.get_annotations(executor.fn).get(name, ""))
-    passed_as_it_is = name in executor.constexprs or "fp64" in annotation
+    exact = annotation.endswith(("fp64", "float64"))
+    passed_as_it_is = exact or name in executor.constexprs
     return float(np.float32(value)) if type(value) is float and not passed_as_it_is else value
 
 

@@ -17,10 +17,10 @@ def scale_kernel(x_ptr, out_ptr, factor, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def exact_scale_kernel(x_ptr, out_ptr, factor: "fp64", n, BLOCK: tl.constexpr):
+def exact_scale_kernel(x_ptr, out_ptr, factor: tl.float64, n, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(x_ptr + at, mask=at < n, other=0.0)
-    tl.store(out_ptr + at, x * factor, mask=at < n)
+    tl.store(out_ptr + at, x * tl.full([], factor, tl.float64), mask=at < n)
 
 
 @triton.jit

@@ -1,0 +1,35 @@
+"""Programs in a process that compiles kernels. This one interprets them; no process can do both."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run_compiling(*command: str | Path) -> Any:
+    """Run Python with a command line in a process that compiles; return the JSON it prints last.
+
+    Args:
+        command: such as a file that holds kernels, and its arguments. ``tests`` and the root are
+            on the path.
+    """
+    pytest.importorskip("triton")
+    environment = {name: os.environ[name] for name in os.environ if name != "TRITON_INTERPRET"}
+    paths = [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + done.stdout
+    return json.loads(done.stdout.strip().splitlines()[-1])
