@@ -1,20 +1,126 @@
-"""Which implementation of the kernels is usable here."""
+"""Which form of a kernel runs: chosen at each call, from the device of the tensors."""
 
-BACKENDS = ("auto", "torch")
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from types import ModuleType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+BACKENDS = ("auto", "torch", "triton")
+
+OLDEST_TRITON = (3, 2)
+"""The release that pairs with torch 2.6."""
+
+_backend: ContextVar[str] = ContextVar("compopt_backend", default="auto")
 
 
-def resolve_backend(backend: str) -> str:
-    """Return the implementation that ``backend`` stands for: always ``"torch"`` so far.
+@cache
+def why_no_triton() -> str | None:
+    """Return why Triton cannot be used in this process, or None if it can."""
+    try:
+        triton = import_module("triton")
+    except ImportError:
+        return "Triton cannot be imported. Install compopt[triton]"
+    version = str(triton.__version__)
+    numbers = tuple(int(part) for part in version.split(".")[:2])
+    if numbers < OLDEST_TRITON:
+        oldest = ".".join(map(str, OLDEST_TRITON))
+        return f"Triton {version} is not supported. Install {oldest} or newer"
+    return None
+
+
+@cache
+def _interprets() -> bool:
+    language = import_module("triton.language")
+    return type(language.sum).__name__ == "InterpretedFunction"
+
+
+def _active_device() -> str:
+    """Return the type of device that Triton launches on, "" if there is none."""
+    try:
+        driver = import_module("triton.runtime.driver").driver.active
+    except RuntimeError:
+        return ""
+    return str(driver.get_active_torch_device().type)
+
+
+def _why_not_on(device: torch.device) -> str | None:
+    """Return why Triton kernels cannot run on ``device``, or None if they can."""
+    reason = why_no_triton()
+    if reason is not None:
+        return reason
+    if device.type == "cuda" or (_interprets() and device.type == "cpu"):
+        return None
+    if device.type != "meta" and _active_device() == device.type:
+        return None
+    return f"Triton has no kernels for tensors on {device.type}. Move them to a CUDA device"
+
+
+def _check_name(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"`backend` must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+
+
+def resolve_backend(backend: str, device: torch.device | None = None) -> Literal["torch", "triton"]:
+    """Return the form that ``backend`` stands for, on ``device`` or on the best one there is.
+
+    ``"auto"`` is Triton for CUDA tensors where it can be imported, torch otherwise. Interpreted
+    kernels (``TRITON_INTERPRET=1``) run on the CPU too, but only where Triton is asked for.
 
     Raises:
         ValueError: if ``backend`` is not known.
-        RuntimeError: if it is ``"triton"``, which has no kernels in this version.
+        RuntimeError: if it is ``"triton"`` and that cannot be had; the message says why.
     """
-    if backend == "triton":
+    _check_name(backend)
+    if backend == "torch" or (backend == "auto" and device is None):
+        return "torch"
+    if backend == "auto":
+        assert device is not None
+        return "triton" if device.type == "cuda" and why_no_triton() is None else "torch"
+    reason = why_no_triton() if device is None else _why_not_on(device)
+    if reason is not None:
         raise RuntimeError(
-            'The backend "triton" was requested, but this version has no Triton kernels. '
-            'Use backend="auto" or backend="torch".'
+            f'The backend "triton" was requested, but {_lower(reason)} or use backend="torch".'
         )
-    if backend not in BACKENDS:
-        raise ValueError(f"`backend` must be one of {', '.join(BACKENDS)}, got {backend!r}.")
-    return "torch"
+    return "triton"
+
+
+def _lower(sentence: str) -> str:
+    return sentence if sentence.startswith("Triton") else sentence[0].lower() + sentence[1:]
+
+
+@contextlib.contextmanager
+def use_backend(backend: str) -> Iterator[None]:
+    """Let the kernels that are called inside, by this thread, use ``backend``.
+
+    Raises:
+        ValueError: if ``backend`` is not known.
+    """
+    _check_name(backend)
+    token = _backend.set(backend)
+    try:
+        yield
+    finally:
+        _backend.reset(token)
+
+
+def triton_form(module: str) -> ModuleType:
+    """Return a module of this package that imports Triton."""
+    return import_module(f".{module}", __package__)
+
+
+def uses_triton(tensor: Tensor) -> bool:
+    """Return whether kernels on ``tensor`` are Triton's, where this is called.
+
+    Raises:
+        RuntimeError: if Triton was asked for and cannot be had for this tensor.
+    """
+    backend = _backend.get()
+    if backend == "torch" or (backend == "auto" and tensor.device.type != "cuda"):
+        return False
+    return resolve_backend(backend, tensor.device) == "triton"
