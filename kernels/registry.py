@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-MODULES: tuple[str, ...] = ("norms_triton", "penalties_triton")
+MODULES: tuple[str, ...] = ("linear_triton", "norms_triton", "penalties_triton")
 """Modules of this package that have ``ENTRIES``. They import Triton."""
 
 
