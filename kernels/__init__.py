@@ -10,6 +10,18 @@ if __name__ != "compopt.kernels":
     )
 
 from ._backend import BACKENDS, resolve_backend
+from .forms import diversity_backward, diversity_forward, linear_tangent, power_iteration
 from .reference import cg_direction_, cg_update_
+from .singular import SingularTriplets
 
-__all__ = ["BACKENDS", "cg_direction_", "cg_update_", "resolve_backend"]
+__all__ = [
+    "BACKENDS",
+    "SingularTriplets",
+    "cg_direction_",
+    "cg_update_",
+    "diversity_backward",
+    "diversity_forward",
+    "linear_tangent",
+    "power_iteration",
+    "resolve_backend",
+]

@@ -220,10 +220,10 @@ def _row_mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
     return x.mean(dims, keepdim=True)
 
 
-def _last(x: Tensor, num_dims: int) -> tuple[tuple[int, ...], tuple[int, ...], list[int]]:
-    """Return the normalized dimensions, the others, and the normalized shape."""
+def _last(x: Tensor, num_dims: int) -> tuple[tuple[int, ...], list[int]]:
+    """Return the normalized dimensions and the normalized shape."""
     split = x.dim() - num_dims
-    return tuple(range(split, x.dim())), tuple(range(split)), list(x.shape[split:])
+    return tuple(range(split, x.dim())), list(x.shape[split:])
 
 
 def layer_norm_forward(
@@ -241,7 +241,7 @@ def layer_norm_forward(
     Returns:
         The output; mean and ``1/sqrt(var + eps)``, [..., 1] each.
     """
-    return torch.native_layer_norm(x, _last(x, num_dims)[2], weight, bias, eps)
+    return torch.native_layer_norm(x, _last(x, num_dims)[1], weight, bias, eps)
 
 
 def layer_norm_backward(
@@ -255,7 +255,7 @@ def layer_norm_backward(
         mean: [..., 1] as that returned it.
         invstd: [..., 1] likewise.
     """
-    shape = _last(x, num_dims)[2]
+    shape = _last(x, num_dims)[1]
     grad, mask = grad.contiguous(), [True, weight is not None, weight is not None]
     for_x, for_weight, for_bias = _ATEN.native_layer_norm_backward(
         grad, x, shape, mean, invstd, weight, weight, mask
@@ -268,7 +268,7 @@ def layer_norm_backward(
 def _projected(v: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, num_dims: int) -> Tensor:
     """Return ``r P v`` by row."""
     mask = [True, False, False]
-    shape = _last(x, num_dims)[2]
+    shape = _last(x, num_dims)[1]
     out: Tensor = _ATEN.native_layer_norm_backward(
         v.contiguous(), x, shape, mean, invstd, None, None, mask
     )[0]
@@ -320,7 +320,7 @@ def layer_norm_curvature(
         grad: [..., D] cotangent of the output, as the first backward pass had it.
         x, weight, mean, invstd, num_dims: as in :func:`layer_norm_backward`.
     """
-    inner, outer, _ = _last(x, num_dims)
+    inner, shape = _last(x, num_dims)
     dtype = x.dtype
     v, grad, x, projected = _wide(v, grad, x, projected)
     x_hat = (x - mean).mul_(invstd)
@@ -334,4 +334,5 @@ def layer_norm_curvature(
     total.addcmul_(v, invstd * c, value=-1).addcmul_(h, invstd * d, value=-1)
     out = _projected(total, x, mean, invstd, num_dims)
     out.addcmul_(x_hat, a.mul_(invstd), value=-1)
-    return out.to(dtype), torch.mul(projected, grad, out=buffer).sum(outer)
+    # Not `sum`, which takes no dimensions at all for all of them.
+    return out.to(dtype), torch.mul(projected, grad, out=buffer).sum_to_size(shape)

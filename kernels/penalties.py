@@ -108,4 +108,5 @@ def orthonormalizer(gram: Tensor) -> Tensor:
     tiny = torch.finfo(gram.dtype)
     shift = 4 * size * tiny.eps * gram.diagonal().sum() + tiny.tiny
     factor = torch.linalg.cholesky_ex(gram + shift * eye)[0]
-    return torch.linalg.solve_triangular(factor, eye, upper=False).T
+    inverse: Tensor = torch.linalg.solve_triangular(factor, eye, upper=False)
+    return inverse.T

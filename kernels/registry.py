@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 
-MODULES: tuple[str, ...] = ("linear_triton", "norms_triton", "penalties_triton")
+MODULES: tuple[str, ...] = (
+    "activations_triton",
+    "layer_norm_triton",
+    "linear_triton",
+    "norms_triton",
+    "penalties_triton",
+)
 """Modules of this package that have ``ENTRIES``. They import Triton."""
 
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from compopt.kernels import norms
+from compopt.kernels import forms, norms
 
 Pair = tuple[Tensor, Tensor]
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -43,9 +43,9 @@ class BatchNormRule(NamedTuple):
         """Return the dimensions that share a mean."""
         return (0, *range(2, x.dim()))
 
-    def outer(self, x: Tensor) -> tuple[int, ...]:
-        """Return the dimensions that share a weight."""
-        return self.dims(x)
+    def sum_to_weight(self, x: Tensor) -> Tensor:
+        """Return the sums over the entries that share a weight."""
+        return x.sum(self.dims(x))
 
     def weight_shape(self, x: Tensor) -> tuple[int, ...]:
         """Return the shape of a weight."""
@@ -57,23 +57,25 @@ class BatchNormRule(NamedTuple):
 
     def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
         """Return output, mean and inverse deviation."""
-        return norms.batch_norm_forward(
+        return forms.batch_norm(x).batch_norm_forward(
             x, weight, bias, *running, self.momentum, self.eps, self.slope
         )
 
     def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return norms.batch_norm_backward(grad, *saved, slope=self.slope)
+        return forms.batch_norm(grad).batch_norm_backward(grad, *saved, slope=self.slope)
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
         x, y, weight, mean, invstd = saved
-        return norms.batch_norm_tangent(*v, x, y, weight, mean, invstd, self.slope)
+        return forms.batch_norm(saved[0]).batch_norm_tangent(
+            *v, x, y, weight, mean, invstd, self.slope
+        )
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, sums: Pair, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
         x, y, weight, mean, invstd = saved
-        return norms.batch_norm_curvature(
+        return forms.batch_norm(grad).batch_norm_curvature(
             *v, reused, grad, *sums, x, y, weight, mean, invstd, self.slope
         )
 
@@ -89,9 +91,9 @@ class LayerNormRule(NamedTuple):
         """Return the dimensions that share a mean."""
         return tuple(range(x.dim() - self.num_dims, x.dim()))
 
-    def outer(self, x: Tensor) -> tuple[int, ...]:
-        """Return the dimensions that share a weight."""
-        return tuple(range(x.dim() - self.num_dims))
+    def sum_to_weight(self, x: Tensor) -> Tensor:
+        """Return the sums over the entries that share a weight."""
+        return x.sum_to_size(self.weight_shape(x))
 
     def weight_shape(self, x: Tensor) -> tuple[int, ...]:
         """Return the shape of a weight."""
@@ -103,20 +105,27 @@ class LayerNormRule(NamedTuple):
 
     def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
         """Return output, mean and inverse deviation."""
-        return norms.layer_norm_forward(x, weight, bias, self.num_dims, self.eps)
+        form = forms.layer_norm(x, self.num_dims)
+        return form.layer_norm_forward(x, weight, bias, self.num_dims, self.eps)
 
     def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return norms.layer_norm_backward(grad, saved[0], *saved[2:], num_dims=self.num_dims)
+        return forms.layer_norm(grad, self.num_dims).layer_norm_backward(
+            grad, saved[0], *saved[2:], num_dims=self.num_dims
+        )
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        return norms.layer_norm_tangent(*v, saved[0], *saved[2:], num_dims=self.num_dims)
+        return forms.layer_norm(saved[0], self.num_dims).layer_norm_tangent(
+            *v, saved[0], *saved[2:], num_dims=self.num_dims
+        )
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, _: Any, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
         x, _, weight, mean, invstd = saved
-        return norms.layer_norm_curvature(*v, reused, grad, x, weight, mean, invstd, self.num_dims)
+        return forms.layer_norm(grad, self.num_dims).layer_norm_curvature(
+            *v, reused, grad, x, weight, mean, invstd, self.num_dims
+        )
 
 
 Rule = BatchNormRule | LayerNormRule
@@ -145,9 +154,9 @@ class _Written:
 
     def gradient(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients for x, weight and bias."""
-        grad, outer = self._masked(grad), self._rule.outer(self._x)
+        grad, to_weight = self._masked(grad), self._rule.sum_to_weight
         for_x = self._projected(self._weight * grad).to(self._x.dtype)
-        return for_x, (grad * self._x_hat).sum(outer), grad.sum(outer)
+        return for_x, to_weight(grad * self._x_hat), to_weight(grad)
 
     def tangent(self, v: Tensor, v_weight: Tensor, v_bias: Tensor) -> Tensor:
         """Return the change of the output."""
@@ -166,7 +175,7 @@ class _Written:
         a = self._mean(projected * h)
         total = rule.affine(v_weight, x) * grad - r * (c * v + d * h)
         for_x = self._projected(total) - r * a * x_hat
-        return for_x.to(x.dtype), (projected * grad).sum(rule.outer(x))
+        return for_x.to(x.dtype), rule.sum_to_weight(projected * grad)
 
 
 def refuse_forward_mode() -> NoReturn:
@@ -235,7 +244,9 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         *_, given, ctx.rule = inputs
-        ctx.save_for_backward(*given, *output[1:])
+        # Layer norm's curvature does without the sums, which for a single row are g itself.
+        sums = output[1:] if isinstance(ctx.rule, BatchNormRule) else (None, None)
+        ctx.save_for_backward(*given, *sums)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
@@ -246,7 +257,7 @@ class _Backward(torch.autograd.Function):
             tangent = _Written(ctx.rule, x, y, weight).tangent(v, v_weight, v_bias)
             return tangent, v, v_weight, None, None, None, None
         tangent, reused = ctx.rule.tangent(cotangents, saved)
-        sums = torch.stack([grad_weight, grad_bias])
+        sums = None if grad_weight is None else torch.stack([grad_weight, grad_bias])
         return tangent, v, v_weight, reused, sums, None, None
 
     @staticmethod

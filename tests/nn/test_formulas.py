@@ -77,6 +77,16 @@ CASES |= {
     )
     for shape in ((5,), (2, 3))
 }
+CASES["layer_norm of one row"] = (
+    lambda x, w, b: layer_norm(x, (7,), w, b, EPS),
+    lambda x, w, b: plain_norm(x, (0,)) * w + b,
+    lambda: (normal(7, shift=2.0), positive(7), normal(7)),
+)
+CASES["bias of one row"] = (
+    lambda x, b: bias_activation(x, b, "silu", dim=0),
+    lambda x, b: (x + b) * (x + b).sigmoid(),
+    lambda: (normal(7), normal(7)),
+)
 CASES |= {f"bias and {kind}": activation_case(kind) for kind in PLAIN_ACTIVATIONS}
 
 
