@@ -16,17 +16,24 @@ from .adaptive import adaptive_setup_, average_squares_
 from .cg import cg_direction_, cg_scalars_, cg_update_, partial_dot
 from .cg_state import CGState
 from .lists import gather, scatter
+from .forms import diversity_backward, diversity_forward, linear_tangent, power_iteration
+from .singular import SingularTriplets
 
 __all__ = [
     "BACKENDS",
     "CGState",
+    "SingularTriplets",
     "adaptive_setup_",
     "average_squares_",
     "cg_direction_",
     "cg_scalars_",
     "cg_update_",
+    "diversity_backward",
+    "diversity_forward",
     "gather",
+    "linear_tangent",
     "partial_dot",
+    "power_iteration",
     "resolve_backend",
     "scatter",
     "use_backend",

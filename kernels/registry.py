@@ -10,7 +10,16 @@ from typing import Any
 
 import torch
 
-MODULES: tuple[str, ...] = ("cg_entries", "lists_entries", "adaptive_entries")
+MODULES: tuple[str, ...] = (
+    "activations_triton",
+    "adaptive_entries",
+    "cg_entries",
+    "layer_norm_triton",
+    "linear_triton",
+    "lists_entries",
+    "norms_triton",
+    "penalties_triton",
+)
 """Modules of this package that have ``ENTRIES``. They import Triton."""
 
 

@@ -18,6 +18,7 @@ LAYERS = {
     "_remedies": 1,
     "_workspace": 2,
     "game": 2,
+    "nn": 2,
     "operators": 3,
     "penalties": 3,
     "solvers": 4,

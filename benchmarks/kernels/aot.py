@@ -85,7 +85,7 @@ def _look_at_cuda(compiled: Any) -> Code:
     ]
     # Copies to shared memory in the background are loads as well.
     widths += [
-        int(size) for size in re.findall(r"cp\.async\.\w+\.shared\.global.*?, 0x(\w+),", ptx)
+        int(size, 16) for size in re.findall(r"cp\.async\.\w+\.shared\.global.*?, 0x(\w+),", ptx)
     ]
     matrix = re.search(r"wgmma\.mma_async[\w.:]*|mma\.sync[\w.:]*|tcgen05\.mma[\w.:]*", ptx)
     return Code(

@@ -1,0 +1,177 @@
+"""What ``compopt.nn.fuse`` saves: mixed products and whole steps, before and after, side by side.
+
+Run ``python -m benchmarks.fused_layers``. Each measurement alternates between the two forms of one
+network in one process, and ratios are of neighbours in time.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from benchmarks.environment import conditions
+from benchmarks.networks import SmallCritic, SmallGenerator, random_batch, wasserstein_loss
+from compopt import ACGD
+from compopt.game import Game, MixedHessian, differentiate
+from compopt.nn import fuse
+
+BATCH_SIZE = 64
+RESULTS = Path(__file__).parent / "results"
+
+
+class DeepGenerator(nn.Sequential):
+    """A generator in the manner of DCGAN for 32 x 32 images, with batch normalization."""
+
+    latent_size = 64
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Sequential(
+                nn.Unflatten(1, (64, 1, 1)),
+                nn.ConvTranspose2d(64, 128, 4, 1, 0, bias=False),
+                nn.BatchNorm2d(128),
+                nn.ReLU(),
+                nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(64),
+                nn.ReLU(),
+                nn.ConvTranspose2d(64, 32, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(32),
+                nn.ReLU(),
+                nn.ConvTranspose2d(32, 3, 4, 2, 1),
+                nn.Tanh(),
+            )
+        )
+
+
+class DeepCritic(nn.Sequential):
+    """A critic in the manner of DCGAN, with batch normalization."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            nn.Sequential(
+                nn.Conv2d(3, 32, 4, 2, 1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(32, 64, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(64),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(64, 128, 4, 2, 1, bias=False),
+                nn.BatchNorm2d(128),
+                nn.LeakyReLU(0.2),
+                nn.Flatten(),
+                nn.Linear(2048, 1),
+            )
+        )
+
+
+NETWORKS: dict[str, Callable[[], tuple[nn.Module, nn.Module]]] = {
+    "small CIFAR-10 WGAN": lambda: (SmallGenerator(), SmallCritic()),
+    "DCGAN with batch norm": lambda: (DeepGenerator(), DeepCritic()),
+}
+
+
+class Form:
+    """One form of a pair of networks, with what is measured on it."""
+
+    def __init__(self, pair: tuple[nn.Module, nn.Module]) -> None:
+        self.generator, self.critic = pair
+        random = torch.Generator().manual_seed(1)
+        latent_size = self.generator.latent_size
+        self.images, self.noise = random_batch(BATCH_SIZE, latent_size, random)
+        players = list(self.generator.parameters()), list(self.critic.parameters())
+        self._players = players
+        self._optimizer = ACGD(*players, lr=1e-4)
+        gradients = differentiate(Game(self.loss()), *players)
+        self.mixed: MixedHessian = gradients.mixed
+        self._vectors = torch.randn_like(gradients.grad_min), torch.randn_like(gradients.grad_max)
+
+    def loss(self) -> Tensor:
+        """Return the loss."""
+        return wasserstein_loss(self.generator, self.critic, self.images, self.noise)
+
+    def gradients(self) -> None:
+        """Forward pass and first backward pass, with a graph."""
+        differentiate(Game(self.loss()), *self._players)
+
+    def into_critic(self) -> None:
+        """Take a product that lies in the critic's space."""
+        self.mixed.hvp("max", self._vectors[0])
+
+    def into_generator(self) -> None:
+        """Take a product that lies in the generator's space."""
+        self.mixed.hvp("min", self._vectors[1])
+
+    def step(self) -> None:
+        """Take an optimizer step of a fixed number of products."""
+        self._optimizer.step(self.loss())
+
+
+MEASURED = {
+    "loss and gradients": Form.gradients,
+    "product into the generator": Form.into_generator,
+    "product into the critic": Form.into_critic,
+    "ACGD step": Form.step,
+}
+
+
+def measure(build: Callable[[], tuple[nn.Module, nn.Module]], rounds: int) -> dict[str, dict]:
+    """Return medians of both forms and of the ratios, for each thing that is measured."""
+    torch.manual_seed(0)
+    plain = build()
+    fused = copy.deepcopy(plain)
+    for network in fused:
+        fuse(network)
+    forms = {"plain": Form(plain), "fused": Form(fused)}
+    rows = {}
+    for name, work in MEASURED.items():
+        times: dict[str, list[float]] = {key: [] for key in forms}
+        for index in range(rounds + 2):
+            order = list(forms)[:: 1 if index % 2 else -1]
+            for key in order:
+                start = time.perf_counter()
+                work(forms[key])
+                if index >= 2:
+                    times[key].append(time.perf_counter() - start)
+        ratios = [a / b for a, b in zip(times["plain"], times["fused"], strict=True)]
+        rows[name] = {
+            **{f"{key}_ms": 1e3 * statistics.median(values) for key, values in times.items()},
+            "speedup": statistics.median(ratios),
+            "speedup_p20": sorted(ratios)[rounds // 5],
+            "speedup_p80": sorted(ratios)[rounds - 1 - rounds // 5],
+        }
+    return rows
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print, and write a data file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    args = parser.parse_args(argv)
+    sections = {}
+    for title, build in NETWORKS.items():
+        sections[title] = measure(build, args.rounds)
+        table = Table("", "torch's layers, ms", "fused, ms", "times as fast", title=title)
+        for name, row in sections[title].items():
+            spread = f"{row['speedup']:.2f} ({row['speedup_p20']:.2f}-{row['speedup_p80']:.2f})"
+            table.add_row(name, f"{row['plain_ms']:.1f}", f"{row['fused_ms']:.1f}", spread)
+        Console().print(table)
+    data = {
+        "batch_size": BATCH_SIZE,
+        "rounds": args.rounds,
+        "conditions": conditions(()),
+        "sections": sections,
+    }
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "fused_layers.json").write_text(json.dumps(data, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""Layers whose second backward pass is a closed form: the products differentiate twice."""
+
+from compopt.nn._activations import bias_activation
+from compopt.nn._fuse import FuseReport, fuse, unfuse
+from compopt.nn._norms import batch_norm, layer_norm
+
+__all__ = ["FuseReport", "batch_norm", "bias_activation", "fuse", "layer_norm", "unfuse"]

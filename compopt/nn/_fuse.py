@@ -1,0 +1,114 @@
+"""Swap a network's layers for forms with a cheap second backward pass, and back."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import nn
+
+from compopt.nn import _layers
+
+SWAPS: dict[type[nn.Module], type[nn.Module]] = {
+    nn.BatchNorm1d: _layers.FusedBatchNorm1d,
+    nn.BatchNorm2d: _layers.FusedBatchNorm2d,
+    nn.LayerNorm: _layers.FusedLayerNorm,
+    nn.Sequential: _layers.FusedSequential,
+    nn.SiLU: _layers.FusedSiLU,
+    nn.Softplus: _layers.FusedSoftplus,
+}
+"""What becomes what. A subclass of a layer may compute something else, so types must be equal."""
+
+_BACK = {fused: plain for plain, fused in SWAPS.items()}
+
+
+@dataclass(frozen=True)
+class FuseReport:
+    """What :func:`fuse` did.
+
+    Attributes:
+        swapped: name in the network and new class of each layer that was swapped.
+        left: name of each layer like them that was left alone, and why.
+    """
+
+    swapped: dict[str, str]
+    left: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.swapped)} layers swapped, {len(self.left)} left alone"]
+        lines += [f"  {name or '(itself)'} -> {kind}" for name, kind in self.swapped.items()]
+        lines += [f"  {name or '(itself)'} left: {why}" for name, why in self.left.items()]
+        return "\n".join(lines)
+
+
+def _reason_to_leave(layer: nn.Module) -> str | None:
+    """Return why a layer is left alone, None if it can be swapped or is of no concern."""
+    if type(layer) in SWAPS:
+        if isinstance(layer, nn.Softplus) and (layer.beta, layer.threshold) != (1, 20):
+            return (
+                f"only beta=1 and threshold=20 are supported, got {layer.beta}, {layer.threshold}"
+            )
+        return None
+    if type(layer) in _BACK or not isinstance(layer, tuple(SWAPS)):
+        return None
+    return f"{type(layer).__name__} is a subclass, which may compute something else"
+
+
+def _needed(layer: nn.Module) -> bool:
+    """Tell whether swapping changes anything: of containers, only those with a pair to join."""
+    if not isinstance(layer, nn.Sequential):
+        return True
+    layers = list(layer)
+    return any(
+        isinstance(first, nn.BatchNorm1d | nn.BatchNorm2d) and _layers.slope_of(second) is not None
+        for first, second in pairwise(layers)
+    )
+
+
+def fuse(module: nn.Module) -> FuseReport:
+    """Swap layers, in place, for forms whose second backward pass is a few passes over memory.
+
+    A competitive step differentiates twice, and there autograd takes normalizations and smooth
+    activations apart into dozens of operations. Swapped are ``BatchNorm1d`` and ``BatchNorm2d``
+    (with a ``ReLU`` or ``LeakyReLU`` right after them in a ``Sequential``), ``LayerNorm``,
+    ``SiLU`` and ``Softplus``. A layer stays the same object with the same parameters,
+    buffers, hooks and state dict, and computes the same function; only its class changes. Outside
+    training with gradients, and in compiled regions, it runs torch's own code.
+
+    Args:
+        module: the network. Modified.
+
+    Returns:
+        What was swapped, and what was left alone and why. A second call swaps nothing.
+
+    Example:
+        >>> from torch import nn
+        >>> network = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU())
+        >>> print(fuse(network))
+        2 layers swapped, 0 left alone
+          (itself) -> FusedSequential
+          1 -> FusedBatchNorm1d
+    """
+    swapped: dict[str, str] = {}
+    left: dict[str, str] = {}
+    for name, layer in module.named_modules():
+        reason = _reason_to_leave(layer)
+        if reason is not None:
+            left[name] = reason
+        elif type(layer) in SWAPS and _needed(layer):
+            layer.__class__ = SWAPS[type(layer)]
+            swapped[name] = type(layer).__name__
+    return FuseReport(swapped, left)
+
+
+def unfuse(module: nn.Module) -> nn.Module:
+    """Undo :func:`fuse`, in place.
+
+    Args:
+        module: the network. Modified.
+
+    Returns:
+        ``module``.
+    """
+    for layer in module.modules():
+        if type(layer) in _BACK:
+            layer.__class__ = _BACK[type(layer)]
+    return module

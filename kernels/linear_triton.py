@@ -1,0 +1,194 @@
+"""The linear layer's R-operator as one Triton kernel; see ``linear_reference.py``.
+
+Both products go into one accumulator, one after the other: a loop over both at once would need
+twice the tiles in flight. The accumulator is float32, or float64 for float64.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import linear_reference
+from .registry import Entry, Operation
+
+
+@triton.jit
+def _add_product(
+    a_ptr,
+    b_ptr,
+    row,
+    col,
+    num_rows,
+    num_cols,
+    num_inner,
+    out,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """Return ``out + a b^T`` for rows of ``a`` [n, d] and ``b`` [m, d]."""
+    a_row = a_ptr + row[:, None].to(tl.int64) * num_inner
+    b_row = b_ptr + col[None, :].to(tl.int64) * num_inner
+    for start in range(0, num_inner, INNER):
+        inner = start + tl.arange(0, INNER)
+        inside = inner < num_inner
+        a_mask = (row < num_rows)[:, None] & inside[None, :]
+        a = tl.load(a_row + inner[None, :], mask=a_mask, other=0.0)
+        b_mask = (col < num_cols)[None, :] & inside[:, None]
+        b = tl.load(b_row + inner[:, None], mask=b_mask, other=0.0)
+        out = tl.dot(a, b, out, input_precision=PRECISION, out_dtype=ACC)
+    return out
+
+
+@triton.jit
+def linear_tangent_kernel(
+    x_dot_ptr,
+    weight_ptr,
+    x_ptr,
+    weight_dot_ptr,
+    bias_dot_ptr,
+    out_ptr,
+    num_rows,
+    num_cols,
+    num_inner,
+    HAS_BIAS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC: tl.constexpr,
+):
+    """A tile of ``x_dot W^T + x W_dot^T + bias_dot``; all operands dense by rows."""
+    # Neighbours in the launch share rows of x, which are then in cache.
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    col = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    out = tl.zeros([ROWS, COLS], ACC)
+    out = _add_product(
+        x_dot_ptr, weight_ptr, row, col, num_rows, num_cols, num_inner, out, INNER, PRECISION, ACC
+    )
+    out = _add_product(
+        x_ptr, weight_dot_ptr, row, col, num_rows, num_cols, num_inner, out, INNER, PRECISION, ACC
+    )
+    if HAS_BIAS:
+        out += tl.load(bias_dot_ptr + col, mask=col < num_cols, other=0.0).to(ACC)[None, :]
+    at = out_ptr + row[:, None].to(tl.int64) * num_cols + col[None, :]
+    tl.store(at, out, mask=(row < num_rows)[:, None] & (col < num_cols)[None, :])
+
+
+class Tile(NamedTuple):
+    """How a launch is cut: tile sizes, warps and pipeline stages."""
+
+    rows: int
+    cols: int
+    inner: int
+    num_warps: int
+    num_stages: int
+
+
+def tile_for(dtype: torch.dtype, precision: str, num_rows: int, num_cols: int) -> Tile:
+    """Return tiles that fit the shared memory and registers of all targets without spilling."""
+    if dtype == torch.float64:
+        return Tile(32, 32, 16, 4, 2)
+    if dtype in (torch.half, torch.bfloat16):
+        # Large tiles only where they still fill a device.
+        if num_rows * num_cols >= 128 * 128 * 128:
+            return Tile(128, 128, 32, 8, 3)
+        return Tile(64, 64, 32, 4, 3)
+    # tf32x3 splits its operands in registers, and spills with a longer inner block.
+    return Tile(64, 64, 32, 4, 3) if precision == "tf32" else Tile(64, 64, 16, 4, 2)
+
+
+def linear_tangent(
+    x_dot: Tensor,
+    weight: Tensor,
+    x: Tensor,
+    weight_dot: Tensor,
+    bias_dot: Tensor | None = None,
+    precision: str | None = None,
+) -> Tensor:
+    """Return ``x_dot W^T + x W_dot^T + bias_dot``; see ``linear_reference.linear_tangent``.
+
+    ``precision`` is that of float32 products: "ieee", "tf32" or, not on AMD, "tf32x3". By default
+    it follows ``torch.backends.cuda.matmul.allow_tf32``.
+    """
+    if precision is None:
+        precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    if x.dtype != torch.float32:
+        precision = "ieee"
+    x_dot, weight, x, weight_dot = (t.contiguous() for t in (x_dot, weight, x, weight_dot))
+    (num_rows, num_inner), num_cols = x.shape, weight.shape[0]
+    out = x.new_empty(num_rows, num_cols)
+    tile = tile_for(x.dtype, precision, num_rows, num_cols)
+    grid = triton.cdiv(num_cols, tile.cols), triton.cdiv(num_rows, tile.rows)
+    if out.numel() == 0:
+        return out
+    linear_tangent_kernel[grid](
+        x_dot,
+        weight,
+        x,
+        weight_dot,
+        out if bias_dot is None else bias_dot.contiguous(),
+        out,
+        num_rows,
+        num_cols,
+        num_inner,
+        HAS_BIAS=bias_dot is not None,
+        ROWS=tile.rows,
+        COLS=tile.cols,
+        INNER=tile.inner,
+        PRECISION=precision,
+        ACC=tl.float64 if x.dtype == torch.float64 else tl.float32,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+    return out
+
+
+def _inputs(size: int, device: torch.device) -> tuple[Tensor, ...]:
+    return tuple(torch.randn(size, size, device=device) for _ in range(4))
+
+
+def _entry(name: str, dtype: torch.dtype, precision: str, size: int = 4096) -> Entry:
+    kind, width = {torch.bfloat16: ("*bf16", 2), torch.float16: ("*fp16", 2)}.get(
+        dtype, ("*fp32", 4)
+    )
+    tile = tile_for(dtype, precision, size, size)
+    pointers = [name for name in linear_tangent_kernel.arg_names if name.endswith("_ptr")]
+    counts = ("num_rows", "num_cols", "num_inner")
+    timed = precision == "ieee" and dtype == torch.float32
+    return Entry(
+        name=f"linear tangent {name}",
+        kernel=linear_tangent_kernel,
+        signature={**dict.fromkeys(pointers, kind), **dict.fromkeys(counts, "i32")},
+        constexprs={
+            **{"HAS_BIAS": True, "ROWS": tile.rows, "COLS": tile.cols, "INNER": tile.inner},
+            **{"PRECISION": precision, "ACC": tl.float32},
+        },
+        bytes_moved=lambda n: 5.0 * width * n * n,
+        # The second product reads the first one's result again.
+        torch_bytes=lambda n: 7.0 * width * n * n,
+        flops=lambda n: 4.0 * n**3,
+        size=size,
+        size_means="rows, columns and inner length",
+        divisible=counts,
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+        matrix_unit=precision != "ieee" or dtype != torch.float32,
+        skipped={"gfx942": "no tf32x3"} if precision == "tf32x3" else {},
+        operation=Operation(linear_tangent, linear_reference.linear_tangent, _inputs)
+        if timed
+        else None,
+    )
+
+
+ENTRIES = (
+    _entry("bf16", torch.bfloat16, "ieee"),
+    _entry("fp16", torch.float16, "ieee"),
+    _entry("bf16 small", torch.bfloat16, "ieee", 256),
+    _entry("tf32", torch.float32, "tf32"),
+    _entry("tf32x3", torch.float32, "tf32x3"),
+    _entry("fp32", torch.float32, "ieee"),
+)

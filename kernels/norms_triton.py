@@ -1,0 +1,316 @@
+"""Batch normalization by Triton kernels, with the names, arguments and results of ``norms.py``.
+
+Each derivative is two launches: sums by channel, then one pass that combines. Reductions have a
+fixed order.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from .norms_kernels import (
+    CURVATURE,
+    GRADIENT,
+    TANGENT,
+    channel_sums_kernel,
+    derivative_kernel,
+    normalize_kernel,
+)
+from .registry import Entry
+
+_PROGRAMS = 1024
+"""Programs wanted in a launch: a few for each multiprocessor of the largest devices."""
+
+_MAX_SPLITS = 64
+
+
+class Geometry(NamedTuple):
+    """How a tensor is seen as rows of adjacent entries, and how programs share them."""
+
+    by_column: bool
+    num_rows: int
+    num_cols: int
+    row_stride: int
+    num_channels: int
+    rows: int
+    cols: int
+    groups: int
+    splits: int
+    acc: Any
+
+    @staticmethod
+    def of(x: Tensor) -> "Geometry":
+        """Describe a dense tensor [N, C, ...], contiguous or channels-last."""
+        num_channels = x.shape[1]
+        inner = x.numel() // (x.shape[0] * num_channels)
+        by_column = inner == 1 or not x.is_contiguous()
+        if by_column:
+            num_rows, num_cols = x.shape[0] * inner, num_channels
+            row_stride = num_channels
+        else:
+            num_rows, num_cols = x.shape[0], inner
+            row_stride = num_channels * inner
+        cols = min(max(triton.next_power_of_2(num_cols), 16), 64 if by_column else 1024)
+        rows = max(1024 // cols, 1)
+        groups = triton.cdiv(num_channels, cols) if by_column else num_channels
+        wanted = min(triton.cdiv(_PROGRAMS, groups), _MAX_SPLITS)
+        per_split = triton.cdiv(triton.cdiv(num_rows, wanted), rows) * rows
+        splits = triton.cdiv(num_rows, per_split)
+        acc = triton.language.float64 if x.dtype == torch.float64 else triton.language.float32
+        return Geometry(
+            by_column,
+            num_rows,
+            num_cols,
+            row_stride,
+            num_channels,
+            rows,
+            cols,
+            groups,
+            splits,
+            acc,
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Return the grid of a launch."""
+        return self.groups, self.splits
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int, int]:
+        """Return the arguments that say which rows a program has."""
+        share = triton.cdiv(triton.cdiv(self.num_rows, self.splits), self.rows) * self.rows
+        return self.num_rows, self.num_cols, self.row_stride, self.num_channels, share
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """Return the compile-time constants."""
+        return {"BY_COLUMN": self.by_column, "ROWS": self.rows, "COLS": self.cols, "ACC": self.acc}
+
+    @property
+    def statistics(self) -> torch.dtype:
+        """Return the dtype of sums."""
+        return torch.float64 if self.acc == triton.language.float64 else torch.float32
+
+
+def _laid_out(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    """Return dense tensors of one layout, that of ``x`` where it is dense."""
+    channels_last = torch.channels_last
+    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=channels_last):
+        return x, *(t.contiguous(memory_format=channels_last) for t in others)
+    return x.contiguous(), *(t.contiguous() for t in others)
+
+
+def _partial_sums(
+    geometry: Geometry,
+    a: Tensor,
+    b: Tensor,
+    y: Tensor,
+    shift: Tensor,
+    factor: Tensor,
+    slope: float = 1.0,
+    **modes: bool,
+) -> Tensor:
+    partial = a.new_empty(2, geometry.splits, geometry.num_channels, dtype=geometry.statistics)
+    flags = {"MASK_A": False, "MASK_B": False, "MOMENTS": False, **modes}
+    channel_sums_kernel[geometry.grid](
+        a, b, y, shift, factor, partial, *geometry.sizes, slope, **flags, **geometry.constants
+    )
+    return partial
+
+
+def batch_norm_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    momentum: float,
+    eps: float,
+    slope: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize by the statistics of the batch; see ``norms.batch_norm_forward``."""
+    (x,) = _laid_out(x)
+    geometry = Geometry.of(x)
+    partial = _partial_sums(geometry, x, x, x, x, x, MOMENTS=True)
+    y = torch.empty_like(x)
+    mean, invstd = (partial.new_empty(geometry.num_channels) for _ in range(2))
+    if weight is not None and bias is None:
+        bias = torch.zeros_like(weight)
+    if bias is not None and weight is None:
+        weight = torch.ones_like(bias)
+    size = x.numel() // geometry.num_channels
+    normalize_kernel[geometry.grid](
+        x,
+        x if weight is None else weight,
+        x if bias is None else bias,
+        partial,
+        y,
+        mean,
+        invstd,
+        mean if running_mean is None else running_mean,
+        mean if running_var is None else running_var,
+        *geometry.sizes,
+        slope,
+        size,
+        size / (size - 1),
+        momentum,
+        1 - momentum,
+        eps,
+        AFFINE=weight is not None,
+        RUNNING=running_mean is not None,
+        SPLITS=triton.next_power_of_2(geometry.splits),
+        **geometry.constants,
+    )
+    return y, mean, invstd
+
+
+def _derivative(
+    kind: Any,
+    geometry: Geometry,
+    partial: Tensor,
+    v: Tensor,
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    vectors: tuple[Tensor, ...],
+    slope: float,
+) -> tuple[Tensor, Tensor]:
+    """Launch the second kernel; ``vectors`` are mean, invstd, vw, vb, gw, gb and the sums."""
+    out = torch.empty_like(x)
+    sums = partial.new_empty(2, geometry.num_channels)
+    derivative_kernel[geometry.grid](
+        v,
+        grad,
+        x,
+        y,
+        x if weight is None else weight,
+        *(vector.contiguous() for vector in vectors),
+        partial,
+        out,
+        sums[0],
+        sums[1],
+        *geometry.sizes,
+        slope,
+        x.numel() // geometry.num_channels,
+        KIND=kind,
+        AFFINE=weight is not None,
+        MASKED=slope != 1.0,
+        SPLITS=triton.next_power_of_2(geometry.splits),
+        **geometry.constants,
+    )
+    return out, sums
+
+
+def batch_norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    invstd: Tensor,
+    slope: float = 1.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients for x, weight and bias; see ``norms.batch_norm_backward``."""
+    x, y, grad = _laid_out(x, y, grad)
+    geometry = Geometry.of(x)
+    masked = slope != 1.0
+    partial = _partial_sums(geometry, grad, x, y, mean, invstd, slope, MASK_A=masked)
+    vectors = mean, invstd, mean, mean, mean, mean, mean
+    out, sums = _derivative(GRADIENT, geometry, partial, grad, x, x, y, weight, vectors, slope)
+    return out, sums[1], sums[0]
+
+
+def batch_norm_tangent(
+    v: Tensor,
+    v_weight: Tensor,
+    v_bias: Tensor,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    invstd: Tensor,
+    slope: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Return the tangent and the sums of v; see ``norms.batch_norm_tangent``."""
+    x, y, v = _laid_out(x, y, v)
+    geometry = Geometry.of(x)
+    partial = _partial_sums(geometry, v, x, y, mean, invstd)
+    vectors = mean, invstd, v_weight, v_bias, mean, mean, mean
+    return _derivative(TANGENT, geometry, partial, v, x, x, y, weight, vectors, slope)
+
+
+def batch_norm_curvature(
+    v: Tensor,
+    v_weight: Tensor,
+    sums: Tensor,
+    grad: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor | None,
+    mean: Tensor,
+    invstd: Tensor,
+    slope: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Return the part for x and weight; see ``norms.batch_norm_curvature``."""
+    x, y, v, grad = _laid_out(x, y, v, grad)
+    geometry = Geometry.of(x)
+    if slope == 1.0:
+        # The mask of slope 1 is none, and the flag also says that b is not to be normalized.
+        y = grad
+    partial = _partial_sums(geometry, v, grad, y, mean, invstd, slope, MASK_B=True)
+    vectors = mean, invstd, v_weight, mean, grad_weight, grad_bias, sums
+    out, extra = _derivative(CURVATURE, geometry, partial, v, grad, x, y, weight, vectors, slope)
+    return out, extra[0]
+
+
+_SIZES = dict.fromkeys(
+    ("num_rows", "num_cols", "row_stride", "num_channels", "rows_per_split"), "i32"
+)
+_FLOAT = "*fp32"
+
+
+def _entry(name: str, kernel: Any, tensors: int, torch_passes: int, **modes: Any) -> Entry:
+    by_column = modes.pop("BY_COLUMN", False)
+    constexprs = {
+        **{"MASK_A": False, "MASK_B": False, "MOMENTS": False, "KIND": GRADIENT},
+        **{"AFFINE": True, "RUNNING": True, "MASKED": True, "SPLITS": 16},
+        **{"ROWS": 16 if by_column else 4, "COLS": 64 if by_column else 256},
+        **{"ACC": triton.language.float32, "BY_COLUMN": by_column, **modes},
+    }
+    constexprs = {key: value for key, value in constexprs.items() if key in kernel.arg_names}
+    scalars = ("slope", "unbiased", "momentum", "one_minus_momentum", "eps")
+    signature = {key: _FLOAT for key in kernel.arg_names if key.endswith("_ptr")}
+    signature |= {key: "fp64" for key in kernel.arg_names if key in scalars}
+    signature |= {key: "i32" for key in kernel.arg_names if key in (*_SIZES, "size")}
+    return Entry(
+        name=name + (" channels last" if by_column else ""),
+        kernel=kernel,
+        signature=signature,
+        constexprs=constexprs,
+        bytes_moved=lambda size: 4.0 * tensors * size,
+        torch_bytes=lambda size: 4.0 * torch_passes * size,
+        flops=lambda size: 12.0 * size,
+        size=1 << 24,
+        divisible=("num_cols", "row_stride"),
+    )
+
+
+ENTRIES = tuple(
+    entry
+    for by_column in (False, True)
+    for entry in (
+        _entry("bn sums moments", channel_sums_kernel, 1, 2, MOMENTS=True, BY_COLUMN=by_column),
+        _entry("bn normalize", normalize_kernel, 2, 4, BY_COLUMN=by_column),
+        _entry("bn sums gradient", channel_sums_kernel, 3, 5, MASK_A=True, BY_COLUMN=by_column),
+        _entry("bn gradient", derivative_kernel, 4, 3, BY_COLUMN=by_column),
+        _entry("bn sums tangent", channel_sums_kernel, 2, 6, BY_COLUMN=by_column),
+        _entry("bn tangent", derivative_kernel, 4, 20, KIND=TANGENT, BY_COLUMN=by_column),
+        _entry("bn sums curvature", channel_sums_kernel, 3, 6, MASK_B=True, BY_COLUMN=by_column),
+        _entry("bn curvature", derivative_kernel, 5, 40, KIND=CURVATURE, BY_COLUMN=by_column),
+    )
+)
