@@ -1,6 +1,5 @@
 """The smoke protocol from images to report, in small."""
 
-
 from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.folder import EVALUATIONS, RunFolder
 from benchmarks.cifar10.sweep import Sweep
