@@ -203,10 +203,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         grads: dict[Player, Tensor] = {"min": gradients.grad_min, "max": gradients.grad_max}
         norms = {player: torch.linalg.vector_norm(grad) for player, grad in grads.items()}
         for player, grad in grads.items():
-            for where, group, _ in self._segments(player):
-                if group["max_grad_norm"] is not None:
-                    norm = torch.linalg.vector_norm(grad[where])
-                    grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
+            self._clip_groups(player, grad)
         return gradients, norms
 
     def _solvable(self) -> tuple[Player, ...]:

@@ -108,6 +108,13 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         """Return a vector [size of the player] that is kept from step to step, of any content."""
         return self._workspace.vector(FlatLayout.of(self._params(player)), player, name)
 
+    def _clip_groups(self, player: Player, grad: Tensor) -> None:
+        """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
+        for where, group, _ in self._segments(player):
+            if group["max_grad_norm"] is not None:
+                norm = torch.linalg.vector_norm(grad[where])
+                grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
+
     def _num_steps(self) -> float:
         """Return the steps taken so far. Reads the count, so not for capturable steps."""
         return max(
