@@ -15,12 +15,14 @@ from compopt._typing import PLAYERS, Player, opponent
 
 @dataclass(frozen=True)
 class Game:
-    """A zero-sum loss with terms that only one player sees.
+    """A loss, or a loss for each player, with terms that only one player sees.
 
     Attributes:
         loss: scalar; the min player lowers it, the max player raises it.
         min_penalty: scalar that the min player minimises besides, or None.
         max_penalty: scalar that the *max player minimises* besides, or None.
+        max_loss: None in a zero-sum game. In a general-sum game the scalar that the max player
+            *minimises*, and ``loss`` is the min player's alone.
 
     The penalties are differentiated once and never enter the mixed second derivatives, so a term
     that itself contains gradients (a gradient penalty) costs no third derivative. A term that
@@ -30,11 +32,18 @@ class Game:
     loss: Tensor
     min_penalty: Tensor | None = None
     max_penalty: Tensor | None = None
+    max_loss: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Game":
         """Return the game with ``function`` applied to each of its terms."""
-        penalties = (self.min_penalty, self.max_penalty)
-        return Game(function(self.loss), *(p if p is None else function(p) for p in penalties))
+        others = (self.min_penalty, self.max_penalty, self.max_loss)
+        return Game(function(self.loss), *(p if p is None else function(p) for p in others))
+
+    def detached_loss(self) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the loss, or the pair (min, max) of losses, without graphs."""
+        if self.max_loss is None:
+            return self.loss.detach()
+        return self.loss.detach(), self.max_loss.detach()
 
 
 def differentiate_once(

@@ -18,6 +18,7 @@ LAYERS = {
     "kernels": 1,
     "_workspace": 2,
     "game": 2,
+    "field": 3,
     "operators": 3,
     "penalties": 3,
     "solvers": 4,

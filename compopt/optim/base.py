@@ -37,6 +37,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
     :class:`~compopt.CGD`.
     """
 
+    _how_to_step = "Call `step(loss)`, or `optimizer.backward(loss)` before `step()`."
     _options = ("capturable", "solver", "warm_start", "solve_for", "on_failure", "backend")
 
     def __init__(

@@ -45,6 +45,9 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     _options: ClassVar[tuple[str, ...]] = ("capturable",)
     """Attributes besides the groups that copying and pickling keep."""
 
+    _how_to_step: ClassVar[str] = "Call `step(loss)`."
+    """What to do instead of calling ``step()`` after ``loss.backward()``."""
+
     def __init__(
         self,
         min_params: Params,
@@ -165,8 +168,8 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         """Create the state, as checkpoint loaders expect of a step without a loss."""
         if any(bool(param.grad.any()) for param in self._all_params() if param.grad is not None):
             raise RuntimeError(
-                "`step()` found gradients but no graph: `loss.backward()` frees what a competitive "
-                "step needs. Call `step(loss)`, or `optimizer.backward(loss)` before `step()`."
+                "`step()` found gradients but no graph: `loss.backward()` frees what a step of "
+                f"{type(self).__name__} needs. {self._how_to_step}"
             )
         for player in PLAYERS:
             params = self._params(player)

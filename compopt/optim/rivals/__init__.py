@@ -1,0 +1,21 @@
+"""Other optimizers of two players, under the interface of CGD."""
+
+from compopt.optim.rivals.adam import ExtraAdam, OptimisticAdam
+from compopt.optim.rivals.adjusted import SGA, ConsensusOptimization
+from compopt.optim.rivals.extragradient import ExtraGradient, PastExtraGradient
+from compopt.optim.rivals.lead import LEAD
+from compopt.optim.rivals.lookahead import LCGD, LOLA
+from compopt.optim.rivals.optimistic import OGDA
+
+__all__ = [
+    "LCGD",
+    "LEAD",
+    "LOLA",
+    "OGDA",
+    "SGA",
+    "ConsensusOptimization",
+    "ExtraAdam",
+    "ExtraGradient",
+    "OptimisticAdam",
+    "PastExtraGradient",
+]
