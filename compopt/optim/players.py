@@ -164,13 +164,17 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         device = param.device if self.capturable else "cpu"
         self.state[param].setdefault("step", torch.zeros((), dtype=torch.float32, device=device))
 
-    def _idle_step(self) -> None:
-        """Create the state, as checkpoint loaders expect of a step without a loss."""
+    def _refuse_gradients(self) -> None:
+        """Raise if ``.grad`` holds anything: a step without a loss would not see it."""
         if any(bool(param.grad.any()) for param in self._all_params() if param.grad is not None):
             raise RuntimeError(
                 "`step()` found gradients but no graph: `loss.backward()` frees what a step of "
                 f"{type(self).__name__} needs. {self._how_to_step}"
             )
+
+    def _idle_step(self) -> None:
+        """Create the state, as checkpoint loaders expect of a step without a loss."""
+        self._refuse_gradients()
         for player in PLAYERS:
             params = self._params(player)
             layout = FlatLayout.of(params)
