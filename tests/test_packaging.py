@@ -17,6 +17,7 @@ LAYERS = {
     "_remedies": 1,
     "kernels": 1,
     "_workspace": 2,
+    "games": 2,
     "game": 2,
     "field": 3,
     "operators": 3,
