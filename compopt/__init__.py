@@ -13,7 +13,7 @@ from compopt.diagnosis import (
 )
 from compopt.game import Game
 from compopt.optim import ACGD, CGD, ConvergenceWarning, StepError, StepReport, StepWarning
-from compopt.solvers import ConjugateGradient, DirectSolver
+from compopt.solvers import GMRES, ConjugateGradient, DirectSolver
 
 try:
     __version__ = version("compopt")
@@ -24,6 +24,7 @@ except PackageNotFoundError:
 __all__ = [
     "ACGD",
     "CGD",
+    "GMRES",
     "ConjugateGradient",
     "ConvergenceWarning",
     "DirectSolver",

@@ -1,6 +1,7 @@
 """The gradient field of a game, and products with its Jacobian."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
@@ -180,6 +181,47 @@ class GradientField(Generic[K]):
             grad_outputs=[weight for _, weight in pairs],
             retain_graph=True,
         )
+
+
+@dataclass(frozen=True)
+class GeneralGradients:
+    """First derivatives of a general-sum game: what GameGradients is to a zero-sum one.
+
+    Attributes:
+        loss: the min player's, detached.
+        max_loss: the max player's, which it minimises, detached.
+        grad_min: [size of the min player] its own gradient, penalty included.
+        grad_max: [size of the max player] likewise.
+        mixed: products with blocks of second derivatives.
+    """
+
+    loss: Tensor
+    max_loss: Tensor
+    grad_min: Tensor
+    grad_max: Tensor
+    mixed: GradientField[Player]
+
+
+def differentiate_general(
+    game: Game, params: Mapping[Player, Sequence[Tensor]]
+) -> GeneralGradients:
+    """Differentiate a general-sum game once, keeping the graphs for products.
+
+    Args:
+        game: with ``max_loss``.
+        params: by player.
+
+    Cost: one backward pass of each loss by both players' parameters, one for each penalty.
+    """
+    assert game.max_loss is not None
+    field = game_field(game, params, second_order=True)
+    return GeneralGradients(
+        loss=game.loss.detach(),
+        max_loss=game.max_loss.detach(),
+        grad_min=field.grads["min"],
+        grad_max=field.grads["max"],
+        mixed=field,
+    )
 
 
 def game_field(

@@ -25,6 +25,10 @@ LAYERS = {
     "solvers": 4,
     "optim": 5,
     "diagnosis": 5,
+    "operators": 4,
+    "solvers": 5,
+    "optim": 6,
+    "diagnosis": 6,
 }
 """A module imports from lower layers and from its own package only."""
 

@@ -15,8 +15,8 @@ LossOrClosure: TypeAlias = Loss | Callable[[], Loss]
 
 _PAIR_REFUSED = (
     "With a loss for each player the game is general-sum and its linear system is not symmetric, "
-    "so that the conjugate gradient method does not apply. A term that only one player sees can be "
-    "passed as `min_penalty` or `max_penalty`; micro-batches as a list."
+    "so that the conjugate gradient method does not apply: use `solver=GMRES()`. A term that only "
+    "one player sees can be passed as `min_penalty` or `max_penalty`; micro-batches as a list."
 )
 
 

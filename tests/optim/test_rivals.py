@@ -9,7 +9,7 @@ import pytest
 import torch
 from dense_steps import assert_close
 from field_steps import FieldStep
-from games import NetworkGame, QuadraticGame, flat
+from games import GeneralGame, NetworkGame, QuadraticGame, flat
 from optimizer_registry import OptimizerInfo
 from rival_rows import RIVALS
 from snapshots import assert_same_bits, snapshot
@@ -129,34 +129,6 @@ def test_lcgd_approaches_cgd_as_the_step_vanishes() -> None:
 
     # The first term left out of the Neumann series is of third order in the step.
     assert distance(1e-3) / distance(5e-4) == pytest.approx(8, rel=0.02)
-
-
-class GeneralGame:
-    """A quadratic loss for each player in both players' vectors."""
-
-    def __init__(self, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        random = partial(torch.randn, generator=generator, dtype=torch.float64)
-        self.x, self.y = random(4).requires_grad_(), random(3).requires_grad_()
-        self.hessians = [(h + h.T) / 2 for h in (random(7, 7), random(7, 7))]
-        self.linear = [random(7), random(7)]
-
-    def w(self) -> Tensor:
-        return torch.cat([self.x, self.y])
-
-    def losses(self) -> tuple[Tensor, Tensor]:
-        w = self.w()
-        return tuple(w @ h @ w / 2 + b @ w for h, b in zip(self.hessians, self.linear, strict=True))
-
-    def as_game(self) -> Game:
-        loss, max_loss = self.losses()
-        return Game(loss, max_loss=max_loss)
-
-    def jacobian(self) -> Tensor:
-        return torch.cat([self.hessians[0][:4], self.hessians[1][4:]])
-
-    def xi(self, w: Tensor) -> Tensor:
-        return self.jacobian() @ w + torch.cat([self.linear[0][:4], self.linear[1][4:]])
 
 
 def general_lola(game: GeneralGame, s: FieldStep) -> Tensor:
