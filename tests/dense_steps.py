@@ -98,7 +98,10 @@ class CompetitiveReference:
                 grads[player][where] = pieces[param]
                 if param in group_of:
                     memory = self.memory.setdefault(param, {})
-                    rates[player][where] = self.info.rates(group_of[param], pieces[param], memory)
+                    group = group_of[param]
+                    strength = group["lr"] if group["interaction"] is None else group["interaction"]
+                    at_strength = {**group, "lr": strength}
+                    rates[player][where] = self.info.rates(at_strength, pieces[param], memory)
             moving[player] = ~rates[player].isnan()
         delta = _joint_solve(grads, rates, moving, self.game.mixed if interacts else None)
         result = []
@@ -108,6 +111,8 @@ class CompetitiveReference:
                     group = group_of[param]
                     decay = 1 - float(group["lr"]) * group["weight_decay"]
                     move = delta[player][where].view(param.shape)
+                    if group["interaction"] is not None:
+                        move = move * (float(group["lr"]) / group["interaction"])
                     result.append((param, param.detach().to(move.dtype) * decay + move))
         return result
 

@@ -16,6 +16,7 @@ from optimizer_info import (
     OptimizerInfo,
     Variant,
     bad_numbers,
+    bad_scalar,
     lr_variants,
 )
 from rival_rows import RIVALS
@@ -42,6 +43,8 @@ def _competitive_variants(lr: float) -> tuple[Variant, ...]:
         *lr_variants(lr),
         Variant("warm-start", {"lr": lr, "warm_start": True}),
         Variant("solve-for-min", {"lr": lr, "solve_for": "min", "warm_start": True}),
+        Variant("interaction", {"lr": lr, "interaction": 5 * lr}),
+        Variant("interaction-warm", {"lr": lr, "interaction": lr / 3, "warm_start": True}),
         Variant("solve-for-max", {"lr": lr, "solve_for": "max"}),
         Variant("alternate", {"lr": lr, "solve_for": "alternate"}),
         Variant("alternate-warm", {"lr": lr, "solve_for": "alternate", "warm_start": True}),
@@ -66,6 +69,7 @@ def _competitive_variants(lr: float) -> tuple[Variant, ...]:
 
 _COMPETITIVE_ERRORS = (
     *COMMON_ERRORS,
+    *bad_scalar("interaction", zero=True, none=False),
     *bad_numbers("solve_for", {"unknown": "larger", "none": None, "list": ["min"]}, ValueError),
     *bad_numbers("on_failure", {"unknown": "ignore", "none": None, "bool": True}, ValueError),
     *bad_numbers("backend", {"unknown": "cuda", "none": None}, ValueError),
@@ -103,7 +107,12 @@ COMPETITIVE = (
             Variant("beta-and-eps", {"beta": 0.9, "eps": 1e-3}),
             Variant("no-memory", {"beta": 0.0}),
         ),
-        own=({"beta": 0.9, "eps": 1e-3}, {"beta": 0.5}, {"eps": 0.1}, {"beta": 0.99}),
+        own=(
+            {"beta": 0.9, "eps": 1e-3},
+            {"beta": 0.5, "interaction": 0.3},
+            {"eps": 0.1},
+            {"beta": 0.99},
+        ),
         errors=(
             *_COMPETITIVE_ERRORS,
             *bad_numbers("beta", {"negative": -0.1, "one": 1.0, "nan": NAN}, ValueError),

@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from compopt._checks import check_choice
+from compopt._checks import check_choice, check_positive
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
 from compopt.field import GeneralGradients, differentiate_general
 from compopt.game import Game, GameGradients, differentiate
 from compopt.kernels import resolve_backend
+from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
 from compopt.optim.loss import LossOrClosure, as_game
 from compopt.optim.players import TwoPlayerOptimizer, select
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
@@ -86,6 +87,10 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         self._has_warned = False
         self._has_warned_of_failure = False
 
+    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
+        if group["interaction"] is not None:
+            check_positive("interaction", group["interaction"])
+
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("delta",) if self.warm_start and player in self._solvable() else ()
 
@@ -134,6 +139,8 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
                 "max": self._step_sizes("max", gradients.grad_max),
             }
             update = self._solve(gradients, step_sizes)
+            for player, delta in update.delta.items():
+                scale_to_learning_rate(self._segments(player), delta, step_sizes[player])
             self._finish(update, gradients, grad_norm, step_sizes)
             if isinstance(gradients, GeneralGradients):
                 return gradients.loss, gradients.max_loss
@@ -245,13 +252,16 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         # resumed run alternate as if it had not stopped.
         players = self._solvable()
         player = players[0] if len(players) == 1 or self._num_steps() % 2 else players[1]
+        previous = self._read_state(player, "delta") if self.warm_start else None
+        if previous is not None:
+            previous = scaled_to_strength(self._segments(player), previous)
         return competitive_update(
             gradients,
             step_sizes["min"],
             step_sizes["max"],
             self.solver,
             player=player,
-            previous_delta=self._read_state(player, "delta") if self.warm_start else None,
+            previous_delta=previous,
             workspace=self._workspace,
         )
 

@@ -109,6 +109,12 @@ def learning_rate(group: dict[str, Any]) -> float | Tensor:
     return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
 
 
+def interaction_strength(group: dict[str, Any]) -> float | Tensor:
+    """Return the step size with which the group's interaction counts: its learning rate if None."""
+    strength: float | None = group["interaction"]
+    return learning_rate(group) if strength is None else strength
+
+
 class Segment(NamedTuple):
     """A run of a player's flat vector that shares its hyperparameters and its step count."""
 
