@@ -12,7 +12,15 @@ from compopt.diagnosis import (
     preflight,
 )
 from compopt.game import Game
-from compopt.optim import ACGD, CGD, ConvergenceWarning, StepError, StepReport, StepWarning
+from compopt.optim import (
+    ACGD,
+    CGD,
+    ConvergenceWarning,
+    PolymatrixCGD,
+    StepError,
+    StepReport,
+    StepWarning,
+)
 from compopt.solvers import GMRES, ConjugateGradient, DirectSolver
 
 try:
@@ -30,6 +38,7 @@ __all__ = [
     "DirectSolver",
     "Game",
     "OperatorReport",
+    "PolymatrixCGD",
     "PreflightError",
     "PreflightReport",
     "StepError",

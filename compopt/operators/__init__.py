@@ -3,6 +3,7 @@
 from compopt.operators.base import CoupledOperator, GramOperator, LinearOperator, MatrixOperator
 from compopt.operators.competitive import CompetitiveOperator
 from compopt.operators.general_sum import GeneralSumOperator
+from compopt.operators.polymatrix import PolymatrixOperator
 
 __all__ = [
     "CompetitiveOperator",
@@ -11,4 +12,5 @@ __all__ = [
     "GramOperator",
     "LinearOperator",
     "MatrixOperator",
+    "PolymatrixOperator",
 ]

@@ -45,6 +45,9 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     _options: ClassVar[tuple[str, ...]] = ("capturable",)
     """Attributes besides the groups that copying and pickling keep."""
 
+    _players: tuple[Any, ...] = PLAYERS
+    """What players are called, in order."""
+
     _how_to_step: ClassVar[str] = "Call `step(loss)`."
     """What to do instead of calling ``step()`` after ``loss.backward()``."""
 
@@ -58,10 +61,11 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     ) -> None:
         self.capturable = bool(capturable)
         self._reset_transient()
-        for player in PLAYERS:
-            self._check_group({**defaults, "lr": player_lr(player, defaults["lr"])})
+        for player in self._players:
+            rate = player_lr(player, defaults["lr"], self._players)
+            self._check_group({**defaults, "lr": rate})
         super().__init__(player_groups(min_params, max_params), defaults)
-        for player in PLAYERS:
+        for player in self._players:
             if not any(group["player"] == player for group in self.param_groups):
                 raise ValueError(f'No parameter group has `player` = "{player}".')
 
@@ -80,7 +84,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to a player: as in ``torch.optim``, with ``player`` in the group."""
-        group = complete_group(param_group, self.param_groups, self.defaults)
+        group = complete_group(param_group, self.param_groups, self.defaults, self._players)
         self._check_group(group)
         super().add_param_group(group)
 
@@ -121,7 +125,9 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def _num_steps(self) -> float:
         """Return the steps taken so far. Reads the count, so not for capturable steps."""
         return max(
-            float(segment.num_steps) for player in PLAYERS for segment in self._segments(player)
+            float(segment.num_steps)
+            for player in self._players
+            for segment in self._segments(player)
         )
 
     def _advance(
@@ -175,7 +181,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def _idle_step(self) -> None:
         """Create the state, as checkpoint loaders expect of a step without a loss."""
         self._refuse_gradients()
-        for player in PLAYERS:
+        for player in self._players:
             params = self._params(player)
             layout = FlatLayout.of(params)
             for key in self._state_keys(player):

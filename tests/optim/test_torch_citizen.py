@@ -28,8 +28,13 @@ def test_every_optimizer_has_a_row() -> None:
         for value in map(vars(module).get, module.__all__)
         if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
     }
-    # Their groups and state are those of torch's optimizers; test_descent_ascent.py has them.
-    wrappers = {rivals.SimultaneousDescentAscent, rivals.AlternatingDescentAscent}
+    # Files of their own have what is not given two players (test_polymatrix.py), and what has the
+    # groups and state of torch's optimizers (test_descent_ascent.py).
+    wrappers = {
+        compopt.PolymatrixCGD,
+        rivals.SimultaneousDescentAscent,
+        rivals.AlternatingDescentAscent,
+    }
     assert exported == {info.cls for info in OPTIMIZERS} | wrappers
 
 
