@@ -12,8 +12,16 @@ from compopt.diagnosis import (
     preflight,
 )
 from compopt.game import Game
-from compopt.optim import ACGD, CGD, ConvergenceWarning, StepError, StepReport, StepWarning
-from compopt.solvers import ConjugateGradient, DirectSolver
+from compopt.optim import (
+    ACGD,
+    CGD,
+    ConvergenceWarning,
+    PolymatrixCGD,
+    StepError,
+    StepReport,
+    StepWarning,
+)
+from compopt.solvers import GMRES, ConjugateGradient, DirectSolver
 
 try:
     __version__ = version("compopt")
@@ -24,11 +32,13 @@ except PackageNotFoundError:
 __all__ = [
     "ACGD",
     "CGD",
+    "GMRES",
     "ConjugateGradient",
     "ConvergenceWarning",
     "DirectSolver",
     "Game",
     "OperatorReport",
+    "PolymatrixCGD",
     "PreflightError",
     "PreflightReport",
     "StepError",

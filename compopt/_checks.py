@@ -57,7 +57,7 @@ def check_count(name: str, value: object, *, minimum: int) -> None:
         raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
 
 
-def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
     """Raise unless ``value`` is one of ``choices``."""
     if value not in choices:
         listed = ", ".join(repr(choice) for choice in choices)

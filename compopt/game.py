@@ -16,12 +16,14 @@ from compopt.kernels import gather, partial_dot, scatter
 
 @dataclass(frozen=True)
 class Game:
-    """A zero-sum loss with terms that only one player sees.
+    """A loss, or a loss for each player, with terms that only one player sees.
 
     Attributes:
         loss: scalar; the min player lowers it, the max player raises it.
         min_penalty: scalar that the min player minimises besides, or None.
         max_penalty: scalar that the *max player minimises* besides, or None.
+        max_loss: None in a zero-sum game. In a general-sum game the scalar that the max player
+            *minimises*, and ``loss`` is the min player's alone.
 
     The penalties are differentiated once and never enter the mixed second derivatives, so a term
     that itself contains gradients (a gradient penalty) costs no third derivative. A term that
@@ -31,14 +33,21 @@ class Game:
     loss: Tensor
     min_penalty: Tensor | None = None
     max_penalty: Tensor | None = None
+    max_loss: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Game":
         """Return the game with ``function`` applied to each of its terms."""
-        penalties = (self.min_penalty, self.max_penalty)
-        return Game(function(self.loss), *(p if p is None else function(p) for p in penalties))
+        others = (self.min_penalty, self.max_penalty, self.max_loss)
+        return Game(function(self.loss), *(p if p is None else function(p) for p in others))
+
+    def detached_loss(self) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the loss, or the pair (min, max) of losses, without graphs."""
+        if self.max_loss is None:
+            return self.loss.detach()
+        return self.loss.detach(), self.max_loss.detach()
 
 
-def _autograd(
+def differentiate_once(
     what: str, outputs: Tensor | Sequence[Tensor], inputs: Sequence[Tensor], **options: Any
 ) -> tuple[Tensor | None, ...]:
     """Differentiate, with None for unused inputs; known failures come with their remedy."""
@@ -49,6 +58,53 @@ def _autograd(
         if remedy is None:
             raise
         raise RuntimeError(f"{what} failed. {remedy} Autograd said: {error}") from error
+
+
+def loss_gradients(
+    name: str, loss: Tensor, params: Sequence[Tensor], **options: Any
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a loss, None where it does not depend on a parameter.
+
+    Args:
+        name: of the loss, for messages.
+        loss: scalar with a graph.
+        params: the tensors to differentiate by.
+        options: of ``torch.autograd.grad``.
+
+    Raises:
+        TypeError, ValueError: if ``loss`` is not a scalar with a graph on the device of ``params``,
+            or if a gradient is sparse.
+    """
+    check_loss(name, loss, params[0].device)
+    with torch.enable_grad():
+        grads = differentiate_once(f"The gradient of `{name}`", loss, params, **options)
+    for grad in grads:
+        if grad is not None and grad.layout != torch.strided:
+            raise ValueError(
+                f"Gradients must be dense, got layout {grad.layout}. "
+                "Use `sparse=False` in embeddings."
+            )
+    return grads
+
+
+def check_takes_part(
+    player: object, grads: Sequence[Tensor | None], penalty: Tensor | None
+) -> None:
+    """Raise if ``player`` has neither a gradient in its loss nor a penalty."""
+    if penalty is None and all(grad is None for grad in grads):
+        raise ValueError(
+            f"`loss` must depend on the parameters of both players; none of the {player} "
+            "player's takes part. Do not detach one player's output in a zero-sum loss."
+        )
+
+
+def add_penalty(
+    name: str, penalty: Tensor, params: Sequence[Tensor], layout: FlatLayout, flat: Tensor
+) -> None:
+    """Add the gradient of ``penalty`` to ``flat`` [layout.numel]."""
+    # The graph is retained because a penalty may share nodes with the loss.
+    grads = loss_gradients(name, penalty, params, retain_graph=True)
+    flat.add_(layout.flatten(grads))
 
 
 class MixedHessian:
@@ -162,7 +218,7 @@ class MixedHessian:
         layout, params = self._layouts[source], self._params[source]
         dtypes = [param.dtype for param in params]
         weights = scatter(vector, layout.shapes, dtypes, weight, room)
-        return _autograd(
+        return differentiate_once(
             "A mixed second derivative",
             [grad for _, grad in outputs],
             self._params[player],
@@ -221,17 +277,7 @@ def differentiate(
     """
     params: dict[Player, Sequence[Tensor]] = {"min": min_params, "max": max_params}
     layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
-    loss = check_loss("loss", game.loss, layouts["min"].device)
-    with torch.enable_grad():
-        grads = _autograd(
-            "The gradient of the loss", loss, [*min_params, *max_params], create_graph=True
-        )
-    for grad in grads:
-        if grad is not None and grad.layout != torch.strided:
-            raise ValueError(
-                f"Gradients must be dense, got layout {grad.layout}. "
-                "Use `sparse=False` in embeddings."
-            )
+    grads = loss_gradients("loss", game.loss, [*min_params, *max_params], create_graph=True)
     by_player: dict[Player, Sequence[Tensor | None]] = {
         "min": grads[: len(min_params)],
         "max": grads[len(min_params) :],
@@ -243,20 +289,11 @@ def differentiate(
     flat["max"].neg_()
     penalties: dict[Player, Tensor | None] = {"min": game.min_penalty, "max": game.max_penalty}
     for player, penalty in penalties.items():
-        if penalty is None:
-            if all(grad is None for grad in by_player[player]):
-                raise ValueError(
-                    f"`loss` must depend on the parameters of both players; none of the {player} "
-                    "player's takes part. Do not detach one player's output in a zero-sum loss."
-                )
-        else:
-            check_loss(f"{player}_penalty", penalty, layouts[player].device)
-            # The graph is retained because a penalty may share nodes with the loss.
-            what = f"The gradient of `{player}_penalty`"
-            penalty_grads = _autograd(what, penalty, params[player], retain_graph=True)
-            flat[player].add_(layouts[player].flatten(penalty_grads))
+        check_takes_part(player, by_player[player], penalty)
+        if penalty is not None:
+            add_penalty(f"{player}_penalty", penalty, params[player], layouts[player], flat[player])
     return GameGradients(
-        loss=loss.detach(),
+        loss=game.loss.detach(),
         grad_min=flat["min"],
         grad_max=flat["max"],
         mixed=MixedHessian(by_player, params, layouts, scale),

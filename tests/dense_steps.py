@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
+from field_steps import FieldStep
 from games import PLAYERS, QuadraticGame
 from optimizer_registry import OptimizerInfo
 from torch import Tensor
@@ -31,7 +32,14 @@ def assert_close(actual: Tensor, expected: Tensor, what: str) -> None:
     )
 
 
-class DenseReference:
+def DenseReference(  # noqa: N802 - it stands for a class
+    info: OptimizerInfo, game: QuadraticGame
+) -> "CompetitiveReference | FieldReference":
+    """Return what knows the steps of ``info`` on ``game``."""
+    return (CompetitiveReference if info.is_competitive else FieldReference)(info, game)
+
+
+class CompetitiveReference:
     """The step of an optimizer on a :class:`QuadraticGame`, from one dense solve for both moves.
 
     It reads the hyperparameters from the optimizer's groups and keeps moments of its own.
@@ -41,6 +49,14 @@ class DenseReference:
         self.info = info
         self.game = game
         self.memory: dict[Tensor, dict[str, Any]] = {}
+
+    def resume(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take over the state of ``optimizer``."""
+        for param, state in optimizer.state.items():
+            if "exp_avg_sq" in state:
+                memory = self.memory.setdefault(param, {})
+                memory["num_steps"] = int(state["step"])
+                memory["average"] = state["exp_avg_sq"].double().reshape(-1)
 
     def next_params(
         self,
@@ -82,7 +98,10 @@ class DenseReference:
                 grads[player][where] = pieces[param]
                 if param in group_of:
                     memory = self.memory.setdefault(param, {})
-                    rates[player][where] = self.info.rates(group_of[param], pieces[param], memory)
+                    group = group_of[param]
+                    strength = group["lr"] if group["interaction"] is None else group["interaction"]
+                    at_strength = {**group, "lr": strength}
+                    rates[player][where] = self.info.rates(at_strength, pieces[param], memory)
             moving[player] = ~rates[player].isnan()
         delta = _joint_solve(grads, rates, moving, self.game.mixed if interacts else None)
         result = []
@@ -92,7 +111,116 @@ class DenseReference:
                     group = group_of[param]
                     decay = 1 - float(group["lr"]) * group["weight_decay"]
                     move = delta[player][where].view(param.shape)
+                    if group["interaction"] is not None:
+                        move = move * (float(group["lr"]) / group["interaction"])
                     result.append((param, param.detach().to(move.dtype) * decay + move))
+        return result
+
+
+class FieldReference:
+    """The step of an optimizer that follows the field, by the formula of its row.
+
+    It reads the hyperparameters from the optimizer's groups and keeps vectors of its own.
+    """
+
+    def __init__(self, info: OptimizerInfo, game: QuadraticGame) -> None:
+        self.info = info
+        self.game = game
+        size = len(game.p) + len(game.q)
+        self.memory = {key: torch.zeros(size, dtype=torch.float64) for key in info.state_keys}
+        self.num_steps = torch.zeros(size, dtype=torch.float64)
+
+    def resume(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take over the state of ``optimizer``."""
+        for param, where in self._places():
+            state = optimizer.state.get(param, {})
+            if "step" in state:
+                self.num_steps[where] = float(state["step"])
+            for key in self.memory:
+                if key in state:
+                    self.memory[key][where] = state[key].double().reshape(-1)
+
+    def _places(self) -> list[tuple[Tensor, slice]]:
+        return list(_positions([*self.game.params("min"), *self.game.params("max")]))
+
+    def next_params(
+        self, optimizer: torch.optim.Optimizer, *, extra: dict[str, Tensor] | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return each trainable parameter with the value that one step must give it."""
+        game = self.game
+        full = torch.cat([game.vector("min"), game.vector("max")]).detach().double()
+        jacobian = torch.cat(
+            [torch.cat([game.p, game.mixed], 1), torch.cat([-game.mixed.T, game.q], 1)]
+        ).double()
+        constant = torch.cat([game.a, -game.b]).double()
+        penalty = torch.cat(
+            [
+                (extra or {}).get(p, torch.zeros(n))
+                for p, n in (("min", len(game.p)), ("max", len(game.q)))
+            ]
+        )
+        group_of = {
+            param: group
+            for group in optimizer.param_groups
+            for param in group["params"]
+            if param.requires_grad
+        }
+        places = [(param, where) for param, where in self._places() if param in group_of]
+        index = torch.cat([torch.arange(len(full))[where] for _, where in places])
+
+        def raw(w: Tensor) -> Tensor:
+            at = full.clone()
+            at[index] = w
+            return (jacobian @ at + constant)[index]
+
+        def xi(w: Tensor) -> Tensor:
+            field = torch.zeros_like(full)
+            field[index] = raw(w) + penalty[index]
+            for group in optimizer.param_groups:
+                limit = group.get("max_grad_norm")
+                own = [where for param, where in places if group_of[param] is group]
+                if limit is not None and own:
+                    norm = torch.linalg.vector_norm(torch.cat([field[where] for where in own]))
+                    for where in own:
+                        field[where] *= min(1.0, limit / (norm.item() + 1e-6))
+            return field[index]
+
+        def option(name: str) -> Tensor:
+            values = torch.full_like(full, torch.nan)
+            for param, where in places:
+                if name in ("beta1", "beta2"):
+                    value = group_of[param]["betas"][name == "beta2"]
+                else:
+                    value = group_of[param][name]
+                if value is not None:
+                    values[where] = float(value)
+            return values[index]
+
+        memory = {key: vector[index] for key, vector in self.memory.items()}
+        move = torch.zeros_like(full)
+        move[index] = self.info.move(
+            FieldStep(
+                w=full[index],
+                raw=raw,
+                xi=xi,
+                jacobian=jacobian[index][:, index],
+                is_min=index < len(game.p),
+                option=option,
+                memory=memory,
+                num_steps=self.num_steps[index],
+                optimizer=optimizer,
+            )
+        )
+        for key, vector in memory.items():
+            self.memory[key][index] = vector
+        self.num_steps[index] += 1
+        result = []
+        for param, where in places:
+            group = group_of[param]
+            decay = 1 - float(group["lr"]) * group["weight_decay"]
+            result.append(
+                (param, full[where].view(param.shape) * decay + move[where].view(param.shape))
+            )
         return result
 
 
@@ -135,7 +263,7 @@ def assert_dense_step(
     """Take a step and compare every parameter with the dense one."""
     expected = reference.next_params(optimizer, **options)
     if step is None:
-        optimizer.step(reference.game.loss())
+        optimizer.step(reference.game.loss)
     else:
         step()
     for index, (param, value) in enumerate(expected):

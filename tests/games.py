@@ -1,10 +1,13 @@
 """Tiny games with known answers, on which optimizers are tried."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from compopt import Game
 
 PLAYERS = ("min", "max")
 
@@ -52,6 +55,34 @@ class QuadraticGame:
             "min": self.p @ x + self.mixed @ y + self.a,
             "max": self.q @ y - self.mixed.T @ x - self.b,
         }
+
+
+class GeneralGame:
+    """A quadratic loss for each player in both players' vectors."""
+
+    def __init__(self, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        random = partial(torch.randn, generator=generator, dtype=torch.float64)
+        self.x, self.y = random(4).requires_grad_(), random(3).requires_grad_()
+        self.hessians = [(h + h.T) / 2 for h in (random(7, 7), random(7, 7))]
+        self.linear = [random(7), random(7)]
+
+    def w(self) -> Tensor:
+        return torch.cat([self.x, self.y])
+
+    def losses(self) -> tuple[Tensor, Tensor]:
+        w = self.w()
+        return tuple(w @ h @ w / 2 + b @ w for h, b in zip(self.hessians, self.linear, strict=True))
+
+    def as_game(self) -> Game:
+        loss, max_loss = self.losses()
+        return Game(loss, max_loss=max_loss)
+
+    def jacobian(self) -> Tensor:
+        return torch.cat([self.hessians[0][:4], self.hessians[1][4:]])
+
+    def xi(self, w: Tensor) -> Tensor:
+        return self.jacobian() @ w + torch.cat([self.linear[0][:4], self.linear[1][4:]])
 
 
 class Token:

@@ -3,18 +3,26 @@
 A new optimizer is a new row in ``OPTIMIZERS``; the generic tests in ``tests/optim`` then run on it.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from games import NetworkGame, QuadraticGame
+from optimizer_info import (
+    COMMON_ERRORS,
+    INF,
+    NAN,
+    ErrorInput,
+    OptimizerInfo,
+    Variant,
+    bad_numbers,
+    bad_scalar,
+    lr_variants,
+)
+from rival_rows import RIVALS
 from torch import Tensor
 
 from compopt import ACGD, CGD, ConjugateGradient, DirectSolver
-
-Rates = Callable[[dict[str, Any], Tensor, dict[str, Any]], Tensor]
 
 
 def constant_rates(group: dict[str, Any], grad: Tensor, memory: dict[str, Any]) -> Tensor:
@@ -29,65 +37,14 @@ def adaptive_rates(group: dict[str, Any], grad: Tensor, memory: dict[str, Any]) 
     return float(group["lr"]) * correction / (memory["average"].sqrt() + group["eps"])
 
 
-@dataclass(frozen=True)
-class Variant:
-    """Valid arguments and what they are for."""
-
-    description: str
-    kwargs: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ErrorInput:
-    """Arguments that must be refused, and how."""
-
-    description: str
-    kwargs: dict[str, Any]
-    error: type[Exception]
-    match: str
-
-
-@dataclass(frozen=True)
-class OptimizerInfo:
-    """One optimizer class under test.
-
-    Attributes:
-        cls: the class.
-        rates: its step sizes, from the published formula.
-        state_keys: what it keeps for each parameter besides the step count and the warm start.
-        variants: valid arguments.
-        errors: invalid ones.
-    """
-
-    cls: type[torch.optim.Optimizer]
-    rates: Rates
-    state_keys: frozenset[str]
-    variants: tuple[Variant, ...]
-    errors: tuple[ErrorInput, ...] = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        return self.cls.__name__
-
-    def exact(self, game: QuadraticGame | NetworkGame, **kwargs: Any) -> torch.optim.Optimizer:
-        """Return the optimizer of ``game`` with a solver that leaves only rounding."""
-        kwargs = {"lr": 0.1, "solver": DirectSolver(), **kwargs}
-        return self.cls(game.min_params, game.max_params, **kwargs)
-
-
-def _common_variants(lr: float) -> tuple[Variant, ...]:
+def _competitive_variants(lr: float) -> tuple[Variant, ...]:
     fixed = ConjugateGradient(rtol=0.0, max_iter=3)
     return (
-        Variant("defaults", {}),
-        Variant("lr", {"lr": lr}),
-        Variant("pair-lr", {"lr": (lr, 0.3 * lr)}),
-        Variant("tensor-lr", {"lr": torch.tensor(lr, dtype=torch.float64)}),
-        Variant("pair-of-tensors-lr", {"lr": (torch.tensor(lr, dtype=torch.float64), 0.3 * lr)}),
-        Variant("zero-lr", {"lr": 0.0}),
-        Variant("weight-decay", {"lr": lr, "weight_decay": 0.1}),
-        Variant("max-grad-norm", {"lr": lr, "max_grad_norm": 0.3}),
+        *lr_variants(lr),
         Variant("warm-start", {"lr": lr, "warm_start": True}),
         Variant("solve-for-min", {"lr": lr, "solve_for": "min", "warm_start": True}),
+        Variant("interaction", {"lr": lr, "interaction": 5 * lr}),
+        Variant("interaction-warm", {"lr": lr, "interaction": lr / 3, "warm_start": True}),
         Variant("solve-for-max", {"lr": lr, "solve_for": "max"}),
         Variant("alternate", {"lr": lr, "solve_for": "alternate"}),
         Variant("alternate-warm", {"lr": lr, "solve_for": "alternate", "warm_start": True}),
@@ -110,46 +67,13 @@ def _common_variants(lr: float) -> tuple[Variant, ...]:
     )
 
 
-def _bad_numbers(name: str, values: dict[str, Any], error: type[Exception]) -> list[ErrorInput]:
-    return [
-        ErrorInput(f"{name}-{what}", {name: value}, error, f"`{name}`")
-        for what, value in values.items()
-    ]
-
-
-_NAN, _INF = float("nan"), float("inf")
-_COMMON_ERRORS = (
-    *_bad_numbers("lr", {"negative": -0.1, "nan": _NAN, "inf": _INF}, ValueError),
-    *_bad_numbers("lr", {"text": "0.1", "none": None, "bool": True, "complex": 1j}, TypeError),
-    *_bad_numbers(
-        "lr",
-        {
-            "vector": torch.ones(2),
-            "integer-tensor": torch.tensor(1),
-            "negative-tensor": torch.tensor(-0.1),
-            "nan-tensor": torch.tensor(_NAN),
-            "single": (0.1,),
-            "triple": (0.1, 0.1, 0.1),
-            "negative-max": (0.1, -0.1),
-            "negative-min": (-0.1, 0.1),
-        },
-        ValueError,
-    ),
-    *_bad_numbers("lr", {"pair-of-text": (0.1, "0.1")}, TypeError),
-    *_bad_numbers("weight_decay", {"negative": -0.1, "nan": _NAN, "inf": _INF}, ValueError),
-    *_bad_numbers(
-        "weight_decay",
-        {"text": "0", "none": None, "tensor": torch.tensor(0.1), "pair": (0.1, 0.1)},
-        TypeError,
-    ),
-    *_bad_numbers(
-        "max_grad_norm", {"negative": -1.0, "nan": _NAN, "inf": _INF, "zero": 0.0}, ValueError
-    ),
-    *_bad_numbers("max_grad_norm", {"text": "1", "tensor": torch.tensor(1.0)}, TypeError),
-    *_bad_numbers("solve_for", {"unknown": "larger", "none": None, "list": ["min"]}, ValueError),
-    *_bad_numbers("on_failure", {"unknown": "ignore", "none": None, "bool": True}, ValueError),
-    *_bad_numbers("backend", {"unknown": "cuda", "none": None}, ValueError),
-    *_bad_numbers("solver", {"class": 3, "text": "cg"}, TypeError),
+_COMPETITIVE_ERRORS = (
+    *COMMON_ERRORS,
+    *bad_scalar("interaction", zero=True, none=False),
+    *bad_numbers("solve_for", {"unknown": "larger", "none": None, "list": ["min"]}, ValueError),
+    *bad_numbers("on_failure", {"unknown": "ignore", "none": None, "bool": True}, ValueError),
+    *bad_numbers("backend", {"unknown": "cuda", "none": None}, ValueError),
+    *bad_numbers("solver", {"class": 3, "text": "cg"}, TypeError),
     ErrorInput("capturable-solver", {"capturable": True}, ValueError, "fixed iteration count"),
     ErrorInput(
         "capturable-raise",
@@ -163,54 +87,75 @@ _COMMON_ERRORS = (
         ValueError,
         "alternate",
     ),
-    ErrorInput("maximize", {"maximize": True}, TypeError, "maximize"),
 )
 
-OPTIMIZERS = (
+
+COMPETITIVE = (
     OptimizerInfo(
         cls=CGD,
         rates=constant_rates,
         state_keys=frozenset(),
-        variants=_common_variants(0.1),
-        errors=_COMMON_ERRORS,
+        variants=_competitive_variants(0.1),
+        errors=_COMPETITIVE_ERRORS,
     ),
     OptimizerInfo(
         cls=ACGD,
         rates=adaptive_rates,
         state_keys=frozenset({"exp_avg_sq"}),
         variants=(
-            *_common_variants(0.01),
+            *_competitive_variants(0.01),
             Variant("beta-and-eps", {"beta": 0.9, "eps": 1e-3}),
             Variant("no-memory", {"beta": 0.0}),
         ),
+        own=(
+            {"beta": 0.9, "eps": 1e-3},
+            {"beta": 0.5, "interaction": 0.3},
+            {"eps": 0.1},
+            {"beta": 0.99},
+        ),
         errors=(
-            *_COMMON_ERRORS,
-            *_bad_numbers("beta", {"negative": -0.1, "one": 1.0, "nan": _NAN}, ValueError),
-            *_bad_numbers(
+            *_COMPETITIVE_ERRORS,
+            *bad_numbers("beta", {"negative": -0.1, "one": 1.0, "nan": NAN}, ValueError),
+            *bad_numbers(
                 "beta", {"text": "0.9", "none": None, "tensor": torch.tensor(0.9)}, TypeError
             ),
-            *_bad_numbers("eps", {"negative": -1e-8, "nan": _NAN, "inf": _INF}, ValueError),
-            *_bad_numbers(
+            *bad_numbers("eps", {"negative": -1e-8, "nan": NAN, "inf": INF}, ValueError),
+            *bad_numbers(
                 "eps", {"text": "0", "none": None, "tensor": torch.tensor(1e-5)}, TypeError
             ),
         ),
     ),
 )
 
-each_optimizer = pytest.mark.parametrize("info", OPTIMIZERS, ids=lambda info: info.name)
-each_variant = pytest.mark.parametrize(
-    ("info", "variant"),
+OPTIMIZERS = (*COMPETITIVE, *RIVALS)
+
+
+def _each(infos: Sequence[OptimizerInfo]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("info", infos, ids=lambda info: info.name)
+
+
+def _each_of(infos: Sequence[OptimizerInfo], name: str, field: str) -> pytest.MarkDecorator:
+    """Parametrize by the entries of a row's field, each with its row."""
+    cases = [
+        pytest.param(info, case, id=f"{info.name}-{case.description}")
+        for info in infos
+        for case in getattr(info, field)
+    ]
+    return pytest.mark.parametrize(("info", name), cases)
+
+
+each_optimizer = _each(OPTIMIZERS)
+each_competitive = _each(COMPETITIVE)
+each_of_one_point = _each([info for info in OPTIMIZERS if not info.needs_closure])
+each_variant = _each_of(OPTIMIZERS, "variant", "variants")
+each_competitive_variant = _each_of(COMPETITIVE, "variant", "variants")
+each_entry = pytest.mark.parametrize(
+    ("info", "method"),
     [
-        pytest.param(info, variant, id=f"{info.name}-{variant.description}")
+        pytest.param(info, method, id=f"{info.name}-{method}")
         for info in OPTIMIZERS
-        for variant in info.variants
+        for method in (("step", "backward") if info.is_competitive else ("step",))
     ],
 )
-each_error = pytest.mark.parametrize(
-    ("info", "invalid"),
-    [
-        pytest.param(info, invalid, id=f"{info.name}-{invalid.description}")
-        for info in OPTIMIZERS
-        for invalid in info.errors
-    ],
-)
+"""Each optimizer with each of its methods that take a loss."""
+each_error = _each_of(OPTIMIZERS, "invalid", "errors")

@@ -17,13 +17,15 @@ LAYERS = {
     "_flat": 1,
     "_remedies": 1,
     "_workspace": 2,
+    "games": 2,
     "game": 2,
     "nn": 2,
-    "operators": 3,
+    "field": 3,
     "penalties": 3,
-    "solvers": 4,
-    "optim": 5,
-    "diagnosis": 5,
+    "operators": 4,
+    "solvers": 5,
+    "optim": 6,
+    "diagnosis": 6,
 }
 """A module imports from lower layers and from its own package only."""
 

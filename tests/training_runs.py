@@ -1,6 +1,7 @@
 """Short runs of an optimizer on a network game, which can be stopped and gone on with."""
 
 import io
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,13 +17,13 @@ Run = tuple[NetworkGame, torch.optim.Optimizer]
 def start(info: OptimizerInfo, variant: Variant | None = None, **options: Any) -> Run:
     game = NetworkGame(**options)
     kwargs = {} if variant is None else variant.kwargs
-    return game, info.cls(game.min_params, game.max_params, **kwargs)
+    return game, info.build(game, **kwargs)
 
 
 def advance(run: Run, first: int, last: int) -> Run:
     game, optimizer = run
     for batch in range(first, last):
-        optimizer.step(game.loss(batch))
+        optimizer.step(partial(game.loss, batch))
     return run
 
 

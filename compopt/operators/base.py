@@ -66,21 +66,18 @@ class LinearOperator(ABC):
         return ScipyLinearOperator((self.size, self.size), matvec=matvec, dtype=dtype, **symmetric)
 
 
-class GramOperator(LinearOperator):
-    """``A = I + F H F^T``, known through its factor ``F`` [size, inner_size].
+class CoupledOperator(LinearOperator):
+    """``A = I + F H G``, known through its factors ``F`` and ``G``.
 
-    ``H`` is diagonal and not negative, so the operator is symmetric positive definite with
-    eigenvalues of at least 1. It is what remains of the coupled system
+    ``H`` is diagonal and not negative. It is what remains of the coupled system
 
-        x = b - F y,     y = H (c + F^T x)
+        x = b - F y,     y = H (c + G x)
 
     once y is eliminated: ``A x = b - F H c``.
 
     Attributes:
         inner_size: number of columns of ``F``.
     """
-
-    is_positive_definite = True
 
     def __init__(
         self, size: int, inner_size: int, dtype: torch.dtype, device: torch.device
@@ -93,16 +90,33 @@ class GramOperator(LinearOperator):
         """Return ``F @ inner`` [size], in ``out`` or as a new vector."""
 
     @abstractmethod
-    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
-
-    @abstractmethod
     def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ inner`` [inner_size], in ``out`` or as a new vector."""
+
+    @abstractmethod
+    def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``H @ G @ vector`` [inner_size], in ``out`` or as a new vector."""
 
     def new_inner(self, name: str) -> Tensor:
         """Return a vector [inner_size] for a solver to work in, as :meth:`new_vector` does."""
         return torch.empty(self.inner_size, dtype=self.dtype, device=self.device)
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Return ``vector + F @ H @ G @ vector``."""
+        return self.factor(self.reaction(vector)).add_(vector)
+
+
+class GramOperator(CoupledOperator):
+    """``A = I + F H F^T``: a coupled operator that is symmetric positive definite.
+
+    Its eigenvalues are at least 1.
+    """
+
+    is_positive_definite = True
+
+    @abstractmethod
+    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
 
     def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
@@ -126,10 +140,6 @@ class GramOperator(LinearOperator):
         """
         self.factor(inner, out).add_(vector)
         return partial_dot(vector, out)
-
-    def matvec(self, vector: Tensor) -> Tensor:
-        """Return ``vector + F @ H @ F^T @ vector``."""
-        return self.factor(self.reaction(vector)).add_(vector)
 
 
 class MatrixOperator(LinearOperator):

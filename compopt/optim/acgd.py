@@ -9,7 +9,7 @@ from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import Params, Player
 from compopt.kernels import adaptive_setup_, average_squares_
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
-from compopt.optim.groups import learning_rate
+from compopt.optim.groups import interaction_strength
 from compopt.solvers import Solver
 
 
@@ -38,6 +38,8 @@ class ACGD(CompetitiveOptimizer):
         beta: decay rate of the average of squared gradients.
         eps: added to the root of the average, before the bias correction is applied (unlike
             Adam's).
+        interaction: step size with which the interaction counts, in place of ``lr``; see
+            :class:`~compopt.CGD`.
         weight_decay: see :class:`~compopt.CGD`, as for all arguments that follow.
         max_grad_norm: applied before the average is updated.
         solver: see :class:`~compopt.CGD`.
@@ -70,6 +72,7 @@ class ACGD(CompetitiveOptimizer):
         *,
         beta: float = 0.99,
         eps: float = 1e-5,
+        interaction: float | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
         solver: Solver | None = None,
@@ -86,6 +89,7 @@ class ACGD(CompetitiveOptimizer):
                 "lr": lr,
                 "beta": beta,
                 "eps": eps,
+                "interaction": interaction,
                 "weight_decay": weight_decay,
                 "max_grad_norm": max_grad_norm,
             },
@@ -98,6 +102,7 @@ class ACGD(CompetitiveOptimizer):
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
+        super()._check_hyperparameters(group)
         check_decay_rate("beta", group["beta"])
         check_non_negative("eps", group["eps"])
 
@@ -110,7 +115,7 @@ class ACGD(CompetitiveOptimizer):
         step_sizes = self._buffer(player, "step_sizes")
         for where, group, num_steps in self._segments(player):
             beta = group["beta"]
-            rate = learning_rate(group) * (1 - beta ** (num_steps + 1)) ** 0.5
+            rate = interaction_strength(group) * (1 - beta ** (num_steps + 1)) ** 0.5
             adaptive_setup_(
                 average[where], grad[where], beta, rate, group["eps"], step_sizes[where]
             )

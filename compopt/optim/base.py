@@ -10,11 +10,13 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from compopt._checks import check_choice
+from compopt._checks import check_choice, check_positive
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
-from compopt.game import GameGradients, differentiate
+from compopt.field import GeneralGradients, differentiate_general
+from compopt.game import Game, GameGradients, differentiate
 from compopt.kernels import resolve_backend, use_backend
+from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
 from compopt.optim.loss import LossOrClosure, as_game
 from compopt.optim.players import TwoPlayerOptimizer, select
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
@@ -37,6 +39,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
     :class:`~compopt.CGD`.
     """
 
+    _how_to_step = "Call `step(loss)`, or `optimizer.backward(loss)` before `step()`."
     _options = ("capturable", "solver", "warm_start", "solve_for", "on_failure", "backend")
 
     def __init__(
@@ -80,9 +83,13 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self.last_step: StepReport | None = None
-        self._pending: GameGradients | None = None
+        self._pending: GameGradients | GeneralGradients | None = None
         self._has_warned = False
         self._has_warned_of_failure = False
+
+    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
+        if group["interaction"] is not None:
+            check_positive("interaction", group["interaction"])
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("delta",) if self.warm_start and player in self._solvable() else ()
@@ -100,20 +107,21 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         *,
         min_penalty: Tensor | None = None,
         max_penalty: Tensor | None = None,
-    ) -> Tensor | None:
+    ) -> Tensor | tuple[Tensor, Tensor] | None:
         """Take one competitive step of both players.
 
         Args:
-            closure: the scalar loss with its graph, or a :class:`~compopt.Game`, or a list of
-                micro-batch losses, which are averaged; or a function without arguments that
-                returns one of these and does not call ``backward()``. None takes the step that
+            closure: the scalar loss with its graph, or a pair (min, max) of losses of which each
+                player minimises its own (needs ``solver=GMRES()``), or a :class:`~compopt.Game`, or
+                a list of micro-batch losses, which are averaged; or a function without arguments
+                that returns one of these and does not call ``backward()``. None takes the step that
                 :meth:`backward` has prepared, and changes nothing if there is none.
             min_penalty: scalar that the min player minimises besides. It is differentiated once
                 and never enters the mixed products.
             max_penalty: scalar that the max player *minimises* besides.
 
         Returns:
-            The detached loss.
+            The detached loss, or pair of losses.
 
         Raises:
             StepError: if the step failed and ``on_failure="raise"``.
@@ -131,7 +139,11 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
                 "max": self._step_sizes("max", gradients.grad_max),
             }
             update = self._solve(gradients, step_sizes)
+            for player, delta in update.delta.items():
+                scale_to_learning_rate(self._segments(player), delta, step_sizes[player])
             self._finish(update, gradients, grad_norm, step_sizes)
+            if isinstance(gradients, GeneralGradients):
+                return gradients.loss, gradients.max_loss
             return gradients.loss
 
     def backward(
@@ -141,7 +153,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         min_penalty: Tensor | None = None,
         max_penalty: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
-    ) -> Tensor:
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
 
         The max player's own objective is the negative loss. Clip, log or unscale the gradients as
@@ -159,18 +171,32 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             The detached loss. Existing ``.grad`` is replaced, not added to.
         """
         min_params, max_params = self._params("min"), self._params("max")
-        game = as_game(closure, min_penalty, max_penalty, min_params[0].device)
+        game = self._as_game(closure, min_penalty, max_penalty)
         loss, scale = game.loss.detach(), 1.0
         if scaler is not None and scaler.is_enabled():
+            if game.max_loss is not None:
+                raise ValueError("`scaler` is for zero-sum games; got a loss for each player.")
             game = game.map(scaler.scale)
             scale = scaler.get_scale()
+        gradients: GameGradients | GeneralGradients
         with use_backend(self.backend):
-            gradients = differentiate(game, min_params, max_params, scale=scale)
+            if game.max_loss is None:
+                gradients = differentiate(game, min_params, max_params, scale=scale)
+            else:
+                gradients = differentiate_general(game, {"min": min_params, "max": max_params})
         for params, grad in ((min_params, gradients.grad_min), (max_params, gradients.grad_max)):
             for param, view in zip(params, FlatLayout.of(params).views(grad), strict=True):
                 param.grad = view.to(param.dtype)
         self._pending = dataclasses.replace(gradients, loss=loss)
-        return loss
+        return game.detached_loss() if game.max_loss is not None else loss
+
+    def _as_game(
+        self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
+    ) -> Game:
+        # Conjugate gradients would refuse the operator, without a word about the losses.
+        allows_pair = not isinstance(self.solver, ConjugateGradient)
+        device = self._params("min")[0].device
+        return as_game(closure, min_penalty, max_penalty, device, allows_pair=allows_pair)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
@@ -182,12 +208,14 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         closure: LossOrClosure | None,
         min_penalty: Tensor | None,
         max_penalty: Tensor | None,
-    ) -> GameGradients | None:
+    ) -> GameGradients | GeneralGradients | None:
         pending, self._pending = self._pending, None
         min_params, max_params = self._params("min"), self._params("max")
         if closure is not None:
-            game = as_game(closure, min_penalty, max_penalty, min_params[0].device)
+            game = self._as_game(closure, min_penalty, max_penalty)
             buffers = {player: self._buffer(player, "grad") for player in PLAYERS}
+            if game.max_loss is not None:
+                return differentiate_general(game, {"min": min_params, "max": max_params})
             return differentiate(game, min_params, max_params, out=buffers)
         if min_penalty is not None or max_penalty is not None:
             raise ValueError("Penalties go with the loss: pass them to `backward` in this form.")
@@ -199,15 +227,14 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         )
         return dataclasses.replace(pending, grad_min=grad_min, grad_max=grad_max)
 
-    def _clip(self, gradients: GameGradients) -> tuple[GameGradients, dict[Player, Tensor]]:
+    def _clip(
+        self, gradients: GameGradients | GeneralGradients
+    ) -> tuple[GameGradients | GeneralGradients, dict[Player, Tensor]]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
         grads: dict[Player, Tensor] = {"min": gradients.grad_min, "max": gradients.grad_max}
         norms = {player: torch.linalg.vector_norm(grad) for player, grad in grads.items()}
         for player, grad in grads.items():
-            for where, group, _ in self._segments(player):
-                if group["max_grad_norm"] is not None:
-                    norm = torch.linalg.vector_norm(grad[where])
-                    grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
+            self._clip_groups(player, grad)
         return gradients, norms
 
     def _solvable(self) -> tuple[Player, ...]:
@@ -219,25 +246,30 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             return ("min",) if sizes["min"] < sizes["max"] else ("max",)
         return (self.solve_for,)
 
-    def _solve(self, gradients: GameGradients, step_sizes: Mapping[Player, Tensor]) -> Update:
+    def _solve(
+        self, gradients: GameGradients | GeneralGradients, step_sizes: Mapping[Player, Tensor]
+    ) -> Update:
         # The published code begins with the maximising player. Counting from the state makes a
         # resumed run alternate as if it had not stopped.
         players = self._solvable()
         player = players[0] if len(players) == 1 or self._num_steps() % 2 else players[1]
+        previous = self._read_state(player, "delta") if self.warm_start else None
+        if previous is not None:
+            previous = scaled_to_strength(self._segments(player), previous)
         return competitive_update(
             gradients,
             step_sizes["min"],
             step_sizes["max"],
             self.solver,
             player=player,
-            previous_delta=self._read_state(player, "delta") if self.warm_start else None,
+            previous_delta=previous,
             workspace=self._workspace,
         )
 
     def _finish(
         self,
         update: Update,
-        gradients: GameGradients,
+        gradients: GameGradients | GeneralGradients,
         grad_norm: dict[Player, Tensor],
         step_sizes: Mapping[Player, Tensor],
     ) -> None:

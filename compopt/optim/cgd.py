@@ -1,12 +1,10 @@
 """Competitive gradient descent."""
 
-from typing import Any
-
 from torch import Tensor
 
 from compopt._typing import Params, Player
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
-from compopt.optim.groups import learning_rate
+from compopt.optim.groups import interaction_strength
 from compopt.solvers import Solver
 
 
@@ -28,6 +26,9 @@ class CGD(CompetitiveOptimizer):
             dictionaries (several networks, hyperparameters per group).
         max_params: of the second player, which maximises it.
         lr: step size, a number, a 0-dim tensor, or a pair (min, max) of them.
+        interaction: step size alpha with which the interaction counts, decoupled from that of the
+            move: ``dx = -lr (I + alpha^2 D_xy D_yx)^-1 (g_x + alpha D_xy g_y)``, known as
+            competitive gradient optimization. ``lr`` if None.
         weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
         max_grad_norm: largest Euclidean norm of a group's gradient; longer ones are scaled down.
         solver: of the linear system, :class:`~compopt.solvers.ConjugateGradient` with its defaults
@@ -70,6 +71,8 @@ class CGD(CompetitiveOptimizer):
     References:
         Schäfer and Anandkumar (2019), Competitive gradient descent.
         https://arxiv.org/abs/1905.12103
+        Vyas and Azizzadenesheli (2023), Competitive gradient optimization, for ``interaction``.
+        https://arxiv.org/abs/2205.14232
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class CGD(CompetitiveOptimizer):
         max_params: Params | None = None,
         lr: float | Tensor | tuple[float | Tensor, float | Tensor] = 1e-3,
         *,
+        interaction: float | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
         solver: Solver | None = None,
@@ -90,7 +94,12 @@ class CGD(CompetitiveOptimizer):
         super().__init__(
             min_params,
             max_params,
-            {"lr": lr, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm},
+            {
+                "lr": lr,
+                "interaction": interaction,
+                "weight_decay": weight_decay,
+                "max_grad_norm": max_grad_norm,
+            },
             solver=solver,
             warm_start=warm_start,
             solve_for=solve_for,
@@ -99,11 +108,8 @@ class CGD(CompetitiveOptimizer):
             backend=backend,
         )
 
-    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
-        """Nothing to check besides what all groups have."""
-
     def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
         step_sizes = self._buffer(player, "step_sizes")
         for where, group, _ in self._segments(player):
-            step_sizes[where] = learning_rate(group)
+            step_sizes[where] = interaction_strength(group)
         return step_sizes

@@ -50,7 +50,10 @@ def _groups_of(player: Player, params: Params) -> list[dict[str, Any]]:
 
 
 def complete_group(
-    param_group: dict[str, Any], present: Sequence[dict[str, Any]], defaults: dict[str, Any]
+    param_group: dict[str, Any],
+    present: Sequence[dict[str, Any]],
+    defaults: dict[str, Any],
+    players: Sequence[Any] = PLAYERS,
 ) -> dict[str, Any]:
     """Return a copy of ``param_group`` with the defaults filled in; its parameters are checked."""
     if not isinstance(param_group, dict):
@@ -58,7 +61,7 @@ def complete_group(
     group = dict(param_group)
     if "player" not in group:
         raise ValueError('`param_group` must have `player` = "min" or "max".')
-    check_choice("player", group["player"], PLAYERS)
+    check_choice("player", group["player"], players)
     if "params" not in group:
         raise ValueError("`param_group` must have `params`, the parameters of the group.")
     params = group["params"]
@@ -68,16 +71,16 @@ def complete_group(
     tensors = [
         entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry for entry in entries
     ]
-    check_params(f"{group['player']}_params", tensors)
+    player = group["player"]
+    check_params(f"{player}_params" if isinstance(player, str) else f"params[{player}]", tensors)
     others = [param for other in present for param in other["params"]]
     check_one_device("min_params and max_params", [*others, *tensors])
     taken = {id(param): other["player"] for other in present for param in other["params"]}
     shared = sum(taken.get(id(tensor), group["player"]) != group["player"] for tensor in tensors)
     if shared:
-        raise ValueError(
-            f"`min_params` and `max_params` must be disjoint; {shared} parameters appear in both."
-        )
-    group.setdefault("lr", player_lr(group["player"], defaults["lr"]))
+        both = "`min_params` and `max_params`" if players == PLAYERS else "Players' parameters"
+        raise ValueError(f"{both} must be disjoint; {shared} parameters appear in both.")
+    group.setdefault("lr", player_lr(group["player"], defaults["lr"], players))
     for key, value in defaults.items():
         group.setdefault(key, value)
     return group
@@ -91,15 +94,16 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
         check_positive("max_grad_norm", group["max_grad_norm"])
 
 
-def player_lr(player: Player, lr: Any) -> Any:
-    """Return the player's learning rate from one rate or a pair (min, max).
+def player_lr(player: Any, lr: Any, players: Sequence[Any] = PLAYERS) -> Any:
+    """Return the player's learning rate from one rate or one for each of ``players``.
 
     A tensor is copied: schedulers write into it, once for each group.
     """
     if isinstance(lr, tuple | list):
-        if len(lr) != len(PLAYERS):
-            raise ValueError(f"`lr` must be one rate or a pair (min, max), got {lr!r}.")
-        lr = lr[PLAYERS.index(player)]
+        if len(lr) != len(players):
+            each = "a pair (min, max)" if players == PLAYERS else f"one for {len(players)} players"
+            raise ValueError(f"`lr` must be one rate or {each}, got {lr!r}.")
+        lr = lr[players.index(player)]
     return lr.clone() if isinstance(lr, torch.Tensor) else lr
 
 
@@ -107,6 +111,12 @@ def learning_rate(group: dict[str, Any]) -> float | Tensor:
     """Return the group's learning rate. Schedules down to zero may end below it by rounding."""
     lr: float | Tensor = group["lr"]
     return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
+
+
+def interaction_strength(group: dict[str, Any]) -> float | Tensor:
+    """Return the step size with which the group's interaction counts: its learning rate if None."""
+    strength: float | None = group["interaction"]
+    return learning_rate(group) if strength is None else strength
 
 
 class Segment(NamedTuple):

@@ -7,10 +7,17 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_loss
+from compopt._typing import PLAYERS
 from compopt.game import Game
 
-Loss: TypeAlias = Tensor | Game | list[Tensor]
+Loss: TypeAlias = Tensor | Game | list[Tensor] | tuple[Tensor, Tensor]
 LossOrClosure: TypeAlias = Loss | Callable[[], Loss]
+
+_PAIR_REFUSED = (
+    "With a loss for each player the game is general-sum and its linear system is not symmetric, "
+    "so that the conjugate gradient method does not apply: use `solver=GMRES()`. A term that only "
+    "one player sees can be passed as `min_penalty` or `max_penalty`; micro-batches as a list."
+)
 
 
 def as_game(
@@ -18,15 +25,19 @@ def as_game(
     min_penalty: Tensor | None,
     max_penalty: Tensor | None,
     device: torch.device,
+    *,
+    allows_pair: bool = False,
 ) -> Game:
     """Return the game that ``closure`` and the penalties stand for.
 
     Args:
-        closure: a loss, a :class:`~compopt.Game`, a list of micro-batch losses, or a function that
-            returns one of these; it is called with gradients enabled.
+        closure: a loss, a pair (min, max) of losses, a :class:`~compopt.Game`, a list of
+            micro-batch losses, or a function that returns one of these; it is called with gradients
+            enabled.
         min_penalty: scalar, or None.
         max_penalty: scalar, or None.
         device: of the players.
+        allows_pair: whether each player may have a loss of its own.
 
     Raises:
         TypeError, ValueError: if it stands for none, naming what to pass instead.
@@ -35,17 +46,17 @@ def as_game(
     if callable(loss) and not isinstance(loss, Tensor):
         with torch.enable_grad():
             loss = loss()
-    if isinstance(loss, tuple):
-        raise TypeError(
-            f"`loss` must be one zero-sum loss, got a tuple of {len(loss)}. With a loss for each "
-            "player the game is general-sum and its linear system is not symmetric, so that the "
-            "conjugate gradient method does not apply. A term that only one player sees can be "
-            "passed as `min_penalty` or `max_penalty`; micro-batches as a list."
-        )
     if isinstance(loss, list):
         loss = _mean_loss(loss, device)
-    game = loss if isinstance(loss, Game) else Game(check_loss("loss", loss, device))
+    game = _of_loss(loss, device)
     check_loss("loss", game.loss, device)
+    if game.max_loss is not None:
+        if not allows_pair:
+            raise TypeError(
+                "`loss` must be one zero-sum loss, got a tuple of 2, one for each player. "
+                + _PAIR_REFUSED
+            )
+        check_loss("max_loss", game.max_loss, device)
     penalties = {"min": (game.min_penalty, min_penalty), "max": (game.max_penalty, max_penalty)}
     for player, given in penalties.items():
         if None not in given:
@@ -54,7 +65,19 @@ def as_game(
         game.loss,
         game.min_penalty if min_penalty is None else min_penalty,
         game.max_penalty if max_penalty is None else max_penalty,
+        game.max_loss,
     )
+
+
+def _of_loss(loss: object, device: torch.device) -> Game:
+    if isinstance(loss, Game):
+        return loss
+    if not isinstance(loss, tuple):
+        return Game(check_loss("loss", loss, device))
+    if len(loss) != len(PLAYERS):
+        raise TypeError(f"`loss` must be one loss or a pair (min, max), got {len(loss)} of them.")
+    first, second = loss
+    return Game(check_loss("loss", first, device), max_loss=check_loss("max_loss", second, device))
 
 
 def _mean_loss(losses: list[Tensor], device: torch.device) -> Tensor:

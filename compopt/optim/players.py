@@ -45,6 +45,12 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     _options: ClassVar[tuple[str, ...]] = ("capturable",)
     """Attributes besides the groups that copying and pickling keep."""
 
+    _players: tuple[Any, ...] = PLAYERS
+    """What players are called, in order."""
+
+    _how_to_step: ClassVar[str] = "Call `step(loss)`."
+    """What to do instead of calling ``step()`` after ``loss.backward()``."""
+
     def __init__(
         self,
         min_params: Params,
@@ -55,10 +61,11 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     ) -> None:
         self.capturable = bool(capturable)
         self._reset_transient()
-        for player in PLAYERS:
-            self._check_group({**defaults, "lr": player_lr(player, defaults["lr"])})
+        for player in self._players:
+            rate = player_lr(player, defaults["lr"], self._players)
+            self._check_group({**defaults, "lr": rate})
         super().__init__(player_groups(min_params, max_params), defaults)
-        for player in PLAYERS:
+        for player in self._players:
             if not any(group["player"] == player for group in self.param_groups):
                 raise ValueError(f'No parameter group has `player` = "{player}".')
 
@@ -77,7 +84,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to a player: as in ``torch.optim``, with ``player`` in the group."""
-        group = complete_group(param_group, self.param_groups, self.defaults)
+        group = complete_group(param_group, self.param_groups, self.defaults, self._players)
         self._check_group(group)
         super().add_param_group(group)
 
@@ -108,10 +115,19 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         """Return a vector [size of the player] that is kept from step to step, of any content."""
         return self._workspace.vector(FlatLayout.of(self._params(player)), player, name)
 
+    def _clip_groups(self, player: Player, grad: Tensor) -> None:
+        """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
+        for where, group, _ in self._segments(player):
+            if group["max_grad_norm"] is not None:
+                norm = torch.linalg.vector_norm(grad[where])
+                grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
+
     def _num_steps(self) -> float:
         """Return the steps taken so far. Reads the count, so not for capturable steps."""
         return max(
-            float(segment.num_steps) for player in PLAYERS for segment in self._segments(player)
+            float(segment.num_steps)
+            for player in self._players
+            for segment in self._segments(player)
         )
 
     def _advance(
@@ -154,14 +170,18 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         device = param.device if self.capturable else "cpu"
         self.state[param].setdefault("step", torch.zeros((), dtype=torch.float32, device=device))
 
-    def _idle_step(self) -> None:
-        """Create the state, as checkpoint loaders expect of a step without a loss."""
+    def _refuse_gradients(self) -> None:
+        """Raise if ``.grad`` holds anything: a step without a loss would not see it."""
         if any(bool(param.grad.any()) for param in self._all_params() if param.grad is not None):
             raise RuntimeError(
-                "`step()` found gradients but no graph: `loss.backward()` frees what a competitive "
-                "step needs. Call `step(loss)`, or `optimizer.backward(loss)` before `step()`."
+                "`step()` found gradients but no graph: `loss.backward()` frees what a step of "
+                f"{type(self).__name__} needs. {self._how_to_step}"
             )
-        for player in PLAYERS:
+
+    def _idle_step(self) -> None:
+        """Create the state, as checkpoint loaders expect of a step without a loss."""
+        self._refuse_gradients()
+        for player in self._players:
             params = self._params(player)
             layout = FlatLayout.of(params)
             for key in self._state_keys(player):

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from compopt._typing import Player, opponent
 from compopt._workspace import Workspace
+from compopt.field import GeneralGradients
 from compopt.game import GameGradients
-from compopt.operators import CompetitiveOperator
+from compopt.operators import CompetitiveOperator, GeneralSumOperator
 from compopt.solvers import Solution, Solver
 
 
@@ -28,7 +29,7 @@ class Update:
 
 
 def competitive_update(
-    gradients: GameGradients,
+    gradients: GameGradients | GeneralGradients,
     step_sizes_min: Tensor,
     step_sizes_max: Tensor,
     solver: Solver,
@@ -51,6 +52,13 @@ def competitive_update(
     so one player (here x) solves ``(I + F H_y F^T) u = S_x g_x - F H_y g_y`` and the other replies.
     Solving for y, the same two lines hold with the players exchanged, D transposed, and -g_y for
     g_x, in ``u = +S_y^{-1} dy`` and ``w = -dx``.
+
+    In a general-sum game, whose max player minimises g, the moves solve
+
+        dx = -H_x (g_x + D_xy f dy),     dy = -H_y (g_y + D_yx g dx),
+
+    and in ``u = -S_x^{-1} dx`` and ``w = -dy`` the second line is ``w = H_y (g_y - D_yx g S_x u)``,
+    whichever player is solved for. The reduced operator is not symmetric then.
 
     Args:
         gradients: of the game. Not modified.
@@ -76,11 +84,15 @@ def competitive_update(
     other = opponent(player)
     step_sizes = {"min": step_sizes_min, "max": step_sizes_max}
     grad = {"min": gradients.grad_min, "max": gradients.grad_max}
-    # The max player's objective is -f.
-    sign = 1 if player == "min" else -1
-    operator = CompetitiveOperator(
-        gradients.mixed, player, step_sizes[player], step_sizes[other], workspace
-    )
+    sizes = step_sizes[player], step_sizes[other]
+    operator: CompetitiveOperator | GeneralSumOperator
+    if isinstance(gradients, GeneralGradients):
+        sign = 1
+        operator = GeneralSumOperator(gradients.mixed, player, *sizes, workspace)
+    else:
+        # The max player's objective is -f.
+        sign = 1 if player == "min" else -1
+        operator = CompetitiveOperator(gradients.mixed, player, *sizes, workspace)
     scale = operator.scale
     x0 = None
     if previous_delta is not None:

@@ -3,5 +3,6 @@
 from compopt.solvers.base import Solution, Solver, Status
 from compopt.solvers.cg import ConjugateGradient
 from compopt.solvers.direct import DirectSolver
+from compopt.solvers.gmres import GMRES
 
-__all__ = ["ConjugateGradient", "DirectSolver", "Solution", "Solver", "Status"]
+__all__ = ["GMRES", "ConjugateGradient", "DirectSolver", "Solution", "Solver", "Status"]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_vector
-from compopt.operators import GramOperator, LinearOperator
+from compopt.operators import CoupledOperator, LinearOperator
 
 
 class Status(IntEnum):
@@ -87,12 +87,12 @@ class Solver(Protocol):
     ) -> Solution:
         """Solve ``operator @ x = rhs``, or the coupled system that the operator comes from.
 
-        With ``coupled_rhs`` = c, for a :class:`~compopt.operators.GramOperator` I + F H F^T, solve
+        With ``coupled_rhs`` = c, for a :class:`~compopt.operators.CoupledOperator` I + F H G, solve
 
-            x = rhs - F y,     y = H (c + F^T x)
+            x = rhs - F y,     y = H (c + G x)
 
         for both x (``value``) and y (``coupled_value``). Eliminating y gives
-        ``(I + F H F^T) x = rhs - F H c``.
+        ``(I + F H G) x = rhs - F H c``.
 
         Args:
             operator: [n, n].
@@ -113,9 +113,9 @@ def check_system(
     if x0 is not None:
         check_vector("x0", x0, operator.size)
     if coupled_rhs is not None:
-        if not isinstance(operator, GramOperator):
+        if not isinstance(operator, CoupledOperator):
             raise TypeError(
-                "`coupled_rhs` needs a GramOperator, whose factor couples the two halves; "
+                "`coupled_rhs` needs a CoupledOperator, whose factor couples the two halves; "
                 f"got {type(operator).__name__}."
             )
         check_vector("coupled_rhs", coupled_rhs, operator.inner_size)

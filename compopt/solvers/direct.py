@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compopt.operators import GramOperator, LinearOperator
+from compopt.operators import CoupledOperator, LinearOperator
 from compopt.solvers.base import Solution, check_system, status_code
 
 
@@ -37,14 +37,14 @@ class DirectSolver:
         """Solve as :class:`~compopt.solvers.Solver` describes. ``x0`` is of no use here."""
         check_system(operator, rhs, x0, coupled_rhs)
         if coupled_rhs is not None:
-            assert isinstance(operator, GramOperator)
+            assert isinstance(operator, CoupledOperator)
             rhs = rhs - operator.factor(operator.weigh(coupled_rhs))
         matrix = operator.to_dense()
         value, info = torch.linalg.solve_ex(matrix, rhs)
         residual_norm = torch.linalg.vector_norm(rhs - matrix @ value)
         coupled_value = None
         if coupled_rhs is not None:
-            assert isinstance(operator, GramOperator)
+            assert isinstance(operator, CoupledOperator)
             coupled_value = operator.weigh(coupled_rhs) + operator.reaction(value)
         solved = info == 0
         return Solution(

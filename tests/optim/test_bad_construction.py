@@ -14,10 +14,11 @@ from torch import Tensor, nn
 def test_bad_arguments(info: OptimizerInfo, invalid: ErrorInput) -> None:
     game = QuadraticGame()
     with pytest.raises(invalid.error, match=invalid.match):
-        info.cls(game.min_params, game.max_params, **invalid.kwargs)
+        info.build(game, **invalid.kwargs)
 
 
-GROUP_KEYS = ("lr", "weight_decay", "max_grad_norm", "beta", "eps")
+GROUP_KEYS = ("lr", "weight_decay", "max_grad_norm", "beta", "eps", "betas", "coefficient")
+GROUP_KEYS += ("interaction", "momentum", "coupling")
 
 
 @each_error
@@ -30,7 +31,7 @@ def test_bad_hyperparameters_of_a_group(info: OptimizerInfo, invalid: ErrorInput
     group = {"params": game.max_params, **own}
     with pytest.raises((TypeError, ValueError), match=invalid.match):
         info.cls(game.min_params, [group])
-    good = dict(info.cls(game.min_params, game.max_params).param_groups[0])
+    good = dict(info.build(game).param_groups[0])
     good = {name: value for name, value in good.items() if name in GROUP_KEYS}
     groups = ([{"params": params, **good}] for params in (game.min_params, game.max_params))
     with pytest.raises(invalid.error, match=invalid.match):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from dense_steps import assert_dense_step
 from games import QuadraticGame
-from optimizer_registry import OptimizerInfo, each_optimizer
+from optimizer_registry import OptimizerInfo, each_competitive
 from snapshots import assert_same_bits, snapshot
 from step_faults import (
     BAD_GRADIENTS,
@@ -42,7 +42,7 @@ def test_faults_do_nothing_unless_asked() -> None:
 @each_policy
 @pytest.mark.parametrize("phases", [1, 2], ids=["step", "two-phase"])
 @pytest.mark.parametrize("case", BAD_GRADIENTS)
-@each_optimizer
+@each_competitive
 def test_gradients_that_are_not_finite_move_nothing(
     info: OptimizerInfo, case: str, phases: int, on_failure: str, after: int
 ) -> None:
@@ -75,7 +75,7 @@ def test_gradients_that_are_not_finite_move_nothing(
 @each_policy
 @pytest.mark.parametrize("kind", ["nan", "inf"])
 @pytest.mark.parametrize("solver", SOLVERS)
-@each_optimizer
+@each_competitive
 def test_products_that_are_not_finite(
     info: OptimizerInfo, solver: str, kind: str, on_failure: str, place: str, after: int
 ) -> None:
@@ -126,7 +126,7 @@ class StatusSolver(DirectSolver):
 @each_start
 @each_policy
 @pytest.mark.parametrize("status", [Status.BREAKDOWN, Status.NON_FINITE], ids=lambda s: s.name)
-@each_optimizer
+@each_competitive
 def test_status_of_a_failure_decides(
     info: OptimizerInfo, status: Status, on_failure: str, after: int
 ) -> None:
@@ -152,7 +152,7 @@ def test_status_of_a_failure_decides(
 
 
 @each_policy
-@each_optimizer
+@each_competitive
 def test_a_solve_that_runs_out_of_iterations_is_taken(info: OptimizerInfo, on_failure: str) -> None:
     now = setting(info, 0, solver=StatusSolver(Status.MAX_ITER, True), on_failure=on_failure)
     assert_dense_step(info, now.optimizer, now.reference)
@@ -166,7 +166,7 @@ def test_a_solve_that_runs_out_of_iterations_is_taken(info: OptimizerInfo, on_fa
 @each_start
 @pytest.mark.parametrize("on_failure", ["fallback", "skip"])
 @pytest.mark.parametrize("case", [*BAD_GRADIENTS, "product-nan"])
-@each_optimizer
+@each_competitive
 def test_failures_of_capturable_steps(
     info: OptimizerInfo, case: str, on_failure: str, after: int
 ) -> None:

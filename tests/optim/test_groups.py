@@ -1,4 +1,5 @@
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,15 +11,10 @@ from snapshots import all_params, assert_same_bits, bits, snapshot
 
 from compopt import ACGD, CGD, ConjugateGradient, DirectSolver
 
-OWN = {
-    "CGD": [{}, {}, {}, {}],
-    "ACGD": [{"beta": 0.9, "eps": 1e-3}, {"beta": 0.5}, {"eps": 0.1}, {"beta": 0.99}],
-}
-
 
 def split_groups(info: OptimizerInfo, game: QuadraticGame) -> tuple[list[Any], list[Any]]:
     """Return a group for each tensor, each with its own hyperparameters."""
-    own = OWN[info.name]
+    own = info.own
     min_groups = [
         {"params": game.min_params[0], "lr": 0.1, **own[0]},
         {
@@ -38,7 +34,9 @@ def split_groups(info: OptimizerInfo, game: QuadraticGame) -> tuple[list[Any], l
 @each_optimizer
 def test_each_group_has_its_hyperparameters(info: OptimizerInfo) -> None:
     game = QuadraticGame()
-    optimizer = info.cls(*split_groups(info, game), lr=(0.5, 0.05), solver=DirectSolver())
+    optimizer = info.cls(
+        *split_groups(info, game), lr=(0.5, 0.05), **info.arguments(solver=DirectSolver())
+    )
     assert [group["player"] for group in optimizer.param_groups] == ["min", "min", "max", "max"]
     lrs = [float(group["lr"]) for group in optimizer.param_groups]
     assert lrs == pytest.approx([0.1, 0.02, 0.05, 0.3])
@@ -48,9 +46,11 @@ def test_each_group_has_its_hyperparameters(info: OptimizerInfo) -> None:
     # Every group's hyperparameters matter to the result.
     for index in range(4):
         twin_game = QuadraticGame()
-        twin = info.cls(*split_groups(info, twin_game), lr=(0.5, 0.05), solver=DirectSolver())
+        twin = info.cls(
+            *split_groups(info, twin_game), lr=(0.5, 0.05), **info.arguments(solver=DirectSolver())
+        )
         twin.param_groups[index]["lr"] = 0.0
-        twin.step(twin_game.loss())
+        twin.step(twin_game.loss)
         start = QuadraticGame()
         names = [*start.min_params, *start.max_params]
         stays = [torch.equal(p, q) for p, q in zip(all_params(twin), names, strict=True)]
@@ -86,15 +86,15 @@ def test_hyperparameters_changed_by_hand_are_used(info: OptimizerInfo) -> None:
 @each_optimizer
 def test_named_parameters(info: OptimizerInfo) -> None:
     game, named_game = NetworkGame(), NetworkGame()
-    optimizer = info.cls(game.min_params, game.max_params, lr=0.05)
+    optimizer = info.build(game, lr=0.05)
     named = info.cls(
         named_game.generator.named_parameters(), named_game.critic.named_parameters(), lr=0.05
     )
     names = [name for name, _ in named_game.generator.named_parameters()]
     assert named.param_groups[0]["param_names"] == names
     for step in range(3):
-        optimizer.step(game.loss(step))
-        named.step(named_game.loss(step))
+        optimizer.step(partial(game.loss, step))
+        named.step(partial(named_game.loss, step))
     assert_same_bits(snapshot(named), snapshot(optimizer))
 
 
@@ -107,7 +107,7 @@ def test_named_parameters_in_groups_and_a_rebuild(info: OptimizerInfo) -> None:
             {"params": [("b", game.min_params[1])], "lr": 0.5},
         ],
         [("c", game.max_params[0]), ("d", game.max_params[1])],
-        solver=DirectSolver(),
+        **info.arguments(solver=DirectSolver()),
     )
     assert [group["param_names"] for group in optimizer.param_groups] == [["a"], ["b"], ["c", "d"]]
     rebuilt = info.cls(optimizer.param_groups, **optimizer.defaults)
@@ -128,11 +128,11 @@ def test_groups_in_any_order_give_the_same_step(info: OptimizerInfo) -> None:
             {"params": [other.min_params[0]], "player": "min"},
         ],
         lr=0.1,
-        solver=DirectSolver(),
+        **info.arguments(solver=DirectSolver()),
     )
     for _ in range(3):
-        optimizer.step(game.loss())
-        reordered.step(other.loss())
+        optimizer.step(game.loss)
+        reordered.step(other.loss)
     for player in PLAYERS:
         for param, twin in zip(game.params(player), other.params(player), strict=True):
             assert_close(twin.detach(), param.detach(), f"{info.name} {player}")
@@ -149,9 +149,11 @@ def test_group_added_during_a_run(info: OptimizerInfo, player: str, warm_start: 
         early["min"],
         early["max"],
         lr=(0.1, 0.05),
-        solver=ConjugateGradient(rtol=1e-13, max_iter=60),
-        warm_start=warm_start,
-        solve_for=player,
+        **info.arguments(
+            solver=ConjugateGradient(rtol=1e-13, max_iter=60),
+            warm_start=warm_start,
+            solve_for=player,
+        ),
     )
     reference = DenseReference(info, game)
     for _ in range(3):
@@ -228,7 +230,7 @@ def test_freezing_and_thawing_during_a_run(info: OptimizerInfo, warm_start: bool
         if not requires_grad:
             after = snapshot(optimizer)
             own = {key for key in before if key == "parameter 0" or key.startswith("state 0 ")}
-            assert len(own) == 2 + len(info.state_keys) + warm_start
+            assert len(own) == 2 + len(info.state_keys) + (warm_start and info.is_competitive)
             assert_same_bits({key: after[key] for key in own}, {key: before[key] for key in own})
     assert optimizer.state[toggled]["step"].item() == 4
     assert optimizer.state[game.min_params[1]]["step"].item() == 7
@@ -239,12 +241,12 @@ def test_freezing_and_thawing_during_a_run(info: OptimizerInfo, warm_start: bool
 def test_player_that_is_frozen_altogether_is_an_error(info: OptimizerInfo, player: str) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
-    optimizer.step(game.loss())
+    optimizer.step(game.loss)
     before = snapshot(optimizer)
     for param in game.params(player):
         param.requires_grad_(False)
     with pytest.raises(ValueError, match=f"{player} player are frozen"):
-        optimizer.step(game.loss())
+        optimizer.step(game.loss)
     assert_same_bits(snapshot(optimizer), before)
 
 
@@ -255,8 +257,8 @@ def test_weight_decay_is_decoupled(info: OptimizerInfo) -> None:
     plain = info.exact(plain_game, lr=(0.1, 0.2))
     decayed = info.exact(game, lr=(0.1, 0.2), weight_decay=0.5)
     start = [param.detach().clone() for param in all_params(plain)]
-    plain.step(plain_game.loss())
-    decayed.step(game.loss())
+    plain.step(plain_game.loss)
+    decayed.step(game.loss)
     rates = [0.1 * 0.5] * 2 + [0.2 * 0.5] * 2
     pairs = zip(all_params(plain), all_params(decayed), start, rates, strict=True)
     for param, twin, old, rate in pairs:
@@ -279,7 +281,7 @@ def test_max_grad_norm_scales_each_group_by_itself(limit: float) -> None:
     matrix = torch.eye(8, dtype=torch.float64)
     matrix[:5, 5:], matrix[5:, :5] = 0.1 * game.mixed, -0.1 * game.mixed.T
     move = torch.linalg.solve(matrix, -0.1 * torch.cat([grads["min"], grads["max"]]))
-    optimizer.step(clipped_game.loss())
+    optimizer.step(clipped_game.loss)
     pieces = move.split([2, 3, 2, 1])
     start = [*game.min_params, *game.max_params]
     for param, old, piece in zip(all_params(optimizer), start, pieces, strict=True):
@@ -291,7 +293,7 @@ def test_moments_average_the_clipped_gradient() -> None:
     game = QuadraticGame()
     grads = game.own_grads()["min"]
     optimizer = ACGD(game.min_params, game.max_params, max_grad_norm=0.5, beta=0.9)
-    optimizer.step(game.loss())
+    optimizer.step(game.loss)
     expected = 0.1 * (grads * 0.5 / grads.norm()) ** 2
     actual = torch.cat([optimizer.state[p]["exp_avg_sq"].reshape(-1) for p in game.min_params])
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)

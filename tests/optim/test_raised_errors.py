@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from dense_steps import assert_dense_step
-from optimizer_registry import OptimizerInfo, each_optimizer
+from optimizer_registry import OptimizerInfo, each_competitive
 from snapshots import assert_same_bits, snapshot
 from step_faults import SOLVERS, Fault, each_place, each_policy, each_start, num_products, setting
 from torch import Tensor
@@ -27,7 +27,7 @@ class UncoupledSolver(DirectSolver):
 @each_place
 @each_policy
 @pytest.mark.parametrize("solver", SOLVERS)
-@each_optimizer
+@each_competitive
 def test_products_that_raise_change_nothing(
     info: OptimizerInfo, solver: str, on_failure: str, place: str, after: int
 ) -> None:
@@ -58,7 +58,7 @@ def test_products_that_raise_change_nothing(
         pytest.param(UncoupledSolver(), TypeError, "coupled half", id="uncoupled"),
     ],
 )
-@each_optimizer
+@each_competitive
 def test_solvers_that_raise_change_nothing(
     info: OptimizerInfo,
     solver: Any,

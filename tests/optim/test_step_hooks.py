@@ -31,13 +31,12 @@ def test_hooks_of_the_step_fire_once(info: OptimizerInfo) -> None:
         register_optimizer_step_post_hook(record("global post")),
     ]
     try:
-        loss, penalty = game.loss(), game.min_params[0].square().sum()
-        optimizer.step(loss, min_penalty=penalty)
+        optimizer.step(game.loss, min_penalty=None)
         other.step()
     finally:
         for handle in handles:
             handle.remove()
-    arguments = ((loss,), {"min_penalty": penalty})
+    arguments = ((game.loss,), {"min_penalty": None})
     assert calls == [
         ("global pre", optimizer, *arguments),
         ("pre", optimizer, *arguments),
@@ -52,9 +51,9 @@ def test_hooks_of_the_step_fire_once(info: OptimizerInfo) -> None:
 def test_pre_hook_may_exchange_the_loss(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
-    optimizer.register_step_pre_hook(lambda opt, args, kwargs: ((opt, game.loss()), kwargs))
+    optimizer.register_step_pre_hook(lambda opt, args, kwargs: ((opt, game.loss), kwargs))
     reference = DenseReference(info, game)
-    assert_dense_step(info, optimizer, reference, lambda: optimizer.step(0 * game.loss()))
+    assert_dense_step(info, optimizer, reference, lambda: optimizer.step(lambda: 0 * game.loss()))
 
 
 @each_optimizer
@@ -68,7 +67,7 @@ def test_post_hook_sees_the_step_taken(info: OptimizerInfo) -> None:
             [not torch.equal(p, old) for p, old in zip(all_params(opt), before, strict=True)]
         )
     )
-    optimizer.step(game.loss())
+    optimizer.step(game.loss)
     assert seen == [[True] * len(before)]
 
 
@@ -77,7 +76,7 @@ def test_profiler_shows_the_step_by_name(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
     with torch.autograd.profiler.profile() as profile:
-        optimizer.step(game.loss())
+        optimizer.step(game.loss)
         optimizer.zero_grad()
     names = [event.name for event in profile.function_events]
     assert names.count(f"Optimizer.step#{info.name}.step") == 1
@@ -90,7 +89,8 @@ def test_subclass_steps_once_and_keeps_its_name(info: OptimizerInfo) -> None:
         pass
 
     game = QuadraticGame()
-    optimizer = Mine(game.min_params, game.max_params, lr=0.1, solver=DirectSolver())
+    kwargs = info.arguments(lr=0.1, solver=DirectSolver())
+    optimizer = Mine(game.min_params, game.max_params, **kwargs)
     calls = []
     optimizer.register_step_post_hook(lambda *_: calls.append(1))
     assert_dense_step(info, optimizer, DenseReference(info, game))

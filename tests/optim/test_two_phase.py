@@ -5,7 +5,7 @@ import pytest
 import torch
 from dense_steps import DenseReference, assert_close, assert_dense_step
 from games import NetworkGame, QuadraticGame, Token, flat
-from optimizer_registry import OptimizerInfo, Variant, each_optimizer, each_variant
+from optimizer_registry import OptimizerInfo, Variant, each_competitive, each_competitive_variant
 from snapshots import all_params, assert_same_bits, snapshot
 
 SCALES = {torch.float32: 2.0**10, torch.float64: 2.0**10}
@@ -15,7 +15,7 @@ def grads(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [param.grad for param in all_params(optimizer)]
 
 
-@each_variant
+@each_competitive_variant
 def test_backward_and_step_equal_step(info: OptimizerInfo, variant: Variant) -> None:
     game, twin_game = NetworkGame(), NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params, **variant.kwargs)
@@ -29,7 +29,7 @@ def test_backward_and_step_equal_step(info: OptimizerInfo, variant: Variant) -> 
         assert_same_bits(snapshot(optimizer), snapshot(twin))
 
 
-@each_optimizer
+@each_competitive
 def test_grad_is_that_of_the_own_objective(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -44,7 +44,7 @@ def test_grad_is_that_of_the_own_objective(info: OptimizerInfo) -> None:
     assert all(not grad.requires_grad for grad in grads(optimizer))
 
 
-@each_optimizer
+@each_competitive
 def test_backward_alone_moves_nothing(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -54,7 +54,7 @@ def test_backward_alone_moves_nothing(info: OptimizerInfo) -> None:
     assert optimizer.last_step is None
 
 
-@each_optimizer
+@each_competitive
 def test_last_backward_counts(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -67,7 +67,7 @@ def test_last_backward_counts(info: OptimizerInfo) -> None:
     assert_dense_step(info, optimizer, DenseReference(info, game), step)
 
 
-@each_optimizer
+@each_competitive
 def test_step_with_a_loss_drops_the_prepared_one(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -77,7 +77,7 @@ def test_step_with_a_loss_drops_the_prepared_one(info: OptimizerInfo) -> None:
         optimizer.step()
 
 
-@each_optimizer
+@each_competitive
 def test_a_prepared_step_is_taken_once(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -89,7 +89,7 @@ def test_a_prepared_step_is_taken_once(info: OptimizerInfo) -> None:
     assert_same_bits(snapshot(optimizer), before)
 
 
-@each_optimizer
+@each_competitive
 def test_changed_grad_is_solved_with(info: OptimizerInfo) -> None:
     """What stands in ``.grad`` enters the system; None counts as zero; the mixed block stays."""
     game = QuadraticGame()
@@ -109,7 +109,7 @@ def test_changed_grad_is_solved_with(info: OptimizerInfo) -> None:
 
 
 @pytest.mark.parametrize("player", ["min", "max", "both"])
-@each_optimizer
+@each_competitive
 def test_clipping_between_the_phases(info: OptimizerInfo, player: str) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -149,7 +149,7 @@ def drop_by_other_loss(game: NetworkGame, optimizer: torch.optim.Optimizer) -> N
 @pytest.mark.parametrize(
     "drop", [drop_by_zero_grad, drop_by_step, drop_by_loading, drop_by_other_loss]
 )
-@each_optimizer
+@each_competitive
 def test_graph_is_kept_until_used_or_dropped(info: OptimizerInfo, drop: Any) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params)
@@ -165,7 +165,7 @@ def test_graph_is_kept_until_used_or_dropped(info: OptimizerInfo, drop: Any) -> 
 @pytest.mark.parametrize("clip", [False, True], ids=["plain", "clipped"])
 @pytest.mark.parametrize("penalty", [False, True], ids=["loss", "penalty"])
 @pytest.mark.parametrize("dtype", SCALES, ids=str)
-@each_optimizer
+@each_competitive
 def test_grad_scaler_loop_equals_unscaled_steps(
     info: OptimizerInfo, dtype: torch.dtype, penalty: bool, clip: bool
 ) -> None:
@@ -196,7 +196,7 @@ def test_grad_scaler_loop_equals_unscaled_steps(
     assert scaler.get_scale() == 4 * SCALES[dtype]
 
 
-@each_optimizer
+@each_competitive
 def test_scaler_that_is_off(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(), NetworkGame()
     optimizer, twin = (info.cls(g.min_params, g.max_params, lr=0.05) for g in (game, twin_game))
@@ -212,7 +212,7 @@ def test_scaler_that_is_off(info: OptimizerInfo) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 2], ids=["first-step", "later-step"])
-@each_optimizer
+@each_competitive
 def test_scaler_skips_an_overflow(info: OptimizerInfo, after: int) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params, lr=0.05, warm_start=True)
@@ -240,7 +240,7 @@ def test_scaler_skips_an_overflow(info: OptimizerInfo, after: int) -> None:
     )
 
 
-@each_optimizer
+@each_competitive
 def test_loop_goes_on_after_an_overflow(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(torch.float64), NetworkGame(torch.float64)
     optimizer, twin = (info.exact(g, lr=0.05) for g in (game, twin_game))
@@ -259,7 +259,7 @@ def test_loop_goes_on_after_an_overflow(info: OptimizerInfo) -> None:
         assert_close(param.detach(), other.detach(), info.name)
 
 
-@each_optimizer
+@each_competitive
 def test_scaler_with_a_closure_is_refused_by_torch(info: OptimizerInfo) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params)
@@ -268,7 +268,7 @@ def test_scaler_with_a_closure_is_refused_by_torch(info: OptimizerInfo) -> None:
         scaler.step(optimizer, closure=game.loss)
 
 
-@each_optimizer
+@each_competitive
 def test_penalties_of_a_prepared_step_belong_to_backward(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -279,7 +279,7 @@ def test_penalties_of_a_prepared_step_belong_to_backward(info: OptimizerInfo) ->
     assert_same_bits(snapshot(optimizer), before)
 
 
-@each_optimizer
+@each_competitive
 def test_failing_backward_leaves_grad_alone(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -290,7 +290,7 @@ def test_failing_backward_leaves_grad_alone(info: OptimizerInfo) -> None:
     assert all(torch.equal(grad, old) for grad, old in zip(grads(optimizer), kept, strict=True))
 
 
-@each_optimizer
+@each_competitive
 def test_players_changed_between_the_phases(info: OptimizerInfo) -> None:
     """A graph for other parameters must not be used, even where the sizes agree."""
     game = QuadraticGame()

@@ -190,7 +190,7 @@ def test_unsuitable_operators_and_shapes_are_refused():
     declared = MatrixOperator(torch.eye(2), positive_definite=True)
     with pytest.raises(TypeError, match="symmetric positive definite"):
         ConjugateGradient().solve(plain, torch.ones(2))
-    with pytest.raises(TypeError, match="`coupled_rhs` needs a GramOperator"):
+    with pytest.raises(TypeError, match="`coupled_rhs` needs a CoupledOperator"):
         ConjugateGradient().solve(declared, torch.ones(2), coupled_rhs=torch.ones(2))
     with pytest.raises(ValueError, match=r"`rhs` must have shape \(2,\), got \(3,\)"):
         ConjugateGradient().solve(declared, torch.ones(3))

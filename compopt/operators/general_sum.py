@@ -1,0 +1,74 @@
+"""The operator of a competitive step in a general-sum game."""
+
+import torch
+from torch import Tensor
+
+from compopt._typing import Player, opponent
+from compopt._workspace import Workspace
+from compopt.field import GradientField
+from compopt.operators.base import CoupledOperator
+
+
+class GeneralSumOperator(CoupledOperator):
+    """``I - S D_12 f H D_21 g S``: what one player solves for when each has a loss of its own.
+
+    ``f`` is the solved player's loss and ``g`` the opponent's, ``S`` the square roots of the solved
+    player's step sizes, ``H`` the opponent's step sizes (both diagonal). It is unsymmetric, and
+    singular for isolated step sizes. With ``g = -f`` it is the operator of the zero-sum game.
+
+    Args:
+        field: products with blocks of second derivatives.
+        player: the player whose move is solved for.
+        step_sizes: [size of ``player``] >= 0.
+        opponent_step_sizes: [size of the opponent] >= 0.
+        workspace: where solvers get their vectors from; one of its own if None.
+
+    References:
+        Schäfer and Anandkumar (2019), eq. (4). https://arxiv.org/abs/1905.12103
+    """
+
+    def __init__(
+        self,
+        field: GradientField[Player],
+        player: Player,
+        step_sizes: Tensor,
+        opponent_step_sizes: Tensor,
+        workspace: Workspace | None = None,
+    ) -> None:
+        layout = field.layout(player)
+        self.other = opponent(player)
+        super().__init__(
+            layout.numel,
+            field.layout(self.other).numel,
+            dtype=layout.dtype,
+            device=layout.device,
+        )
+        self.field = field
+        self.player = player
+        self.opponent_step_sizes = opponent_step_sizes
+        self.workspace = Workspace() if workspace is None else workspace
+        self.scale = torch.sqrt(step_sizes, out=self.new_vector("scale"))
+
+    def new_vector(self, name: str) -> Tensor:
+        """Return a vector [size] of the workspace."""
+        return self.workspace.vector(self.field.layout(self.player), self.player, name)
+
+    def new_inner(self, name: str) -> Tensor:
+        """Return a vector [inner_size] of the workspace."""
+        return self.workspace.vector(self.field.layout(self.other), self.other, name)
+
+    def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``S D_12 f @ inner``. One product."""
+        return self.field.product(self.player, self.player, {self.other: inner}, out, self.scale)
+
+    def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``H @ inner``."""
+        return torch.mul(self.opponent_step_sizes, inner, out=out)
+
+    def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``-H D_21 g S @ vector``. One product."""
+        scaled = torch.mul(vector, self.scale, out=self.new_vector("scaled"))
+        product = self.field.product(
+            self.other, self.other, {self.player: scaled}, out, self.opponent_step_sizes
+        )
+        return product.neg_()

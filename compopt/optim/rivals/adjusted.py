@@ -1,0 +1,152 @@
+"""Descent-ascent with the field adjusted by products with its Jacobian."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_non_negative
+from compopt._typing import PLAYERS, Params, Player
+from compopt.field import GradientField
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+
+Vectors = dict[Player, Tensor]
+
+
+def _dot(left: Vectors, right: Vectors) -> Tensor:
+    """Return the inner product over both players."""
+    return torch.stack([torch.dot(left[player], right[player]).double() for player in left]).sum()
+
+
+class AdjustedFieldOptimizer(FieldOptimizer):
+    """Base of the optimizers that step along ``xi + coefficient * adjustment``."""
+
+    _is_second_order: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None,
+        lr: LearningRate,
+        coefficient: float,
+        weight_decay: float,
+        max_grad_norm: float | None,
+    ) -> None:
+        super().__init__(
+            min_params, max_params, lr, weight_decay, max_grad_norm, coefficient=coefficient
+        )
+
+    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
+        check_non_negative("coefficient", group["coefficient"])
+
+    @abstractmethod
+    def _adjustment(self, field: GradientField[Player]) -> Vectors:
+        """Return what is added to the field, per unit of the coefficient."""
+
+    def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
+        field = evaluate()
+        adjustment = self._adjustment(field)
+        result = {}
+        for player in PLAYERS:
+            direction = self._weigh(player, adjustment[player], "coefficient")
+            direction.add_(field.grads[player]).neg_()
+            result[player] = Move(self._weigh(player, direction))
+        return result
+
+
+class ConsensusOptimization(AdjustedFieldOptimizer):
+    r"""Consensus optimization: descent on half the squared field beside descent-ascent.
+
+    .. math:: w^+ = w - \eta (\xi + \gamma J^T \xi),
+              \qquad J^T \xi = \tfrac12 \nabla |\xi|^2
+
+    The diagonal blocks of the Jacobian J are part of it, so it is drawn to stationary points of any
+    kind, maxima of the min player's loss too.
+
+    Args:
+        min_params: see :class:`~compopt.CGD`, as for the next two.
+        max_params: the second player's.
+        lr: step size.
+        coefficient: gamma.
+        weight_decay: decoupled.
+        max_grad_norm: applied to the field before its product.
+
+    Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph.
+
+    References:
+        Mescheder, Nowozin and Geiger (2017), The numerics of GANs.
+        https://arxiv.org/abs/1705.10461
+    """
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        coefficient: float = 1.0,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(min_params, max_params, lr, coefficient, weight_decay, max_grad_norm)
+
+    def _adjustment(self, field: GradientField[Player]) -> Vectors:
+        return field.transposed(field.grads)
+
+
+class SGA(AdjustedFieldOptimizer):
+    r"""Symplectic gradient adjustment.
+
+    .. math:: w^+ = w - \eta (\xi + \lambda A^T \xi), \qquad A = (J - J^T) / 2
+
+    In a zero-sum game A is the interaction alone, and :math:`\lambda = \eta` gives :class:`LCGD`.
+    With alignment, lambda takes the sign of
+
+    .. math:: \langle \xi, J^T \xi \rangle \langle A^T \xi, J^T \xi \rangle / n + 1/10
+
+    for n parameters, so that the adjustment leads to stable and away from unstable stationary
+    points.
+
+    Args:
+        min_params: see :class:`~compopt.CGD`, as for the next two.
+        max_params: the second player's.
+        lr: step size.
+        coefficient: lambda.
+        align: whether to choose the sign of lambda.
+        weight_decay: decoupled.
+        max_grad_norm: applied to the field before its products.
+
+    Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
+    each player; one more to align. In a general-sum game one more of each kind.
+
+    References:
+        Balduzzi et al. (2018), The mechanics of n-player differentiable games, Section 3.
+        https://arxiv.org/abs/1802.05642
+    """
+
+    _options = (*AdjustedFieldOptimizer._options, "align")
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        coefficient: float = 1.0,
+        align: bool = False,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        self.align = bool(align)
+        super().__init__(min_params, max_params, lr, coefficient, weight_decay, max_grad_norm)
+
+    def _adjustment(self, field: GradientField[Player]) -> Vectors:
+        adjustment = field.antisymmetric_transposed(field.grads)
+        if not self.align:
+            return adjustment
+        descent = field.transposed(field.grads)
+        size = sum(grad.numel() for grad in field.grads.values())
+        agreement = _dot(field.grads, descent) * _dot(adjustment, descent) / size
+        sign = torch.sign(agreement + 0.1)
+        return {player: vector.mul_(sign) for player, vector in adjustment.items()}

@@ -1,0 +1,191 @@
+"""What the optimizers that follow the gradient field have in common."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from compopt._flat import FlatLayout
+from compopt._typing import PLAYERS, Params, Player
+from compopt.field import GradientField, game_field
+from compopt.optim.groups import learning_rate
+from compopt.optim.loss import LossOrClosure, as_game
+from compopt.optim.players import TwoPlayerOptimizer
+
+LearningRate = float | Tensor | tuple[float | Tensor, float | Tensor]
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a step does to one player.
+
+    Attributes:
+        delta: [size of the player], added to its parameters.
+        state: by key, vectors [size of the player] to store.
+    """
+
+    delta: Tensor
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class FieldOptimizer(TwoPlayerOptimizer):
+    """Base of the optimizers that are a rule on the players' own gradients.
+
+    Subclasses give ``_moves``. ``step`` takes one zero-sum loss, or a pair (min, max) of losses of
+    which each player minimises its own.
+
+    Args:
+        min_params: of the first player: tensors, named tensors or group dictionaries.
+        max_params: of the second player; None if the first argument has the groups of both.
+        defaults: of the hyperparameters of the algorithm itself.
+        lr: a number, a 0-dim tensor, or a pair (min, max) of them.
+        weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
+        max_grad_norm: largest Euclidean norm of a group's gradient, at each evaluation.
+    """
+
+    needs_closure: ClassVar[bool] = False
+    """Whether a step evaluates the loss at another point than where the parameters are."""
+
+    _is_second_order: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None,
+        lr: LearningRate,
+        weight_decay: float,
+        max_grad_norm: float | None,
+        **defaults: Any,
+    ) -> None:
+        common = {"weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
+        super().__init__(min_params, max_params, {"lr": lr, **defaults, **common}, capturable=False)
+
+    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
+        """Nothing to check besides what all groups have."""
+
+    def _state_keys(self, player: Player) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def _how_to_step(self) -> str:  # type: ignore[override]
+        return "Call `step(closure)`." if self.needs_closure else "Call `step(loss)`."
+
+    @abstractmethod
+    def _moves(self, evaluate: "Evaluation") -> dict[Player, Move]:
+        """Return what a step does, leaving parameters and state alone."""
+
+    def step(  # type: ignore[override]
+        self,
+        closure: LossOrClosure | None = None,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | None:
+        """Take one step of both players.
+
+        Args:
+            closure: a function without arguments that returns the loss and does not call
+                ``backward()``; or, where the algorithm has no second point, the loss itself with
+                its graph. The loss is a scalar, a pair (min, max) of scalars, a
+                :class:`~compopt.Game`, or a list of micro-batch losses, which are averaged. None
+                creates the state and changes nothing else.
+            min_penalty: scalar that the min player minimises besides. It is differentiated once. A
+                closure that is called at a second point returns it in a :class:`~compopt.Game`.
+            max_penalty: scalar that the max player *minimises* besides.
+
+        Returns:
+            The detached loss, or pair of losses, of the first evaluation.
+
+        Raises:
+            TypeError, ValueError: if the loss is not a scalar with a graph, or a closure is needed.
+                After any error, in the closure too, parameters and state are as before.
+        """
+        with torch.no_grad():
+            if closure is None:
+                self._idle_step()
+                return None
+            evaluate = Evaluation(self, closure, min_penalty, max_penalty)
+            moves = self._moves(evaluate)
+            for player, move in moves.items():
+                self._advance(player, move.delta, move.state, True)
+            return evaluate.loss
+
+    def _weigh(self, player: Player, vector: Tensor, key: str = "lr") -> Tensor:
+        """Multiply ``vector`` in place by the hyperparameter ``key`` of each group."""
+        for where, group, _ in self._segments(player):
+            vector[where].mul_(learning_rate(group) if key == "lr" else group[key])
+        return vector
+
+    def _stored(self, player: Player, key: str) -> Tensor:
+        """Return a copy of a state vector, zeros before the first step."""
+        stored = self._read_state(player, key)
+        if stored is None:
+            layout = FlatLayout.of(self._params(player))
+            return torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
+        return stored.clone()
+
+    @contextmanager
+    def _displaced(self, deltas: Mapping[Player, Tensor]) -> Iterator[None]:
+        """Move the parameters, and put them back bit for bit, whatever happens."""
+        params = {player: self._params(player) for player in deltas}
+        kept = [(param, param.clone()) for tensors in params.values() for param in tensors]
+        try:
+            for player, delta in deltas.items():
+                views = FlatLayout.of(params[player]).views(delta)
+                for param, view in zip(params[player], views, strict=True):
+                    param.add_(view)
+            yield
+        finally:
+            for param, value in kept:
+                param.copy_(value)
+
+
+class Evaluation:
+    """Evaluates the gradient field where the parameters are, or displaced from there.
+
+    Attributes:
+        loss: the detached loss, or pair of losses, of the first evaluation.
+    """
+
+    def __init__(
+        self,
+        optimizer: FieldOptimizer,
+        closure: LossOrClosure,
+        min_penalty: Tensor | None,
+        max_penalty: Tensor | None,
+    ) -> None:
+        self._optimizer = optimizer
+        self._closure = closure
+        self._penalties = (min_penalty, max_penalty)
+        self.loss: Tensor | tuple[Tensor, Tensor] | None = None
+        if not optimizer.needs_closure:
+            return
+        name = type(optimizer).__name__
+        if isinstance(closure, Tensor) or not callable(closure):
+            raise TypeError(
+                f"{name} evaluates the loss at another point, so `step` needs a closure: a "
+                "function without arguments that computes the loss anew, e.g. "
+                f"`step(lambda: loss_fn(batch))`; got {type(closure).__name__}."
+            )
+        if min_penalty is not None or max_penalty is not None:
+            raise ValueError(
+                f"{name} evaluates the penalties at another point as well: return "
+                "`Game(loss, min_penalty, max_penalty)` from the closure."
+            )
+
+    def __call__(self, deltas: Mapping[Player, Tensor] | None = None) -> GradientField[Player]:
+        """Return the field with the players moved by ``deltas``, its gradients clipped."""
+        with self._optimizer._displaced(deltas or {}):
+            params = {player: self._optimizer._params(player) for player in PLAYERS}
+            device = params["min"][0].device
+            game = as_game(self._closure, *self._penalties, device, allows_pair=True)
+            if self.loss is None:
+                self.loss = game.detached_loss()
+            result = game_field(game, params, second_order=self._optimizer._is_second_order)
+        for player, grad in result.grads.items():
+            self._optimizer._clip_groups(player, grad)
+        return result

@@ -1,0 +1,251 @@
+"""Descent-ascent by any torch optimizer for each player."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_choice, check_non_negative
+from compopt._typing import PLAYERS, Params, Player, opponent
+from compopt.field import GradientField, game_field, losses_field
+from compopt.game import Game
+from compopt.optim.groups import player_lr
+from compopt.optim.loss import LossOrClosure, as_game
+from compopt.optim.players import TwoPlayerOptimizer
+from compopt.optim.rivals.base import LearningRate
+
+MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
+
+
+class _DescentAscent(TwoPlayerOptimizer):
+    """Base of both orders of play: a torch optimizer per player, on shared groups and state."""
+
+    needs_closure: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None,
+        lr: LearningRate,
+        optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer],
+    ) -> None:
+        pair = tuple(optimizer) if isinstance(optimizer, tuple | list) else (optimizer, optimizer)
+        if len(pair) != len(PLAYERS) or not all(callable(make) for make in pair):
+            raise TypeError(
+                "`optimizer` must be a class of torch.optim, a partial of one, or a pair (min, "
+                f"max) of them, got {optimizer!r}."
+            )
+        self._inner: dict[Player, torch.optim.Optimizer] = {}
+        super().__init__(min_params, max_params, {"lr": lr}, capturable=False)
+        for player, make in zip(PLAYERS, pair, strict=True):
+            # It fills its defaults into these groups, which stay ours.
+            self._inner[player] = make(self._groups(player), lr=player_lr(player, lr))
+
+    def _groups(self, player: Player) -> list[dict[str, Any]]:
+        return [group for group in self.param_groups if group["player"] == player]
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        check_non_negative("lr", group["lr"], allow_tensor=True)
+
+    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
+        """The players' optimizers check theirs."""
+
+    def _state_keys(self, player: Player) -> tuple[str, ...]:
+        return ()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters to a player: as in ``torch.optim``, with ``player`` in the group."""
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        if group["player"] in self._inner:
+            for key, value in self._inner[group["player"]].defaults.items():
+                group.setdefault(key, value)
+
+    def _idle_step(self) -> None:
+        self._refuse_gradients()
+        for player in PLAYERS:
+            self._linked(player).step()
+
+    def _linked(self, player: Player) -> torch.optim.Optimizer:
+        """Return the player's optimizer, on the present groups and state."""
+        inner = self._inner[player]
+        inner.param_groups = self._groups(player)
+        inner.state = self.state
+        return inner
+
+    def _move(self, player: Player, grad: Tensor, field: GradientField[Player]) -> None:
+        """Take the step of ``player``'s optimizer; ``.grad`` is as before afterwards."""
+        params = self._params(player)
+        everything = [param for group in self._groups(player) for param in group["params"]]
+        kept = [(param, param.grad) for param in everything]
+        try:
+            for param in everything:
+                param.grad = None
+            for param, view in zip(params, field.layout(player).views(grad), strict=True):
+                param.grad = view.to(param.dtype)
+            self._linked(player).step()
+        finally:
+            for param, value in kept:
+                param.grad = value
+
+    def _game(
+        self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
+    ) -> Game:
+        device = self._params("min")[0].device
+        return as_game(closure, min_penalty, max_penalty, device, allows_pair=True)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_inner": self._inner}
+
+
+class SimultaneousDescentAscent(_DescentAscent):
+    """Descent-ascent in which both players move at once.
+
+    Each player's own gradient, of the loss or of the negative loss, goes to a torch optimizer. With
+    :class:`torch.optim.SGD` that is ``w+ = w - lr xi(w)``.
+
+    Args:
+        min_params: see :class:`~compopt.CGD`, as for the next two.
+        max_params: the second player's.
+        lr: learning rate of the players' optimizers.
+        optimizer: makes a player's optimizer from its groups and ``lr=``, such as
+            ``torch.optim.Adam`` or ``functools.partial(torch.optim.Adam, betas=(0.5, 0.9))``; or a
+            pair (min, max) of such. Its hyperparameters are those of the groups.
+
+    Cost: one evaluation of the loss and one backward pass.
+    """
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
+    ) -> None:
+        super().__init__(min_params, max_params, lr, optimizer)
+
+    def step(  # type: ignore[override]
+        self,
+        closure: LossOrClosure | None = None,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | None:
+        """Take one step of both players; arguments and result as :meth:`OGDA.step`."""
+        with torch.no_grad():
+            if closure is None:
+                self._idle_step()
+                return None
+            game = self._game(closure, min_penalty, max_penalty)
+            params = {player: self._params(player) for player in PLAYERS}
+            field = game_field(game, params, second_order=False)
+            for player in PLAYERS:
+                self._move(player, field.grads[player], field)
+            return game.detached_loss()
+
+
+class AlternatingDescentAscent(_DescentAscent):
+    """Descent-ascent in which the second mover sees the move of the first.
+
+    Args:
+        min_params: see :class:`~compopt.CGD`, as for the next two.
+        max_params: the second player's.
+        lr: learning rate of the players' optimizers.
+        optimizer: see :class:`SimultaneousDescentAscent`.
+        first: the player that moves first.
+
+    Cost: two evaluations of the loss, each with one backward pass for one player, and a copy of the
+    first mover's parameters and state. ``step`` needs a closure.
+    """
+
+    needs_closure: ClassVar[bool] = True
+    _options = (*_DescentAscent._options, "first")
+    _how_to_step = "Call `step(closure)`."
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
+        first: Player = "min",
+    ) -> None:
+        check_choice("first", first, PLAYERS)
+        self.first: Player = first
+        super().__init__(min_params, max_params, lr, optimizer)
+
+    def step(  # type: ignore[override]
+        self, closure: LossOrClosure | None = None
+    ) -> Tensor | tuple[Tensor, Tensor] | None:
+        """Take one step of each player in turn.
+
+        Args:
+            closure: a function without arguments that returns the loss and does not call
+                ``backward()``, called once for each player; see :meth:`ExtraGradient.step`.
+
+        Returns:
+            The detached loss, or pair of losses, of the first call.
+        """
+        with torch.no_grad():
+            if closure is None:
+                self._idle_step()
+                return None
+            if isinstance(closure, Tensor) or not callable(closure):
+                raise TypeError(
+                    "AlternatingDescentAscent evaluates the loss once for each player, so `step` "
+                    "needs a closure: a function without arguments that computes the loss anew, "
+                    f"e.g. `step(lambda: loss_fn(batch))`; got {type(closure).__name__}."
+                )
+            # Both players are looked at before either moves.
+            self._params(opponent(self.first))
+            with self._undone_on_error(self.first):
+                loss = self._turn(self.first, closure)
+                self._turn(opponent(self.first), closure)
+            return loss
+
+    def _turn(self, player: Player, closure: LossOrClosure) -> Tensor | tuple[Tensor, Tensor]:
+        game = self._game(closure, None, None)
+        if player == "min":
+            loss, penalty = game.loss, game.min_penalty
+        else:
+            with torch.enable_grad():
+                loss = -game.loss if game.max_loss is None else game.max_loss
+            penalty = game.max_penalty
+        field = losses_field(
+            {player: loss},
+            {player: self._params(player)},
+            penalties={player: penalty},
+            second_order=False,
+        )
+        self._move(player, field.grads[player], field)
+        return game.detached_loss()
+
+    @contextmanager
+    def _undone_on_error(self, player: Player) -> Iterator[None]:
+        kept = [
+            (
+                param,
+                param.clone(),
+                {
+                    key: value.clone() if isinstance(value, Tensor) else value
+                    for key, value in self.state[param].items()
+                }
+                if param in self.state
+                else None,
+            )
+            for param in self._params(player)
+        ]
+        try:
+            yield
+        except BaseException:
+            for param, value, state in kept:
+                param.copy_(value)
+                if state is None:
+                    self.state.pop(param, None)
+                else:
+                    self.state[param] = state
+            raise

@@ -1,0 +1,98 @@
+"""Extragradient methods: the gradient from a point ahead."""
+
+from typing import ClassVar
+
+from compopt._typing import PLAYERS, Params, Player
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+
+
+class ExtraGradient(FieldOptimizer):
+    r"""Extragradient method.
+
+    With the field :math:`\xi` of the players' own gradients,
+
+    .. math::
+        w' &= w - \eta \xi(w) \\
+        w^+ &= w - \eta \xi(w')
+
+    Args:
+        min_params: see :class:`~compopt.CGD`, as for the next two.
+        max_params: the second player's.
+        lr: step size of both half steps.
+        weight_decay: decoupled, of the second half step.
+        max_grad_norm: applied at both points.
+
+    Cost: two evaluations of the loss and two backward passes. ``step`` needs a closure.
+
+    References:
+        Korpelevich (1976), The extragradient method for finding saddle points.
+    """
+
+    needs_closure: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm)
+
+    def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
+        here = evaluate().grads
+        ahead = {player: self._weigh(player, grad.neg_()) for player, grad in here.items()}
+        there = evaluate(ahead).grads
+        return {player: Move(self._weigh(player, grad.neg_())) for player, grad in there.items()}
+
+
+class PastExtraGradient(FieldOptimizer):
+    r"""Extragradient with the gradient of the last point ahead in place of the present one.
+
+    .. math::
+        w'_t &= w_t - \eta \xi(w'_{t-1}) \\
+        w_{t+1} &= w_t - \eta \xi(w'_t)
+
+    with :math:`\xi(w'_{-1}) = 0`, so that the first step is plain descent-ascent. At constant step
+    sizes the points ahead are the iterates of :class:`OGDA`.
+
+    Args:
+        min_params: see :class:`~compopt.CGD`, as for the next two.
+        max_params: the second player's.
+        lr: step size of both half steps.
+        weight_decay: decoupled.
+        max_grad_norm: see :class:`~compopt.CGD`.
+
+    Cost: one evaluation of the loss, at the point ahead, and one backward pass. ``step`` needs a
+    closure. Memory: one vector per player is kept.
+
+    References:
+        Popov (1980), A modification of the Arrow-Hurwicz method for search of saddle points.
+        Gidel et al. (2019), Section 3.2. https://arxiv.org/abs/1802.10551
+    """
+
+    needs_closure: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm)
+
+    def _state_keys(self, player: Player) -> tuple[str, ...]:
+        return ("past_grad",)
+
+    def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
+        ahead = {p: self._weigh(p, self._stored(p, "past_grad").neg_()) for p in PLAYERS}
+        there = evaluate(ahead).grads
+        return {
+            player: Move(self._weigh(player, grad.neg()), {"past_grad": grad})
+            for player, grad in there.items()
+        }

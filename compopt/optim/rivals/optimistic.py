@@ -1,0 +1,50 @@
+"""Optimistic gradient descent-ascent."""
+
+from compopt._typing import Params, Player
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+
+
+class OGDA(FieldOptimizer):
+    r"""Optimistic gradient descent-ascent (optimistic mirror descent without a mirror).
+
+    .. math:: w_{t+1} = w_t - 2 \eta \xi(w_t) + \eta \xi(w_{t-1})
+
+    with zero in place of the gradient before the first. Step sizes that change count for both
+    gradients.
+
+    Args:
+        min_params: see :class:`~compopt.CGD`, as for the next two.
+        max_params: the second player's.
+        lr: step size.
+        weight_decay: decoupled.
+        max_grad_norm: see :class:`~compopt.CGD`.
+
+    Cost: one evaluation of the loss and one backward pass. Memory: one vector per player is kept.
+
+    References:
+        Daskalakis, Ilyas, Syrgkanis and Zeng (2018), Training GANs with optimism.
+        https://arxiv.org/abs/1711.00141
+    """
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm)
+
+    def _state_keys(self, player: Player) -> tuple[str, ...]:
+        return ("past_grad",)
+
+    def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
+        return {
+            player: Move(
+                self._weigh(player, self._stored(player, "past_grad").sub_(grad, alpha=2)),
+                {"past_grad": grad},
+            )
+            for player, grad in evaluate().grads.items()
+        }

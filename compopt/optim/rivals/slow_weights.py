@@ -1,0 +1,88 @@
+"""Lookahead for games: slow weights of both players."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_count, check_non_negative
+
+
+class LookaheadMinmax:
+    r"""Lookahead-minmax around any optimizer: every few steps both players go back part of the way.
+
+    Every ``interval`` calls of ``optimizer.step``, for the parameters of both players at once,
+
+    .. math:: s \leftarrow s + \alpha (w - s), \qquad w \leftarrow s
+
+    with the slow weights s, which begin where the parameters are before the first step. They are
+    kept in the optimizer's state as ``slow`` and the count in its groups as ``lookahead_step``, so
+    checkpoints of the optimizer have both; a copy of the optimizer needs a new LookaheadMinmax.
+
+    Args:
+        optimizer: of this package or of torch. It is stepped as usual; hooks do the rest.
+        interval: steps between two averages.
+        alpha: how much of the way is kept, in [0, 1].
+
+    Cost: a copy of the parameters is kept.
+
+    Example:
+        >>> from compopt import CGD
+        >>> x, y = (torch.tensor([0.5], requires_grad=True) for _ in range(2))
+        >>> optimizer = CGD([x], [y], lr=0.1)
+        >>> lookahead = LookaheadMinmax(optimizer, interval=2)
+        >>> for _ in range(2):
+        ...     loss = optimizer.step((x * y).sum())
+
+    References:
+        Chavdarova et al. (2021), Taming GANs with lookahead-minmax.
+        https://arxiv.org/abs/2006.14567
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, *, interval: int = 5, alpha: float = 0.5
+    ) -> None:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(
+                f"`optimizer` must be a torch optimizer, got {type(optimizer).__name__}."
+            )
+        check_count("interval", interval, minimum=1)
+        check_non_negative("alpha", alpha)
+        if alpha > 1:
+            raise ValueError(f"`alpha` must be in [0, 1], got {alpha!r}.")
+        self.interval = interval
+        self.alpha = alpha
+        self._starts: dict[Tensor, Tensor] = {}
+        self._handles = [
+            optimizer.register_step_pre_hook(self._before),
+            optimizer.register_step_post_hook(self._after),
+        ]
+
+    def remove(self) -> None:
+        """Leave the optimizer to itself."""
+        for handle in self._handles:
+            handle.remove()
+
+    def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        # They go into the state after the step: optimizers take an empty state for a fresh one.
+        self._starts = {
+            param: param.detach().clone()
+            for group in optimizer.param_groups
+            for param in group["params"]
+            if param.requires_grad and "slow" not in optimizer.state.get(param, {})
+        }
+
+    @torch.no_grad()
+    def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        starts, self._starts = self._starts, {}
+        for param, start in starts.items():
+            optimizer.state[param]["slow"] = start
+        for group in optimizer.param_groups:
+            group["lookahead_step"] = group.get("lookahead_step", 0) + 1
+            if group["lookahead_step"] % self.interval:
+                continue
+            for param in group["params"]:
+                if param.requires_grad:
+                    slow = optimizer.state[param]["slow"]
+                    slow.lerp_(param, self.alpha)
+                    param.copy_(slow)

@@ -1,0 +1,160 @@
+"""The generalized minimal residual method."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_count, check_non_negative
+from compopt.operators import CoupledOperator, LinearOperator
+from compopt.solvers.base import Solution, check_system, status_code
+
+
+@dataclass(frozen=True)
+class GMRES:
+    """Restarted generalized minimal residual method, for operators of any kind.
+
+    Stops when ``|residual| <= max(rtol * |rhs|, atol)`` in the Euclidean norm, or when a whole
+    cycle does not lower the residual. With ``rtol = atol = 0`` it makes exactly ``max_iter``
+    iterations and reads nothing on the host.
+
+    The small least-squares problem is solved by Givens rotations on the device. Where there is a
+    tolerance, the residual norm that they give is read on the host once per iteration; at the end
+    of a cycle the residual is computed.
+
+    Args:
+        rtol: tolerance relative to the right-hand side.
+        atol: absolute tolerance.
+        max_iter: most iterations in all; 0 returns the first guess.
+        restart: iterations of a cycle, and vectors that are kept.
+
+    Cost: one product per iteration, one more for each cycle but a first from zero, and one at the
+    end for the residual. Memory: ``restart + 4`` vectors [n].
+
+    References:
+        Saad and Schultz (1986). https://doi.org/10.1137/0907058
+    """
+
+    rtol: float = 1e-2
+    atol: float = 0.0
+    max_iter: int = 20
+    restart: int = 20
+
+    def __post_init__(self) -> None:
+        check_non_negative("rtol", self.rtol)
+        check_non_negative("atol", self.atol)
+        check_count("max_iter", self.max_iter, minimum=0)
+        check_count("restart", self.restart, minimum=1)
+
+    @property
+    def has_fixed_count(self) -> bool:
+        """Whether the number of iterations is fixed, so that nothing is read on the host."""
+        return self.rtol == 0 and self.atol == 0
+
+    def solve(
+        self,
+        operator: LinearOperator,
+        rhs: Tensor,
+        x0: Tensor | None = None,
+        *,
+        coupled_rhs: Tensor | None = None,
+        overwrite_rhs: bool = False,
+    ) -> Solution:
+        """Solve as :class:`~compopt.solvers.Solver` describes. ``rhs`` is never overwritten.
+
+        Raises:
+            TypeError: if ``coupled_rhs`` is given for an operator that couples nothing.
+            ValueError: if shapes do not fit.
+        """
+        check_system(operator, rhs, x0, coupled_rhs)
+        if coupled_rhs is not None:
+            assert isinstance(operator, CoupledOperator)
+            rhs = rhs - operator.factor(operator.weigh(coupled_rhs))
+        rhs_norm = torch.linalg.vector_norm(rhs)
+        target = (self.rtol * rhs_norm).clamp(min=self.atol)
+        x = torch.zeros_like(rhs) if x0 is None else x0.clone()
+        residual = rhs if x0 is None else rhs - operator.matvec(x)
+        norm = torch.linalg.vector_norm(residual)
+        num_iter = 0
+        while num_iter < self.max_iter and (self.has_fixed_count or _is_above(norm, target)):
+            limit = min(self.restart, self.max_iter - num_iter)
+            step, made = self._cycle(operator, residual, norm, target, limit)
+            num_iter += made
+            candidate = x + step
+            residual = rhs - operator.matvec(candidate)
+            new_norm = torch.linalg.vector_norm(residual)
+            # A cycle that is not finite, or leads nowhere, is not taken.
+            is_lower = new_norm <= norm
+            x = torch.where(is_lower, candidate, x)
+            stalled = ~(new_norm < norm)
+            norm = torch.where(torch.isfinite(new_norm), torch.minimum(new_norm, norm), new_norm)
+            if not self.has_fixed_count and bool(stalled):
+                break
+        finite = torch.isfinite(norm) & torch.isfinite(rhs_norm)
+        coupled_value = None
+        if coupled_rhs is not None:
+            assert isinstance(operator, CoupledOperator)
+            coupled_value = operator.weigh(coupled_rhs).add_(operator.reaction(x))
+        return Solution(
+            value=x,
+            coupled_value=coupled_value,
+            num_iter=num_iter,
+            residual_norm=norm,
+            rhs_norm=rhs_norm,
+            status_code=status_code(norm <= target, torch.zeros_like(finite), finite),
+        )
+
+    def _cycle(
+        self, operator: LinearOperator, residual: Tensor, norm: Tensor, target: Tensor, limit: int
+    ) -> tuple[Tensor, int]:
+        """Return the correction that a cycle from ``residual`` finds, and its iterations.
+
+        Modified Gram-Schmidt. A zero vector, where the Krylov space is exhausted, is kept as zero:
+        the iterations after it change nothing.
+        """
+        basis = [_normalized(residual, norm)]
+        upper = residual.new_zeros(limit, limit)
+        # The right-hand side of the least-squares problem, and what remains of it.
+        projected = residual.new_zeros(limit)
+        remainder = norm.clone()
+        rotations: list[tuple[Tensor, Tensor]] = []
+        made = 0
+        for column in range(limit):
+            vector = operator.matvec(basis[column]).clone()
+            entries = []
+            for earlier in basis:
+                entry = torch.dot(earlier, vector)
+                vector.sub_(earlier * entry)
+                entries.append(entry)
+            length = torch.linalg.vector_norm(vector)
+            for row, (cosine, sine) in enumerate(rotations):
+                first, second = entries[row], entries[row + 1]
+                entries[row] = cosine * first + sine * second
+                entries[row + 1] = cosine * second - sine * first
+            radius = torch.hypot(entries[column], length)
+            safe = torch.where(radius > 0, radius, 1)
+            cosine, sine = entries[column] / safe, length / safe
+            # Without a rotation the equation is empty and its unknown is left at zero.
+            is_empty = radius == 0
+            rotations.append((torch.where(is_empty, 1, cosine), torch.where(is_empty, 0, sine)))
+            entries[column] = torch.where(is_empty, 1, radius)
+            upper[: column + 1, column] = torch.stack(entries)
+            projected[column] = torch.where(is_empty, 0, cosine * remainder)
+            remainder = torch.where(is_empty, remainder, -sine * remainder)
+            basis.append(_normalized(vector, length))
+            made += 1
+            if not self.has_fixed_count and not _is_above(remainder.abs(), target):
+                break
+        weights = torch.linalg.solve_triangular(
+            upper[:made, :made], projected[:made, None], upper=True
+        )
+        return torch.stack(basis[:made], dim=1) @ weights[:, 0], made
+
+
+def _is_above(norm: Tensor, target: Tensor) -> bool:
+    """Return whether to go on, reading the values; not where anything is not finite."""
+    return bool(torch.isfinite(norm) & (norm > target))
+
+
+def _normalized(vector: Tensor, length: Tensor) -> Tensor:
+    return torch.where(length > 0, vector / length, 0)
