@@ -1,15 +1,14 @@
 """The optimizers whose step cost is compared, behind one interface."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from benchmarks.workloads import Play
 from compopt import ACGD, ConjugateGradient
-
-LR = 1e-4
-"""The published learning rate of both players, used by every contestant."""
+from compopt.optim.rivals import ExtraAdam
 
 LossFn = Callable[[], Tensor]
 Step = Callable[[LossFn], None]
@@ -21,17 +20,22 @@ class Contestant:
 
     Attributes:
         name: how tables call it.
-        build: from generator and critic, returns a function that takes one step on a loss.
+        build: from a game and a learning rate, returns a function that takes one step on a loss.
+        is_acgd: whether it means to take ACGD's step with the published constants, so that it can
+            be compared with the exact one.
+        package: that it comes from.
     """
 
     name: str
-    build: Callable[[nn.Module, nn.Module], Step]
+    build: Callable[[Play, float], Step]
+    is_acgd: bool = field(default=False, kw_only=True)
+    package: str = field(default="compopt", kw_only=True)
 
 
-def _adam(generator: nn.Module, critic: nn.Module) -> Step:
+def _adam(play: Play, lr: float) -> Step:
     players = (
-        torch.optim.Adam(generator.parameters(), lr=LR),
-        torch.optim.Adam(critic.parameters(), lr=LR, maximize=True),
+        torch.optim.Adam(play.min_player.parameters(), lr=lr),
+        torch.optim.Adam(play.max_player.parameters(), lr=lr, maximize=True),
     )
 
     def step(loss_fn: LossFn) -> None:
@@ -44,19 +48,28 @@ def _adam(generator: nn.Module, critic: nn.Module) -> Step:
     return step
 
 
-def _acgd(**options: object) -> Callable[[nn.Module, nn.Module], Step]:
-    def build(generator: nn.Module, critic: nn.Module) -> Step:
-        optimizer = ACGD(generator.parameters(), critic.parameters(), lr=LR, **options)
+def _extra_adam(play: Play, lr: float) -> Step:
+    optimizer = ExtraAdam(play.min_player.parameters(), play.max_player.parameters(), lr=lr)
+    return lambda loss_fn: optimizer.step(loss_fn)
+
+
+def acgd(**options: object) -> Callable[[Play, float], Step]:
+    def build(play: Play, lr: float) -> Step:
+        players = play.min_player.parameters(), play.max_player.parameters()
+        optimizer = ACGD(*players, lr=lr, **options)
         return lambda loss_fn: optimizer.step(loss_fn)
 
     return build
 
 
-def _cgds(generator: nn.Module, critic: nn.Module) -> Step:
+def _cgds(play: Play, lr: float) -> Step:
     import CGDs
 
     optimizer = CGDs.ACGD(
-        max_params=critic.parameters(), min_params=generator.parameters(), lr_max=LR, lr_min=LR
+        max_params=play.max_player.parameters(),
+        min_params=play.min_player.parameters(),
+        lr_max=lr,
+        lr_min=lr,
     )
 
     def step(loss_fn: LossFn) -> None:
@@ -66,14 +79,15 @@ def _cgds(generator: nn.Module, critic: nn.Module) -> Step:
     return step
 
 
-def _torch_cgd(generator: nn.Module, critic: nn.Module) -> Step:
+def _torch_cgd(play: Play, lr: float) -> Step:
     import torch_cgd
 
     # Its default solver, GMRES, does not reach its tolerance in float32: it goes on to 1000
     # iterations and keeps a vector of the generator's size for each, 35 GB. This is its other one,
     # at the published tolerance, which is on squared norms there.
     solver = torch_cgd.solvers.CG(tol=1e-12)
-    optimizer = torch_cgd.ACGD(generator.parameters(), critic.parameters(), lr=LR, solver=solver)
+    players = play.min_player.parameters(), play.max_player.parameters()
+    optimizer = torch_cgd.ACGD(*players, lr=lr, solver=solver)
 
     def step(loss_fn: LossFn) -> None:
         optimizer.zero_grad()
@@ -82,18 +96,23 @@ def _torch_cgd(generator: nn.Module, critic: nn.Module) -> Step:
     return step
 
 
-ADAM = Contestant("Adam, both players from one backward", _adam)
-DEFAULT = Contestant("compopt ACGD", _acgd())
-TIGHT = Contestant(
-    "compopt ACGD, rtol=1e-6, cold", _acgd(solver=ConjugateGradient(rtol=1e-6, max_iter=1000))
-)
-CGDS = Contestant("CGDs 0.4.5 ACGD", _cgds)
-TORCH_CGD = Contestant("torch-cgd 0.0.2 ACGD, CG, tol=1e-12", _torch_cgd)
-
 CONTESTANTS = {
-    "adam": ADAM,
-    "compopt": DEFAULT,
-    "compopt-tight": TIGHT,
-    "cgds": CGDS,
-    "torch-cgd": TORCH_CGD,
+    "adam": Contestant("Adam, both players from one backward", _adam, package="torch"),
+    "extra-adam": Contestant("compopt ExtraAdam", _extra_adam),
+    "compopt": Contestant("compopt ACGD", acgd(), is_acgd=True),
+    "compopt-one": Contestant(
+        "compopt ACGD, one iteration",
+        acgd(solver=ConjugateGradient(rtol=0.0, max_iter=1)),
+        is_acgd=True,
+    ),
+    "compopt-tight": Contestant(
+        "compopt ACGD, rtol=1e-6, cold",
+        acgd(solver=ConjugateGradient(rtol=1e-6, max_iter=1000)),
+        is_acgd=True,
+    ),
+    "cgds": Contestant("CGDs 0.4.5 ACGD", _cgds, is_acgd=True, package="CGDs"),
+    "torch-cgd": Contestant("torch-cgd 0.0.2 ACGD, CG, tol=1e-12", _torch_cgd, package="torch-cgd"),
 }
+
+EXACT = acgd(solver=ConjugateGradient(rtol=1e-6, max_iter=1000, check_last=True))
+"""The step that the others are measured against: as exact as float32 allows."""

@@ -13,28 +13,36 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 
 def step_cost_section(data: dict) -> str:
-    """Return the cost of a step as text and a table."""
-    workload, conditions = data["workload"], data["conditions"]
+    """Return the cost of a step as text and a table for each workload."""
     lines = [
-        f"Measured on the published small CIFAR-10 WGAN (generator "
-        f"{workload['generator_parameters'] / 1e6:.2f} M parameters, critic "
-        f"{workload['critic_parameters'] / 1e6:.2f} M, batch {workload['batch_size']}, lr 1e-4; "
-        f"{conditions['processor']}, {conditions['threads']} threads, torch "
-        f"{conditions['torch']}; medians of {workload['rounds']} interleaved rounds). "
-        "`python -m benchmarks.step_cost` measures it on your machine.",
+        "Medians of interleaved rounds on random images, new ones at each step. "
+        "`python -m benchmarks.step_cost` measures them on your machine. The error is that of the "
+        "way gone in the first steps, relative to exactly solved ones.",
     ]
-    for title, rows in data["sections"].items():
-        lines += ["", f"| {title} | time, Adam = 1 | backward calls | peak memory, GB |"]
-        lines.append("|---|---|---|---|")
-        for row in rows.values():
-            if "failure" in row:
-                lines.append(f"| {row['name']} | fails: {row['failure']} | | |")
-                continue
-            lines.append(
-                f"| {row['name']} | {row['relative_to_adam']:.2f} | {row['backward_calls']} | "
-                f"{row['peak_memory_gb']:.2f} |"
-            )
+    for workload in data["workloads"].values():
+        conditions = workload["conditions"]
+        lines += [
+            "",
+            f"**{workload['title']}**: {workload['min_parameters'] / 1e6:.2f} M and "
+            f"{workload['max_parameters'] / 1e6:.2f} M parameters, batch {workload['batch_size']}, "
+            f"lr {workload['lr']:g}; {conditions['processor']}, {conditions['threads']} threads, "
+            f"torch {conditions['torch']}, {workload['rounds']} rounds",
+            "",
+            "| optimizer | time, Adam = 1 | backward calls | peak memory, GB | error |",
+            "|---|---|---|---|---|",
+            *map(_step_cost_row, workload["rows"].values()),
+        ]
     return "\n".join(lines)
+
+
+def _step_cost_row(row: dict) -> str:
+    if "failure" in row:
+        return f"| {row['name']} | fails: {row['failure']} | | | |"
+    error = f"{row['step_error']:.0e}" if "step_error" in row else ""
+    return (
+        f"| {row['name']} | {row['relative_to_adam']:.2f} | {row['backward_calls']} | "
+        f"{row['peak_memory_gb']:.2f} | {error} |"
+    )
 
 
 ROWS_OF_COST = {"AdvAs": "AdvAs, self-scaling"}

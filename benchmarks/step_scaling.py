@@ -1,0 +1,157 @@
+"""How the cost of a step grows: with the parameters, with the batch, with the iterations.
+
+Run ``python -m benchmarks.step_scaling``. One series varies one size of a game of fully connected
+networks, where the work is proportional to parameters times batch. Each size is timed in turn, in
+rounds, beside an Adam step of the same game.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from benchmarks.contestants import CONTESTANTS, Step, acgd
+from benchmarks.environment import conditions
+from benchmarks.networks import num_parameters, wasserstein_loss
+from benchmarks.step_cost import RESULTS, seconds
+from benchmarks.workloads import Play
+from compopt import ConjugateGradient
+
+LATENT_SIZE, DATA_SIZE, DEPTH = 64, 64, 3
+WIDTHS = (64, 128, 256, 512, 1024, 2048)
+BATCHES = (8, 16, 32, 64, 128, 256, 512)
+ITERATIONS = (1, 2, 3, 4, 6, 8)
+USUAL_WIDTH, USUAL_BATCH, USUAL_ITERATIONS = 1024, 128, 2
+WARM_UP = 2
+
+
+def fully_connected(width: int, batch_size: int) -> Play:
+    """Return a Wasserstein game of two networks of three hidden layers."""
+
+    def network(inputs: int, outputs: int) -> nn.Sequential:
+        sizes = [inputs, *[width] * DEPTH, outputs]
+        layers: list[nn.Module] = []
+        for first, second in itertools.pairwise(sizes):
+            layers += [nn.Linear(first, second), nn.LeakyReLU(0.1)]
+        return nn.Sequential(*layers[:-1])
+
+    torch.manual_seed(0)
+    generator, critic = network(LATENT_SIZE, DATA_SIZE), network(DATA_SIZE, 1)
+
+    def draw(random: torch.Generator) -> tuple[Tensor, ...]:
+        real = torch.randn(batch_size, DATA_SIZE, generator=random)
+        return real, torch.randn(batch_size, LATENT_SIZE, generator=random)
+
+    return Play(generator, critic, draw, lambda batch: wasserstein_loss(generator, critic, *batch))
+
+
+class Timed:
+    """One size under one optimizer."""
+
+    def __init__(self, width: int, batch_size: int, num_iter: int | None) -> None:
+        play = fully_connected(width, batch_size)
+        self.num_parameters = num_parameters(play.min_player) + num_parameters(play.max_player)
+        self._losses = play.losses(seed=1)
+        solver = ConjugateGradient(rtol=0.0, max_iter=num_iter or 0)
+        build = CONTESTANTS["adam"].build if num_iter is None else acgd(solver=solver)
+        self._step: Step = build(play, 1e-4)
+        self.times: list[float] = []
+        for _ in range(WARM_UP):
+            self._step(lambda: next(self._losses))
+
+    def time(self) -> None:
+        """Time one more step."""
+        self.times.append(seconds(lambda: self._step(lambda: next(self._losses))))
+
+
+def series(points: list[tuple[int, int, int]], rounds: int, what: str) -> list[dict]:
+    """Time ACGD with a fixed count and Adam at points (width, batch size, iterations)."""
+    competitive = [Timed(*point) for point in points]
+    plain = [Timed(width, batch_size, None) for width, batch_size, _ in points]
+    for _ in track(range(rounds), description=what):
+        for timed in (*competitive, *plain):
+            timed.time()
+    return [
+        {
+            "width": width,
+            "batch_size": batch_size,
+            "num_iter": num_iter,
+            "num_parameters": ours.num_parameters,
+            "acgd_s": statistics.median(ours.times),
+            "adam_s": statistics.median(adam.times),
+        }
+        for (width, batch_size, num_iter), ours, adam in zip(
+            points, competitive, plain, strict=True
+        )
+    ]
+
+
+def exponent(sizes: list[float], times: list[float]) -> float:
+    """Return the slope of log time against log size, by least squares."""
+    return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+
+
+def draw(data: dict, path: Path) -> None:
+    """Draw the three series."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
+    labels = {"num_parameters": "parameters", "batch_size": "batch size", "num_iter": "iterations"}
+    for axis, (key, rows) in zip(axes, data["series"].items(), strict=True):
+        x = [row[key] for row in rows]
+        for name, column, color in (("ACGD", "acgd_s", "C1"), ("Adam", "adam_s", "0.5")):
+            axis.plot(x, [1e3 * row[column] for row in rows], "o-", color=color, label=name)
+        axis.set_xlabel(labels[key])
+        axis.set_ylabel("ms a step")
+        if key == "num_iter":
+            axis.set_ylim(bottom=0)
+        else:
+            axis.loglog()
+            fits = data["exponents"][key]
+            axis.set_title(f"exponent {fits['acgd']:.2f} from {fits['from']:g}", loc="left")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure the three series; write a data file and a plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args(argv)
+    points = {
+        "num_parameters": [(width, USUAL_BATCH, USUAL_ITERATIONS) for width in WIDTHS],
+        "batch_size": [(USUAL_WIDTH, batch, USUAL_ITERATIONS) for batch in BATCHES],
+        "num_iter": [(USUAL_WIDTH, USUAL_BATCH, num_iter) for num_iter in ITERATIONS],
+    }
+    rows = {key: series(value, args.rounds, key) for key, value in points.items()}
+    exponents = {}
+    for key in ("num_parameters", "batch_size"):
+        # Below, a step is bound by the fixed cost of its operations.
+        large = rows[key][len(rows[key]) // 2 :]
+        exponents[key] = {
+            "from": large[0][key],
+            "acgd": exponent([row[key] for row in large], [row["acgd_s"] for row in large]),
+            "adam": exponent([row[key] for row in large], [row["adam_s"] for row in large]),
+        }
+    data = {"conditions": conditions(), "series": rows, "exponents": exponents}
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "step_scaling.json").write_text(json.dumps(data, indent=1) + "\n")
+    draw(data, args.out / "step_scaling.png")
+    print(json.dumps(exponents, indent=1))
+    print(f"Written to {args.out}: step_scaling.json, step_scaling.png")
+
+
+if __name__ == "__main__":
+    main()
