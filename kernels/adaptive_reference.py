@@ -1,7 +1,19 @@
 """The set-up of an adaptive step in plain torch: the definition of correct."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+BLOCK = 2**18
+"""Entries of a vector that stay in the processor's caches from one operation to the next."""
+
+
+def _blocks(vector: Tensor) -> Iterator[slice]:
+    """Yield where the blocks of a long vector on the CPU lie; any other vector is one block."""
+    step = BLOCK if vector.device.type == "cpu" else max(vector.numel(), 1)
+    for start in range(0, vector.numel(), step):
+        yield slice(start, start + step)
 
 
 def adaptive_setup_(
@@ -32,15 +44,18 @@ def adaptive_setup_(
             ``sign H grad`` without, or None.
         sign: 1 or -1.
     """
-    torch.mul(average, beta, out=step_sizes)
-    step_sizes.addcmul_(grad, grad, value=1 - beta).sqrt_().add_(eps)
-    torch.div(torch.as_tensor(rate, dtype=step_sizes.dtype), step_sizes, out=step_sizes)
-    if root is not None:
-        torch.sqrt(step_sizes, out=root)
-    if scaled is not None:
-        torch.mul(step_sizes if root is None else root, grad, out=scaled)
-        if sign < 0:
-            scaled.neg_()
+    rate = torch.as_tensor(rate, dtype=step_sizes.dtype)
+    for at in _blocks(grad):
+        piece, factor = grad[at], step_sizes[at]
+        torch.mul(average[at], beta, out=factor)
+        factor.addcmul_(piece, piece, value=1 - beta).sqrt_().add_(eps)
+        torch.div(rate, factor, out=factor)
+        if root is not None:
+            factor = torch.sqrt(factor, out=root[at])
+        if scaled is not None:
+            torch.mul(factor, piece, out=scaled[at])
+            if sign < 0:
+                scaled[at].neg_()
 
 
 def average_squares_(
@@ -55,7 +70,8 @@ def average_squares_(
         advance: 0-dim boolean on the device, whether to do so; None for yes.
     """
     if advance is None:
-        average.mul_(beta).addcmul_(grad, grad, value=1 - beta)
+        for at in _blocks(grad):
+            average[at].mul_(beta).addcmul_(grad[at], grad[at], value=1 - beta)
     else:
         new = (average * beta).addcmul_(grad, grad, value=1 - beta)
         average.copy_(torch.where(advance, new, average))

@@ -88,3 +88,18 @@ def test_setup_repeats_bit_by_bit_in_any_order_of_programs():
             average_squares_(average, grad, 0.99)
         results.append(torch.cat([*outputs, average]))
     assert all(torch.equal(result, results[0]) for result in results)
+
+
+@pytest.mark.parametrize("n", [1000, 1024, 1025, 3000])
+def test_the_plain_form_is_the_same_in_blocks(n, monkeypatch):
+    average, grad = vector(n, torch.float64).square(), vector(n, torch.float64)
+    results = []
+    for block in (256, n):
+        monkeypatch.setattr(adaptive_reference, "BLOCK", block)
+        outputs = [torch.empty(n, dtype=torch.float64) for _ in range(3)]
+        kept = average.clone()
+        adaptive_reference.adaptive_setup_(average, grad, 0.9, 0.1, 1e-5, *outputs, sign=-1)
+        adaptive_reference.average_squares_(kept, grad, 0.9)
+        results.append([*outputs, kept])
+    for ours, whole in zip(*results, strict=True):
+        torch.testing.assert_close(ours, whole, rtol=1e-14, atol=0)
