@@ -17,7 +17,7 @@ def step_cost_section(data: dict) -> str:
     lines = [
         "Medians of interleaved rounds on random images, new ones at each step. "
         "`python -m benchmarks.step_cost` measures them on your machine. The error is that of the "
-        "way gone in the first steps, relative to exactly solved ones.",
+        "first step, relative to the exactly solved one.",
     ]
     for workload in data["workloads"].values():
         conditions = workload["conditions"]

@@ -7,7 +7,7 @@ from rich.table import Table
 
 def table(title: str, rows: dict[str, dict]) -> Table:
     """Return the figures of one workload as a table."""
-    columns = ("optimizer", "ms", "x Adam", "backward calls", "peak GB", "error of the way")
+    columns = ("optimizer", "ms", "x Adam", "backward calls", "peak GB", "error of the step")
     result = Table(*columns, title=title)
     for row in rows.values():
         if "failure" in row:
