@@ -43,7 +43,7 @@ def test_number_of_products(optimizer_class, solve_for, warm_start, check_last, 
         solve_for=solve_for,
         warm_start=warm_start,
     )
-    iterations, predicted = set(), set()
+    iterations = set()
     for index in range(6):
         before = dict(autograd_calls)
         optimizer.step(case())
@@ -55,13 +55,20 @@ def test_number_of_products(optimizer_class, solve_for, warm_start, check_last, 
         expected -= 1 if report.residual_is_predicted else 0
         assert report.num_hvp == expected
         assert not (check_last and report.residual_is_predicted)
-        predicted.add(report.residual_is_predicted)
         assert autograd_calls["product"] - before["product"] == expected
         assert autograd_calls["first order"] - before["first order"] == 1
         iterations.add(report.num_iter)
     assert max(iterations) > 1
-    if (optimizer_class, solve_for, check_last) == (ACGD, "max", False):
-        assert True in predicted
+
+
+@pytest.mark.parametrize("check_last", [False, True], ids=["predicted", "computed"])
+def test_the_last_residual_is_predicted_unless_it_is_asked_for(check_last, autograd_calls):
+    case = CASES["mlp-gan"]()
+    solver = ConjugateGradient(rtol=0.0, max_iter=2, check_last=check_last)
+    optimizer = ACGD(case.min_params, case.max_params, solver=solver)
+    optimizer.step(case())
+    assert optimizer.last_step.residual_is_predicted == (not check_last)
+    assert autograd_calls["product"] == optimizer.last_step.num_hvp == 4 + check_last
 
 
 def test_a_penalty_costs_one_backward_pass_and_no_product(autograd_calls):
