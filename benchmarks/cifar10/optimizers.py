@@ -12,8 +12,9 @@ from benchmarks.cifar10.batches import Draw
 from benchmarks.cifar10.config import OptimizerConfig
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.game import GanGame, Objectives
-from benchmarks.cifar10.game_adam import ExtraAdam, OptimisticAdam
-from compopt import ACGD, CGD, ConjugateGradient
+from compopt import ACGD, CGD, ConjugateGradient, Game
+from compopt.optim.rivals import ExtraAdam, OptimisticAdam
+from compopt.optim.rivals.base import FieldOptimizer
 
 Average = Callable[[Sequence[Tensor]], None]
 """Averages gradients over processes, in place."""
@@ -188,26 +189,45 @@ class AdamAlternating(_AdamFamily):
         return Step(value, len(draws) * (1 + of_critic) + 1 + of_generator)
 
 
-class ExtraAdamStepper(_AdamFamily):
+class _Field(GameStepper):
+    """An optimizer of the package that evaluates the game once for each draw."""
+
+    averages = False
+    make: Callable[..., FieldOptimizer]
+
+    def _build(self) -> dict[str, torch.optim.Optimizer]:
+        players = self.players["generator"], self.players["critic"]
+        rates = self.config.lr, self.lr_critic
+        eps = 1e-8 if self.config.eps is None else self.config.eps
+        return {"both": type(self).make(*players, lr=rates, betas=self.config.betas, eps=eps)}
+
+    def step(self, draws: Sequence[Draw]) -> Step:
+        """Take one step."""
+        optimizer = self.optimizers["both"]
+        assert isinstance(optimizer, FieldOptimizer)
+        remaining, values = iter(draws), []
+
+        def closure() -> Game:
+            objectives = self.game.both(next(remaining))
+            values.append(objectives.value.detach())
+            penalties = objectives.min_penalty, objectives.max_penalty
+            if objectives.generator is None:
+                return Game(objectives.value, *penalties)
+            return Game(objectives.generator, *penalties, max_loss=-objectives.value)
+
+        optimizer.step(closure)
+        return Step(values[-1], len(values) * (2 + sum(self.game.term.calls)))
+
+
+class ExtraAdamStepper(_Field):
     """Both players look ahead on one draw, and move with the gradients found there on another."""
 
     make = ExtraAdam
     draws = 2
 
-    def step(self, draws: Sequence[Draw]) -> Step:
-        """Take one step."""
-        self._differentiate_both(self.game.both(draws[0]))
-        for optimizer in self.optimizers.values():
-            assert isinstance(optimizer, ExtraAdam)
-            optimizer.extrapolate()
-        objectives = self.game.both(draws[1])
-        self._differentiate_both(objectives)
-        self._move()
-        return Step(objectives.value.detach(), 2 * self._calls())
 
-
-class OptimisticAdamStepper(AdamSimultaneous):
-    """Optimistic Adam for each player, both moving at once."""
+class OptimisticAdamStepper(_Field):
+    """Optimistic Adam, both players moving at once."""
 
     make = OptimisticAdam
 

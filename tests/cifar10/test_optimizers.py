@@ -129,6 +129,21 @@ def test_extra_adam_uses_a_second_draw_at_the_point_ahead(tiny, images):
             assert (a - b).abs().max() < 1.6e-2
 
 
+@pytest.mark.parametrize("loss", ["bce", "non-saturating"])
+@pytest.mark.parametrize("term", ["none", "wgan-gp"])
+def test_optimistic_adam_begins_with_twice_the_move_of_adam(tiny, images, loss, term):
+    stepper, draws = make(tiny, images, "optimistic-adam", loss, term)
+    adam, _ = make(tiny, images, loss=loss, term=term)
+    start = copies(stepper)
+    random_state = draws[0].random.get_state()
+    stepper.step(draws)
+    draws[0].random.set_state(random_state)
+    adam.step(draws)
+    for network, once, origin in zip(copies(stepper), copies(adam), start, strict=True):
+        for a, b, c in zip(*(m.parameters() for m in (network, once, origin)), strict=True):
+            torch.testing.assert_close(a, 2 * b - c, rtol=1e-9, atol=1e-11)
+
+
 @pytest.mark.parametrize(("kind", "make_optimizer"), [("cgd", CGD), ("acgd", ACGD)])
 @pytest.mark.parametrize("term", ["none", "wgan-gp", "advas"])
 def test_competitive_steps_are_those_of_the_package(tiny, images, kind, make_optimizer, term):
@@ -193,4 +208,4 @@ def test_only_first_order_steps_are_divided_among_processes(tiny, images, kind):
         return
     shared = STEPPERS[kind](stepper.game, config, lambda grads: averaged.append(len(list(grads))))
     shared.step(draws)
-    assert len(averaged) == (4 if kind == "extra-adam" else 2)
+    assert len(averaged) == 2

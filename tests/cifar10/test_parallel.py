@@ -85,9 +85,7 @@ class Meeting:
         return Rank(number, 2)
 
 
-@pytest.mark.parametrize(
-    "kind", ["adam-simultaneous", "adam-alternating", "extra-adam", "optimistic-adam"]
-)
+@pytest.mark.parametrize("kind", ["adam-simultaneous", "adam-alternating"])
 def test_processes_hold_the_same_networks_and_average_their_parts(tiny, images, kind):
     optimizer = OptimizerConfig(kind=kind, lr=1e-3)
     config = run_config(tiny.as_dict() | {"optimizer": optimizer, "loss": "bce"})
