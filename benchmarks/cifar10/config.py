@@ -148,7 +148,8 @@ class RunConfig:
         optimizer_name: the optimizer's row in the tables.
         term_name: the term's column in the tables.
         steps: of the generator, at most.
-        seconds: of training, at most; None for no such limit. Evaluation does not count.
+        seconds: of training, at most, on a CPU of processor time; None for no such limit.
+            Evaluation does not count.
         batch_size: images of a draw.
         threads: of torch; sums, and so results, depend on it.
     """

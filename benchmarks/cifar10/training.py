@@ -25,7 +25,8 @@ class Totals:
     """Running totals of a cell.
 
     Attributes:
-        seconds: of training: neither evaluation, nor checkpoints, nor logs.
+        seconds: of training, on a CPU of processor time: neither evaluation, nor checkpoints, nor
+            logs.
         gradient_calls: gradients of one player, those of terms among them.
         mixed_products: products with the mixed second derivative.
         num_iter: iterations of the solver.
