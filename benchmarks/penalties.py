@@ -4,8 +4,9 @@ Run ``python -m benchmarks.penalties``. The networks are those of the published 
 Alone, a term and its gradient are compared with a plain critic step of Adam. Inside ACGD with one
 solver iteration, a step with the term beside the loss (``max_penalty=`` or ``min_penalty=``) and
 one with the term in the loss are compared with a step without it; terms that couple the players
-are another game by each route. All take turns in one process, and times are compared within a
-round. Memory is the most that graphs hold at once during a step: it does not depend on the machine.
+are another game by each route. Projections follow every step. All take turns in one process, and
+times are compared within a round. Memory is the most that graphs hold at once during a step: it
+does not depend on the machine.
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.environment import conditions
 from benchmarks.networks import SmallCritic, SmallGenerator, random_batch
@@ -29,7 +30,6 @@ from benchmarks.step_cost import seconds
 from compopt import ACGD, ConjugateGradient, penalties
 from compopt.penalties import Penalty, sign_in_loss
 
-BATCH_SIZE = 32
 LR = 1e-4
 RESULTS = Path(__file__).parent / "results"
 
@@ -37,6 +37,7 @@ TERMS: dict[str, Penalty | None] = {
     "none": None,
     "Dragan": penalties.Dragan(),
     "WganGP": penalties.WganGP(),
+    "GradientPenalty": penalties.GradientPenalty(),
     "R1": penalties.R1(),
     "R2": penalties.R2(),
     "WganGP, attached": penalties.WganGP(detach=False),
@@ -51,13 +52,27 @@ TERMS: dict[str, Penalty | None] = {
     "L2": penalties.L2(),
 }
 
+PROJECTIONS: dict[str, Callable[[nn.Module], Callable[[], object]]] = {
+    "SpectralRegularizer, static": lambda critic: (
+        penalties.SpectralRegularizer(critic, every=1).step
+    ),
+    "SpectralRegularizer, dynamic": lambda critic: (
+        penalties.SpectralRegularizer(critic, mode="dynamic", every=1).step
+    ),
+    "WeightClipping": lambda critic: lambda: penalties.WeightClipping()(critic),
+}
+
 
 class Run:
-    """Networks, a batch, and the ways to use one term."""
+    """Networks, a batch, and the ways to use one term or projection."""
 
-    def __init__(self, term: Penalty | None) -> None:
+    def __init__(self, name: str, batch_size: int) -> None:
         torch.manual_seed(0)
         self.generator, self.critic = SmallGenerator(), SmallCritic()
+        term = TERMS.get(name)
+        self.project = PROJECTIONS[name](self.critic) if name in PROJECTIONS else None
+        # A projection has no gradient to route.
+        self.kinds = ["alone", "beside", "inside"] if term else ["alone", "beside"]
         self.min_params = list(self.generator.parameters())
         self.max_params = list(self.critic.parameters())
         self.term = term
@@ -66,12 +81,13 @@ class Run:
         solver = ConjugateGradient(rtol=0.0, max_iter=1)
         self.acgd = ACGD(self.min_params, self.max_params, lr=LR, solver=solver)
         self.adam = torch.optim.Adam(self.max_params, lr=LR, maximize=True)
+        self._batch_size = batch_size
         self._random = torch.Generator().manual_seed(1)
         self.draw()
 
     def draw(self) -> None:
         """Draw the next batch."""
-        self.images, self.noise = random_batch(BATCH_SIZE, 128, self._random)
+        self.images, self.noise = random_batch(self._batch_size, 128, self._random)
 
     def loss(self) -> tuple[Tensor, Tensor]:
         """Return the loss on the batch, and the fakes that it is computed from."""
@@ -84,6 +100,7 @@ class Run:
             critic=self.critic,
             module=self.critic,
             real=self.images,
+            points=self.images,
             fake=fake,
             loss=loss,
             min_params=self.min_params,
@@ -91,9 +108,9 @@ class Run:
         )
 
     def prepare_alone(self) -> Callable[[], None]:
-        """Return a plain critic step, or the term with the gradient of its player."""
+        """Return a plain critic step, a projection, or a term with its player's gradient."""
         if self.term is None:
-            return self._critic_step
+            return self.project or self._critic_step
         loss, fake = self.loss()
         params = {"min": self.min_params, "max": self.max_params}[self.player]
 
@@ -110,13 +127,15 @@ class Run:
         self.adam.step()
 
     def beside(self) -> None:
-        """Take an ACGD step with the term beside the loss."""
+        """Take an ACGD step with the term beside the loss, or with the projection after it."""
         loss, fake = self.loss()
         if self.term is None:
             self.acgd.step(loss)
         else:
             term = self.penalty(loss, fake)
             self.acgd.step(loss, **{f"{self.player}_penalty": term})
+        if self.project is not None:
+            self.project()
 
     def inside(self) -> None:
         """Take an ACGD step with the term in the loss."""
@@ -163,17 +182,15 @@ def counting_held_bytes() -> Iterator[HeldBytes]:
         yield held
 
 
-def measure(names: list[str], rounds: int) -> dict[str, dict]:
+def measure(names: list[str], rounds: int, batch_size: int) -> dict[str, dict]:
     """Time every term in turns; return figures for each."""
-    runs = {name: Run(TERMS[name]) for name in names}
-    kinds = ["alone", "beside", "inside"]
-    times: dict[str, dict[str, list[float]]] = {n: {k: [] for k in kinds} for n in names}
+    runs = {name: Run(name, batch_size) for name in names}
+    times: dict[str, dict[str, list[float]]] = {n: {k: [] for k in runs[n].kinds} for n in names}
     # The first round warms up.
     for index in track(range(rounds + 1), description="rounds"):
         for name, run in runs.items():
             # Either route goes first in every other round, so that neither gains by its place.
-            turns = kinds if index % 2 else kinds[::-1]
-            for kind in turns if TERMS[name] else kinds[:2]:
+            for kind in run.kinds if index % 2 else run.kinds[::-1]:
                 run.draw()
                 function = run.prepare_alone() if kind == "alone" else getattr(run, kind)
                 taken = seconds(function)
@@ -186,15 +203,14 @@ def measure(names: list[str], rounds: int) -> dict[str, dict]:
             "player": run.player,
             "times_s": times[name],
         }
-        for kind in kinds:
+        for kind in run.kinds:
             base = times["none"]["alone" if kind == "alone" else "beside"]
-            if times[name][kind]:
-                ratios = [a / b for a, b in zip(times[name][kind], base, strict=True)]
-                rows[name][f"{kind}_relative"] = statistics.median(ratios)
-                if kind != "alone":
-                    with counting_held_bytes() as held:
-                        getattr(run, kind)()
-                    rows[name][f"{kind}_held_mb"] = held.peak / 1e6
+            ratios = [a / b for a, b in zip(times[name][kind], base, strict=True)]
+            rows[name][f"{kind}_relative"] = statistics.median(ratios)
+            if kind != "alone":
+                with counting_held_bytes() as held:
+                    getattr(run, kind)()
+                rows[name][f"{kind}_held_mb"] = held.peak / 1e6
     return rows
 
 
@@ -234,7 +250,7 @@ def plot(rows: dict[str, dict], path: Path) -> None:
             (-0.2, "beside", "beside the loss", "C0"),
             (0.2, "inside", "in the loss", "C1"),
         ):
-            values = [rows[name][f"{kind}_{unit}"] for name in names]
+            values = [rows[name].get(f"{kind}_{unit}", 0.0) for name in names]
             axis.barh([p + shift for p in positions], values, 0.38, color=color, label=label)
         axis.axvline(base[unit], color="black", linewidth=0.8, label="no term")
     time.set_title("a step of ACGD", loc="left")
@@ -254,13 +270,15 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     """Measure, print, and write a data file and a plot; return the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
-    parser.add_argument("--only", nargs="+", choices=TERMS, default=list(TERMS), metavar="TERM")
+    parser.add_argument("--batch-size", type=int, default=32, help="images in a batch")
+    every = [*TERMS, *PROJECTIONS]
+    parser.add_argument("--only", nargs="+", choices=every, default=every, metavar="TERM")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
     names = ["none", *(name for name in args.only if name != "none")]
-    rows = measure(names, args.rounds)
+    rows = measure(names, args.rounds, args.batch_size)
     Console().print(table(rows))
-    workload = {"networks": "published small CIFAR-10 WGAN", "batch_size": BATCH_SIZE}
+    workload = {"networks": "published small CIFAR-10 WGAN", "batch_size": args.batch_size}
     workload |= {"solver_iterations": 1, "rounds": args.rounds}
     args.out.mkdir(parents=True, exist_ok=True)
     data = {"workload": workload, "conditions": conditions(), "rows": rows}
