@@ -5,9 +5,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from benchmarks.workloads import Play
 from compopt import ACGD, ConjugateGradient
+from compopt._profiling import Range
 from compopt.optim.rivals import ExtraAdam
 
 LossFn = Callable[[], Tensor]
@@ -41,7 +43,10 @@ def _adam(play: Play, lr: float) -> Step:
     def step(loss_fn: LossFn) -> None:
         for player in players:
             player.zero_grad()
-        loss_fn().backward()
+        loss = loss_fn()
+        # Named as in the package, for profiles.
+        with record_function(Range.GRADIENTS.value):
+            loss.backward()
         for player in players:
             player.step()
 

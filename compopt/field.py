@@ -7,6 +7,7 @@ from typing import Generic, NamedTuple, TypeVar
 from torch import Tensor
 
 from compopt._flat import FlatLayout
+from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Player
 from compopt.game import (
     Game,
@@ -168,6 +169,7 @@ class GradientField(Generic[K]):
             if grad is not None and grad.requires_grad
         ]
 
+    @marked(Range.PRODUCT)
     def _backward(
         self, pairs: Sequence[tuple[Tensor, Tensor]], inputs: Sequence[Tensor]
     ) -> Sequence[Tensor | None]:
@@ -224,6 +226,7 @@ def differentiate_general(
     )
 
 
+@marked(Range.GRADIENTS)
 def game_field(
     game: Game, params: Mapping[Player, Sequence[Tensor]], *, second_order: bool
 ) -> GradientField[Player]:
@@ -260,6 +263,7 @@ def game_field(
     return GradientField(objectives, params, penalties, is_zero_sum=True)
 
 
+@marked(Range.GRADIENTS)
 def losses_field(
     losses: Mapping[K, Tensor],
     params: Mapping[K, Sequence[Tensor]],

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from compopt._checks import check_loss, check_vector
 from compopt._flat import FlatLayout
+from compopt._profiling import Range, marked
 from compopt._remedies import explain
 from compopt._typing import PLAYERS, Player, opponent
 from compopt.kernels import gather, partial_dot, scatter
@@ -201,6 +202,7 @@ class MixedHessian:
         assert partials is not None
         return partials
 
+    @marked(Range.PRODUCT)
     def _differentiate(
         self,
         player: Player,
@@ -247,6 +249,7 @@ class GameGradients:
     mixed: MixedHessian
 
 
+@marked(Range.GRADIENTS)
 def differentiate(
     game: Game,
     min_params: Sequence[Tensor],

@@ -16,6 +16,7 @@ LAYERS = {
     "_checks": 1,
     "_flat": 1,
     "_remedies": 1,
+    "_profiling": 1,
     "_workspace": 2,
     "games": 2,
     "game": 2,

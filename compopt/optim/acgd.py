@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_decay_rate, check_non_negative
+from compopt._profiling import Range, marked
 from compopt._typing import Params, Player
 from compopt.kernels import adaptive_setup_, average_squares_
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
@@ -109,6 +110,7 @@ class ACGD(CompetitiveOptimizer):
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("exp_avg_sq", *super()._state_keys(player))
 
+    @marked(Range.SET_UP)
     def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
         average = self._read_state(player, "exp_avg_sq")
         average = torch.zeros_like(grad) if average is None else average
@@ -121,6 +123,7 @@ class ACGD(CompetitiveOptimizer):
             )
         return step_sizes
 
+    @marked(Range.UPDATE)
     def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
         # Formed anew rather than kept since `_step_sizes`: a pass is cheaper than a vector.
         average = self._read_state(player, "exp_avg_sq")

@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from compopt._profiling import Range, marked
 from compopt._typing import Params, Player
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
 from compopt.optim.groups import interaction_strength
@@ -108,6 +109,7 @@ class CGD(CompetitiveOptimizer):
             backend=backend,
         )
 
+    @marked(Range.SET_UP)
     def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
         step_sizes = self._buffer(player, "step_sizes")
         for where, group, _ in self._segments(player):

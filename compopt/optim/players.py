@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compopt._flat import FlatLayout
+from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params, Player
 from compopt._workspace import Workspace
 from compopt.optim.groups import (
@@ -130,6 +131,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             for segment in self._segments(player)
         )
 
+    @marked(Range.UPDATE)
     def _advance(
         self,
         player: Player,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compopt._profiling import Range, marked
 from compopt._typing import Player, opponent
 from compopt._workspace import Workspace
 from compopt.field import GeneralGradients
@@ -28,6 +29,7 @@ class Update:
     solved: Player
 
 
+@marked(Range.SOLVE)
 def competitive_update(
     gradients: GameGradients | GeneralGradients,
     step_sizes_min: Tensor,

@@ -1,0 +1,216 @@
+"""Where the time of a step goes: loss, gradients, products, vectors, set-up, update.
+
+Run ``python -m benchmarks.profile --device cpu`` (or ``cuda``). Times are those of the ranges that
+the package marks for ``torch.profiler``. The roofline time of a phase is the least time that its
+operations could take, each for itself, at the copy bandwidth and the matrix-product rate that are
+measured on the device beforehand; fused or fewer operations could take less. A Chrome trace of each
+optimizer is written beside the table and the plot: open it at ui.perfetto.dev.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.contestants import CONTESTANTS
+from benchmarks.environment import conditions
+from benchmarks.phases import LOSS, Clock, Counting, Peak, Phase, Share, attribute, measured_peak
+from benchmarks.workloads import WORKLOADS, Play
+
+STEP = "benchmark::step"
+WARM_UP = 3
+RESULTS = Path(__file__).parent / "results"
+OPTIMIZERS = ["adam", "extra-adam", "compopt-one", "compopt", "compopt-tight"]
+
+
+def clock(device: torch.device) -> Clock:
+    """Return what measures how long a function takes, its work on the device included."""
+
+    def seconds(function: Callable[[], object]) -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - start
+
+    return seconds
+
+
+def on_device(play: Play, device: torch.device) -> Play:
+    """Return the game with players and batches on ``device``."""
+    play.min_player.to(device)
+    play.max_player.to(device)
+    return replace(play, draw=lambda random: tuple(part.to(device) for part in play.draw(random)))
+
+
+class Run:
+    """An optimizer in a game of its own."""
+
+    def __init__(self, optimizer: str, workload: str, batch_size: int, device: torch.device):
+        self._play = on_device(WORKLOADS[workload].start(batch_size), device)
+        self._step = CONTESTANTS[optimizer].build(self._play, WORKLOADS[workload].lr)
+        self._random = torch.Generator().manual_seed(1)
+        self.draw()
+
+    def draw(self) -> None:
+        """Draw the next batch."""
+        self._batch = self._play.draw(self._random)
+
+    def step(self) -> None:
+        """Take one step."""
+        with record_function(STEP):
+            self._step(self._loss)
+
+    def _loss(self) -> torch.Tensor:
+        with record_function(LOSS):
+            return self._play.loss(self._batch)
+
+
+def measure(run: Run, device: torch.device, steps: int, peak: Peak, trace: Path) -> dict:
+    """Profile a run, count what it does, and write its trace; return the figures."""
+    seconds = clock(device)
+    times = []
+    for index in range(WARM_UP + steps):
+        run.draw()
+        taken = seconds(run.step)
+        times += [taken] if index >= WARM_UP else []
+    activities = [ProfilerActivity.CPU]
+    activities += [ProfilerActivity.CUDA] if device.type == "cuda" else []
+    with profile(activities=activities) as recorded:
+        for _ in range(steps):
+            run.draw()
+            seconds(run.step)
+    trace.parent.mkdir(parents=True, exist_ok=True)
+    recorded.export_chrome_trace(str(trace))
+    shares = {phase: Share() for phase in Phase}
+    attribute(recorded.events(), STEP, shares, steps)
+    run.draw()
+    with Counting(shares, peak):
+        run.step()
+    return {
+        "step_ms": 1e3 * statistics.median(times),
+        "phases": {phase.value: asdict(share) for phase, share in shares.items()},
+    }
+
+
+def time_key(rows: dict[str, dict]) -> str:
+    """Return which time phases are compared by: the device's where there is one."""
+    phases = [share for row in rows.values() for share in row["phases"].values()]
+    return "device_ms" if any(share["device_ms"] for share in phases) else "host_ms"
+
+
+def table(name: str, row: dict, key: str) -> Table:
+    """Return the phases of one optimizer, without those that take nothing."""
+    title = f"{name}: {row['step_ms']:.1f} ms a step without the profiler"
+    has_device = key == "device_ms"
+    result = Table(title=title)
+    result.add_column("phase", no_wrap=True)
+    result.add_column("host ms")
+    for column in [*(["device ms", "launches"] if has_device else []), "share", "operations"]:
+        result.add_column(column)
+    for column in ("GB moved", "GFLOP", "MB allocated", "of the roofline"):
+        result.add_column(column)
+    total = sum(share[key] for share in row["phases"].values())
+    for phase, share in row["phases"].items():
+        if not share[key]:
+            continue
+        device = [f"{share['device_ms']:.2f}", f"{share['launches']:.0f}"] if has_device else []
+        result.add_row(
+            phase,
+            f"{share['host_ms']:.2f}",
+            *device,
+            f"{share[key] / total:.0%}",
+            f"{share['operations']:.0f}",
+            f"{share['gigabytes']:.3f}",
+            f"{share['gigaflops']:.2f}",
+            f"{share['allocated_mb']:.0f}",
+            f"{share['roofline_ms'] / share[key]:.0%}",
+        )
+    return result
+
+
+def draw(title: str, rows: dict[str, dict], key: str, path: Path) -> None:
+    """Draw a stacked bar for each optimizer: time by phase, with the roofline time inside."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.7 * len(rows) + 2), layout="constrained")
+    axis = figure.subplots()
+    names = [row["name"] for row in rows.values()]
+    before = [0.0] * len(rows)
+    for index, phase in enumerate(Phase):
+        shares = [row["phases"][phase.value] for row in rows.values()]
+        times = [share[key] for share in shares]
+        axis.barh(names, times, left=before, color=f"C{index}", label=phase.value)
+        roofline = [min(share["roofline_ms"], share[key]) for share in shares]
+        axis.barh(names, roofline, 0.25, left=before, color="black", alpha=0.35)
+        before = [a + b for a, b in zip(before, times, strict=True)]
+    axis.invert_yaxis()
+    axis.set_xlabel("ms a step, of the device" if key == "device_ms" else "ms a step")
+    axis.set_title(f"{title}; dark: roofline time of the same operations", loc="left")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    figure.savefig(path, dpi=120)
+
+
+def main(argv: list[str] | None = None) -> dict[str, dict]:
+    """Profile, print, and write a data file, a plot and traces; return the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument(
+        "--optimizer", nargs="+", choices=CONTESTANTS, default=OPTIMIZERS, metavar="NAME",
+        help=", ".join(CONTESTANTS),
+    )  # fmt: skip
+    parser.add_argument("--workload", choices=WORKLOADS, default="dcgan")
+    parser.add_argument("--batch-size", type=int, help="default: the workload's")
+    parser.add_argument("--steps", type=int, default=5, help="profiled steps")
+    parser.add_argument("--out", type=Path, default=RESULTS / "profile", help="folder of results")
+    parser.add_argument(
+        "--traces", type=Path, default=Path("out/profile"), help="folder of Chrome traces"
+    )
+    args = parser.parse_args(argv)
+    device = torch.device(args.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        parser.error("`--device cuda` needs a GPU, and torch finds none. Use `--device cpu`.")
+    if args.steps < 1:
+        parser.error(f"`--steps` must be 1 or more, got {args.steps}.")
+    workload = WORKLOADS[args.workload]
+    batch_size = args.batch_size or workload.batch_size
+    peak = measured_peak(device, clock(device))
+    stem = f"{args.workload}_{device.type}"
+    rows = {}
+    for name in track(args.optimizer, description="optimizers"):
+        run = Run(name, args.workload, batch_size, device)
+        trace = args.traces / f"{stem}_{name}.json.gz"
+        rows[name] = {
+            "name": CONTESTANTS[name].name,
+            **measure(run, device, args.steps, peak, trace),
+        }
+    key, console = time_key(rows), Console()
+    for row in rows.values():
+        console.print(table(row["name"], row, key))
+    args.out.mkdir(parents=True, exist_ok=True)
+    data = {
+        "workload": {"name": workload.name, "batch_size": batch_size, "steps": args.steps},
+        "conditions": conditions(),
+        "peak": asdict(peak),
+        "rows": rows,
+    }
+    (args.out / f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
+    draw(f"{workload.name}, batch {batch_size}", rows, key, args.out / f"{stem}.png")
+    print(f"Written to {args.out}: {stem}.json, {stem}.png; Chrome traces to {args.traces}")
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Ranges of a step that ``torch.profiler`` shows by name."""
+
+import functools
+from collections.abc import Callable
+from enum import Enum
+from typing import ParamSpec, TypeVar
+
+from torch.profiler import record_function
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Range(Enum):
+    """Parts of a step. A product lies within a solve; what a solve does besides is vectors."""
+
+    GRADIENTS = "compopt::gradients"
+    SET_UP = "compopt::set_up"
+    SOLVE = "compopt::solve"
+    PRODUCT = "compopt::product"
+    UPDATE = "compopt::update"
+
+
+def marked(part: Range) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that makes a function's calls a range in profiles."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            # A range of its own for each call: one object may not be entered by two threads.
+            with record_function(part.value):
+                return function(*args, **kwargs)
+
+        return run
+
+    return decorate
