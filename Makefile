@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 
-.PHONY: demo test test-slow lint typecheck wheel step-cost bench-cifar10 clean
+.PHONY: demo test test-slow lint typecheck wheel bench step-cost bench-cifar10 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits_gan.py --out out/digits_gan
@@ -24,6 +24,11 @@ typecheck: $(VENV)/.dev
 
 wheel: $(VENV)/.dev
 	$(BIN)/python .ci/check_wheel.py
+
+# Keeps each run under out/bench; `BENCH=--benchmark-compare` shows the change since the last one.
+bench: $(VENV)/.dev
+	$(BIN)/python -m pytest -q benchmarks/micro.py --benchmark-group-by=func \
+		--benchmark-columns=median,iqr,rounds --benchmark-storage=out/bench --benchmark-autosave $(BENCH)
 
 step-cost: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.step_cost
