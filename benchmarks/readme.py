@@ -17,7 +17,8 @@ def step_cost_section(data: dict) -> str:
     lines = [
         "Medians of interleaved rounds on random images, new ones at each step. "
         "`python -m benchmarks.step_cost` measures them on your machine. The error is that of the "
-        "first step, relative to the exactly solved one.",
+        "first step, relative to the exactly solved one; memory is the peak of a process, with all "
+        "that its libraries keep, and the most that tensors occupy at once.",
     ]
     for workload in data["workloads"].values():
         conditions = workload["conditions"]
@@ -28,8 +29,8 @@ def step_cost_section(data: dict) -> str:
             f"lr {workload['lr']:g}; {conditions['processor']}, {conditions['threads']} threads, "
             f"torch {conditions['torch']}, {workload['rounds']} rounds",
             "",
-            "| optimizer | time, Adam = 1 | backward calls | peak memory, GB | error |",
-            "|---|---|---|---|---|",
+            "| optimizer | time, Adam = 1 | backward calls | process, GB | tensors, GB | error |",
+            "|---|---|---|---|---|---|",
             *map(_step_cost_row, workload["rows"].values()),
         ]
     return "\n".join(lines)
@@ -37,11 +38,12 @@ def step_cost_section(data: dict) -> str:
 
 def _step_cost_row(row: dict) -> str:
     if "failure" in row:
-        return f"| {row['name']} | fails: {row['failure']} | | | |"
+        return f"| {row['name']} | fails: {row['failure']} | | | | |"
     error = f"{row['step_error']:.0e}" if "step_error" in row else ""
+    tensors = f"{row['peak_tensors_gb']:.2f}" if "peak_tensors_gb" in row else ""
     return (
         f"| {row['name']} | {row['relative_to_adam']:.2f} | {row['backward_calls']} | "
-        f"{row['peak_memory_gb']:.2f} | {error} |"
+        f"{row['peak_memory_gb']:.2f} | {tensors} | {error} |"
     )
 
 

@@ -2,7 +2,8 @@
 
 Run ``python -m benchmarks.step_cost``. All contestants take turns in one process, each on its own
 copy of the networks, and times are compared within a round, so that a noisy machine disturbs all
-alike. Peak memory is measured in one process each.
+alike. Peak memory is that of one process each, with all that allocators and libraries keep, and
+that of tensors alone, which is what counts on a GPU.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from torch import Tensor
 from benchmarks.accuracy import step_error
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.environment import conditions
+from benchmarks.live_memory import LiveBytes
 from benchmarks.step_cost_report import draw, table
 from benchmarks.workloads import WORKLOADS, sizes
 
@@ -36,6 +38,8 @@ class Run:
     def __init__(self, key: str, workload: str) -> None:
         self._play = WORKLOADS[workload].start()
         self._random = torch.Generator().manual_seed(1)
+        players = self._play.min_player, self._play.max_player
+        self.params = [param for player in players for param in player.parameters()]
         self._step = CONTESTANTS[key].build(self._play, WORKLOADS[workload].lr)
         self.is_in_loss = False
         self.draw()
@@ -123,6 +127,7 @@ def measure(keys: list[str], workload: str, rounds: int) -> dict[str, dict]:
         }
     for key in track(runs, description="memory and error"):
         rows[key]["peak_memory_gb"] = measure_memory(key, workload)
+        rows[key]["peak_tensors_gb"] = peak_tensors(key, workload)
         if CONTESTANTS[key].is_acgd:
             rows[key]["step_error"] = step_error(CONTESTANTS[key], WORKLOADS[workload])
     return rows
@@ -145,6 +150,16 @@ def print_peak_memory(key: str, workload: str) -> None:
     # Not `getrusage`, whose maximum goes back to before this program was started.
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     print(int(peak.group(1)) * 1024 / 1e9)
+
+
+def peak_tensors(key: str, workload: str) -> float:
+    """Return what tensors occupy at most in a few steps, in GB, parameters included."""
+    run = Run(key, workload)
+    with LiveBytes(run.params) as live:
+        for _ in range(2):
+            run.draw()
+            run.step()
+    return live.peak / 1e9
 
 
 def main(argv: list[str] | None = None) -> None:
