@@ -83,7 +83,8 @@ def _coupling(cls: type[Penalty]) -> str:
 
 def penalty_routes_section(data: dict) -> str:
     """Return what it costs to put an uncoupled term into the loss instead of beside it."""
-    rows = [row for name, row in data["rows"].items() if name != "none" and not row["couples"]]
+    # Projections have no such choice.
+    rows = [r for r in data["rows"].values() if "inside_relative" in r and not r["couples"]]
     ratios = {
         unit: sorted(row[f"inside_{unit}"] / row[f"beside_{unit}"] for row in rows)
         for unit in ("relative", "held_mb")
