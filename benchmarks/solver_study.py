@@ -110,7 +110,16 @@ class Study(Solver):
         self._moves: list[Tensor] = []
         self._recycled = {(t, r): Recycled(r) for t in TOLERANCES for r in RANKS}
 
-    def solve(self, operator, rhs, x0=None, *, coupled_rhs=None, overwrite_rhs=False) -> Solution:
+    def solve(
+        self,
+        operator,
+        rhs,
+        x0=None,
+        *,
+        coupled_rhs=None,
+        coupled_start=None,
+        overwrite_rhs=False,
+    ) -> Solution:
         """Return the exact solution; note what the others took."""
         exact = self._exact.solve(operator, rhs, coupled_rhs=coupled_rhs)
         solution = Solution(

@@ -20,7 +20,7 @@ class CompetitiveOperator(GramOperator):
     Args:
         mixed: products with the mixed block.
         player: the player whose move is solved for.
-        step_sizes: [size of ``player``] >= 0.
+        scale: [size of ``player``] S, the square roots of its step sizes.
         opponent_step_sizes: [size of the opponent] >= 0.
         workspace: where solvers get their vectors from; one of its own if None.
 
@@ -32,7 +32,7 @@ class CompetitiveOperator(GramOperator):
         self,
         mixed: MixedHessian,
         player: Player,
-        step_sizes: Tensor,
+        scale: Tensor,
         opponent_step_sizes: Tensor,
         workspace: Workspace | None = None,
     ) -> None:
@@ -42,9 +42,9 @@ class CompetitiveOperator(GramOperator):
         )
         self.mixed = mixed
         self.player = player
+        self.scale = scale
         self.opponent_step_sizes = opponent_step_sizes
         self.workspace = Workspace() if workspace is None else workspace
-        self.scale = torch.sqrt(step_sizes, out=self.new_vector("scale"))
 
     def new_vector(self, name: str) -> Tensor:
         """Return a vector [size] of the workspace."""

@@ -11,6 +11,7 @@ from compopt._typing import Params, Player
 from compopt.kernels import adaptive_setup_, average_squares_
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
 from compopt.optim.groups import interaction_strength
+from compopt.optim.step_sizes import StepSizes
 from compopt.solvers import Solver
 
 
@@ -111,17 +112,25 @@ class ACGD(CompetitiveOptimizer):
         return ("exp_avg_sq", *super()._state_keys(player))
 
     @marked(Range.SET_UP)
-    def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
+    def _step_sizes(self, player: Player, grad: Tensor, sign: int | None) -> StepSizes:
         average = self._read_state(player, "exp_avg_sq")
         average = torch.zeros_like(grad) if average is None else average
-        step_sizes = self._buffer(player, "step_sizes")
+        values, weighed = (self._buffer(player, name) for name in ("step_sizes", "weighed_grad"))
+        root = None if sign is None else self._buffer(player, "root")
         for where, group, num_steps in self._segments(player):
             beta = group["beta"]
-            rate = interaction_strength(group) * (1 - beta ** (num_steps + 1)) ** 0.5
             adaptive_setup_(
-                average[where], grad[where], beta, rate, group["eps"], step_sizes[where]
+                average[where],
+                grad[where],
+                beta,
+                interaction_strength(group) * (1 - beta ** (num_steps + 1)) ** 0.5,
+                group["eps"],
+                values[where],
+                None if root is None else root[where],
+                weighed[where],
+                sign or 1,
             )
-        return step_sizes
+        return StepSizes(values, root, weighed)
 
     @marked(Range.UPDATE)
     def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:

@@ -14,22 +14,19 @@ from compopt._checks import check_choice, check_positive
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
 from compopt.field import GeneralGradients, differentiate_general
-from compopt.game import Game, GameGradients, differentiate
+from compopt.game import Game, differentiate
 from compopt.kernels import resolve_backend, use_backend
+from compopt.optim.capture import check_capturable
 from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
 from compopt.optim.loss import LossOrClosure, as_game
 from compopt.optim.players import TwoPlayerOptimizer, select
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
-from compopt.optim.update import Update, competitive_update
+from compopt.optim.step_sizes import StepSizes
+from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver, Status
 
 SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
 OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
-
-
-def _plain_step(step_sizes: Tensor, grad: Tensor) -> Tensor:
-    """Return the gradient step with the same step sizes: what a failed solve falls back to."""
-    return (step_sizes * grad).neg_()
 
 
 class CompetitiveOptimizer(TwoPlayerOptimizer):
@@ -66,24 +63,13 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         self.on_failure: OnFailure = on_failure
         self.backend = backend
         if capturable:
-            self._check_capturable()
+            check_capturable(self.solver, on_failure, solve_for)
         super().__init__(min_params, max_params, defaults, capturable=capturable)
-
-    def _check_capturable(self) -> None:
-        if not getattr(self.solver, "has_fixed_count", False):
-            raise ValueError(
-                f"`capturable` needs a solver with a fixed iteration count, got {self.solver!r}. "
-                "Use e.g. ConjugateGradient(rtol=0.0, max_iter=2)."
-            )
-        if self.on_failure == "raise":
-            raise ValueError('`capturable` forbids `on_failure="raise"`, which reads a value.')
-        if self.solve_for == "alternate":
-            raise ValueError('`capturable` forbids `solve_for="alternate"`: steps must be alike.')
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self.last_step: StepReport | None = None
-        self._pending: GameGradients | GeneralGradients | None = None
+        self._pending: Gradients | None = None
         self._has_warned = False
         self._has_warned_of_failure = False
 
@@ -95,8 +81,14 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         return ("delta",) if self.warm_start and player in self._solvable() else ()
 
     @abstractmethod
-    def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
-        """Return the step sizes of ``player`` [size of the player]."""
+    def _step_sizes(self, player: Player, grad: Tensor, sign: int | None) -> StepSizes:
+        """Return the step sizes of ``player``.
+
+        Args:
+            player: whose they are.
+            grad: [size of the player] of its own objective. Not modified.
+            sign: that the right-hand side has, None if the player's move is not solved for.
+        """
 
     def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
         """Update the state that step sizes come from, where the step is taken."""
@@ -133,14 +125,12 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             if gradients is None:
                 self._idle_step()
                 return None
-            gradients, grad_norm = self._clip(gradients)
-            step_sizes: dict[Player, Tensor] = {
-                "min": self._step_sizes("min", gradients.grad_min),
-                "max": self._step_sizes("max", gradients.grad_max),
-            }
-            update = self._solve(gradients, step_sizes)
+            grad_norm = self._clip(gradients)
+            solved = self._solved_player()
+            step_sizes = self._set_up(gradients, solved)
+            update = self._solve(gradients, step_sizes, solved)
             for player, delta in update.delta.items():
-                scale_to_learning_rate(self._segments(player), delta, step_sizes[player])
+                scale_to_learning_rate(self._segments(player), delta, step_sizes[player].values)
             self._finish(update, gradients, grad_norm, step_sizes)
             if isinstance(gradients, GeneralGradients):
                 return gradients.loss, gradients.max_loss
@@ -178,7 +168,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
                 raise ValueError("`scaler` is for zero-sum games; got a loss for each player.")
             game = game.map(scaler.scale)
             scale = scaler.get_scale()
-        gradients: GameGradients | GeneralGradients
+        gradients: Gradients
         with use_backend(self.backend):
             if game.max_loss is None:
                 gradients = differentiate(game, min_params, max_params, scale=scale)
@@ -208,7 +198,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         closure: LossOrClosure | None,
         min_penalty: Tensor | None,
         max_penalty: Tensor | None,
-    ) -> GameGradients | GeneralGradients | None:
+    ) -> Gradients | None:
         pending, self._pending = self._pending, None
         min_params, max_params = self._params("min"), self._params("max")
         if closure is not None:
@@ -227,15 +217,13 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         )
         return dataclasses.replace(pending, grad_min=grad_min, grad_max=grad_max)
 
-    def _clip(
-        self, gradients: GameGradients | GeneralGradients
-    ) -> tuple[GameGradients | GeneralGradients, dict[Player, Tensor]]:
+    def _clip(self, gradients: Gradients) -> dict[Player, Tensor]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
-        grads: dict[Player, Tensor] = {"min": gradients.grad_min, "max": gradients.grad_max}
+        grads = by_player(gradients)
         norms = {player: torch.linalg.vector_norm(grad) for player, grad in grads.items()}
         for player, grad in grads.items():
             self._clip_groups(player, grad)
-        return gradients, norms
+        return norms
 
     def _solvable(self) -> tuple[Player, ...]:
         """Return the players whose moves are solved for, at this or another step."""
@@ -246,22 +234,34 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             return ("min",) if sizes["min"] < sizes["max"] else ("max",)
         return (self.solve_for,)
 
-    def _solve(
-        self, gradients: GameGradients | GeneralGradients, step_sizes: Mapping[Player, Tensor]
-    ) -> Update:
+    def _solved_player(self) -> Player:
+        """Return the player whose move this step solves for."""
         # The published code begins with the maximising player. Counting from the state makes a
         # resumed run alternate as if it had not stopped.
         players = self._solvable()
-        player = players[0] if len(players) == 1 or self._num_steps() % 2 else players[1]
-        previous = self._read_state(player, "delta") if self.warm_start else None
+        return players[0] if len(players) == 1 or self._num_steps() % 2 else players[1]
+
+    def _set_up(self, gradients: Gradients, solved: Player) -> dict[Player, StepSizes]:
+        sign = sign_of(gradients, solved)
+        return {
+            player: self._step_sizes(player, grad, sign if player == solved else None)
+            for player, grad in by_player(gradients).items()
+        }
+
+    def _solve(
+        self,
+        gradients: Gradients,
+        step_sizes: Mapping[Player, StepSizes],
+        solved: Player,
+    ) -> Update:
+        previous = self._read_state(solved, "delta") if self.warm_start else None
         if previous is not None:
-            previous = scaled_to_strength(self._segments(player), previous)
+            previous = scaled_to_strength(self._segments(solved), previous)
         return competitive_update(
             gradients,
-            step_sizes["min"],
-            step_sizes["max"],
+            step_sizes,
             self.solver,
-            player=player,
+            player=solved,
             previous_delta=previous,
             workspace=self._workspace,
         )
@@ -269,9 +269,9 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
     def _finish(
         self,
         update: Update,
-        gradients: GameGradients | GeneralGradients,
+        gradients: Gradients,
         grad_norm: dict[Player, Tensor],
-        step_sizes: Mapping[Player, Tensor],
+        step_sizes: Mapping[Player, StepSizes],
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
         solution = update.solution
@@ -303,9 +303,9 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             code, *flags = torch.stack([solution.status_code, taken.long(), moves.long()]).tolist()
             use_solution, advance = map(bool, flags)
             self._report_trouble(Status(code), use_solution)
-        grads: dict[Player, Tensor] = {"min": gradients.grad_min, "max": gradients.grad_max}
+        grads = by_player(gradients)
         deltas = {
-            p: select(use_solution, update.delta[p], partial(_plain_step, step_sizes[p], grads[p]))
+            p: select(use_solution, update.delta[p], partial(step_sizes[p].plain_step, grads[p]))
             for p in PLAYERS
         }
         if use_solution is not True:

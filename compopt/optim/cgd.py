@@ -6,6 +6,7 @@ from compopt._profiling import Range, marked
 from compopt._typing import Params, Player
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
 from compopt.optim.groups import interaction_strength
+from compopt.optim.step_sizes import StepSizes
 from compopt.solvers import Solver
 
 
@@ -110,8 +111,9 @@ class CGD(CompetitiveOptimizer):
         )
 
     @marked(Range.SET_UP)
-    def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
-        step_sizes = self._buffer(player, "step_sizes")
+    def _step_sizes(self, player: Player, grad: Tensor, sign: int | None) -> StepSizes:
+        values, weighed = (self._buffer(player, name) for name in ("step_sizes", "weighed_grad"))
         for where, group, _ in self._segments(player):
-            step_sizes[where] = interaction_strength(group)
-        return step_sizes
+            values[where] = interaction_strength(group)
+        root = None if sign is None else self._buffer(player, "root")
+        return StepSizes.weighing(values, grad, sign, root, weighed)

@@ -1,6 +1,8 @@
 """One competitive step: the page to read against the paper."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,7 +13,10 @@ from compopt._workspace import Workspace
 from compopt.field import GeneralGradients
 from compopt.game import GameGradients
 from compopt.operators import CompetitiveOperator, GeneralSumOperator
+from compopt.optim.step_sizes import StepSizes
 from compopt.solvers import Solution, Solver
+
+Gradients: TypeAlias = GameGradients | GeneralGradients
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,23 @@ class Update:
     solved: Player
 
 
+def by_player(gradients: Gradients) -> dict[Player, Tensor]:
+    """Return the gradient of each player's own objective."""
+    return {"min": gradients.grad_min, "max": gradients.grad_max}
+
+
+def sign_of(gradients: Gradients, player: Player) -> int:
+    """Return the sign of the objective of ``player`` in the loss that is differentiated twice.
+
+    -1 for the max player of a zero-sum game, whose objective is -f; 1 otherwise.
+    """
+    return -1 if player == "max" and isinstance(gradients, GameGradients) else 1
+
+
 @marked(Range.SOLVE)
 def competitive_update(
-    gradients: GameGradients | GeneralGradients,
-    step_sizes_min: Tensor,
-    step_sizes_max: Tensor,
+    gradients: Gradients,
+    step_sizes: Mapping[Player, StepSizes],
     solver: Solver,
     *,
     player: Player = "min",
@@ -64,8 +81,8 @@ def competitive_update(
 
     Args:
         gradients: of the game. Not modified.
-        step_sizes_min: [size of the min player] >= 0.
-        step_sizes_max: [size of the max player] >= 0.
+        step_sizes: of both players, with their weighed gradients: ``sign S g`` of ``player`` and
+            ``H g`` of the other. The weighed gradients are overwritten.
         solver: of the linear system.
         player: whose move is solved for. An exact solve gives the same step for either.
         previous_delta: [size of ``player``] a move to start the solver from, such as the last
@@ -84,27 +101,25 @@ def competitive_update(
         https://arxiv.org/abs/1910.05852
     """
     other = opponent(player)
-    step_sizes = {"min": step_sizes_min, "max": step_sizes_max}
-    grad = {"min": gradients.grad_min, "max": gradients.grad_max}
-    sizes = step_sizes[player], step_sizes[other]
+    sign = sign_of(gradients, player)
+    scale, opponent_sizes = step_sizes[player].root, step_sizes[other].values
+    if scale is None:
+        raise ValueError(f'The step sizes of "{player}", whose move is solved for, have no root.')
     operator: CompetitiveOperator | GeneralSumOperator
     if isinstance(gradients, GeneralGradients):
-        sign = 1
-        operator = GeneralSumOperator(gradients.mixed, player, *sizes, workspace)
+        operator = GeneralSumOperator(gradients.mixed, player, scale, opponent_sizes, workspace)
     else:
-        # The max player's objective is -f.
-        sign = 1 if player == "min" else -1
-        operator = CompetitiveOperator(gradients.mixed, player, *sizes, workspace)
-    scale = operator.scale
+        operator = CompetitiveOperator(gradients.mixed, player, scale, opponent_sizes, workspace)
     x0 = None
     if previous_delta is not None:
         # A zero step size leaves no move to scale.
         x0 = torch.where(scale > 0, previous_delta / scale * -sign, 0)
     solution = solver.solve(
         operator,
-        rhs=torch.mul(scale, grad[player], out=operator.new_vector("rhs")).mul_(sign),
+        rhs=step_sizes[player].weighed_grad,
         x0=x0,
-        coupled_rhs=grad[other],
+        coupled_rhs=by_player(gradients)[other],
+        coupled_start=step_sizes[other].weighed_grad,
         overwrite_rhs=True,
     )
     if solution.coupled_value is None:

@@ -83,6 +83,7 @@ class Solver(Protocol):
         x0: Tensor | None = None,
         *,
         coupled_rhs: Tensor | None = None,
+        coupled_start: Tensor | None = None,
         overwrite_rhs: bool = False,
     ) -> Solution:
         """Solve ``operator @ x = rhs``, or the coupled system that the operator comes from.
@@ -99,6 +100,8 @@ class Solver(Protocol):
             rhs: [n].
             x0: [n] first guess, zeros if None. Not modified.
             coupled_rhs: [m], m the operator's ``inner_size``. Not modified.
+            coupled_start: [m] ``H c``, the y that belongs to x = 0, if it is known already. The
+                solver may use its memory.
             overwrite_rhs: whether the solver may use the memory of ``rhs``, which is not modified
                 otherwise.
         """
@@ -106,7 +109,11 @@ class Solver(Protocol):
 
 
 def check_system(
-    operator: LinearOperator, rhs: Tensor, x0: Tensor | None, coupled_rhs: Tensor | None
+    operator: LinearOperator,
+    rhs: Tensor,
+    x0: Tensor | None,
+    coupled_rhs: Tensor | None,
+    coupled_start: Tensor | None = None,
 ) -> None:
     """Raise unless the parts of a system fit together."""
     check_vector("rhs", rhs, operator.size)
@@ -119,6 +126,8 @@ def check_system(
                 f"got {type(operator).__name__}."
             )
         check_vector("coupled_rhs", coupled_rhs, operator.inner_size)
+        if coupled_start is not None:
+            check_vector("coupled_start", coupled_start, operator.inner_size)
 
 
 def status_code(converged: Tensor, breakdown: Tensor, finite: Tensor) -> Tensor:

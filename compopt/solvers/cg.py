@@ -68,6 +68,7 @@ class ConjugateGradient:
         x0: Tensor | None = None,
         *,
         coupled_rhs: Tensor | None = None,
+        coupled_start: Tensor | None = None,
         overwrite_rhs: bool = False,
     ) -> Solution:
         """Solve as :class:`~compopt.solvers.Solver` describes.
@@ -77,14 +78,14 @@ class ConjugateGradient:
                 :class:`~compopt.operators.GramOperator` where ``coupled_rhs`` is given.
             ValueError: if shapes do not fit.
         """
-        check_system(operator, rhs, x0, coupled_rhs)
+        check_system(operator, rhs, x0, coupled_rhs, coupled_start)
         if not operator.is_positive_definite:
             raise TypeError(
                 f"Conjugate gradient needs a symmetric positive definite operator; "
                 f"{type(operator).__name__} does not declare itself one. "
                 "Two different losses (a general-sum game) give an unsymmetric operator."
             )
-        iteration = _Iteration(operator, rhs, x0, coupled_rhs, overwrite_rhs)
+        iteration = _Iteration(operator, rhs, x0, coupled_rhs, coupled_start, overwrite_rhs)
         if self.check_every > 1:
             iteration.freeze_when_converged(self.rtol, self.atol)
         predicts = coupled_rhs is not None and not self.check_last
@@ -125,6 +126,7 @@ class _Iteration:
         rhs: Tensor,
         x0: Tensor | None,
         coupled_rhs: Tensor | None,
+        coupled_start: Tensor | None,
         overwrite_rhs: bool,
     ) -> None:
         self.operator = operator
@@ -137,7 +139,9 @@ class _Iteration:
         self.r = rhs if overwrites else operator.new_vector("r").copy_(rhs)
         if coupled_rhs is not None:
             assert isinstance(operator, GramOperator)
-            self.y = operator.weigh(coupled_rhs, operator.new_inner("y"))
+            if coupled_start is None:
+                coupled_start = operator.weigh(coupled_rhs, operator.new_inner("y"))
+            self.y = coupled_start
             self.t = operator.new_inner("t")
             if x0 is not None:
                 self.coupled_square = torch.dot(coupled_rhs, self.y)

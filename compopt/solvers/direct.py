@@ -32,20 +32,23 @@ class DirectSolver:
         x0: Tensor | None = None,
         *,
         coupled_rhs: Tensor | None = None,
+        coupled_start: Tensor | None = None,
         overwrite_rhs: bool = False,
     ) -> Solution:
         """Solve as :class:`~compopt.solvers.Solver` describes. ``x0`` is of no use here."""
-        check_system(operator, rhs, x0, coupled_rhs)
+        check_system(operator, rhs, x0, coupled_rhs, coupled_start)
         if coupled_rhs is not None:
             assert isinstance(operator, CoupledOperator)
-            rhs = rhs - operator.factor(operator.weigh(coupled_rhs))
+            if coupled_start is None:
+                coupled_start = operator.weigh(coupled_rhs)
+            rhs = rhs - operator.factor(coupled_start)
         matrix = operator.to_dense()
         value, info = torch.linalg.solve_ex(matrix, rhs)
         residual_norm = torch.linalg.vector_norm(rhs - matrix @ value)
         coupled_value = None
-        if coupled_rhs is not None:
+        if coupled_start is not None:
             assert isinstance(operator, CoupledOperator)
-            coupled_value = operator.weigh(coupled_rhs) + operator.reaction(value)
+            coupled_value = coupled_start + operator.reaction(value)
         solved = info == 0
         return Solution(
             value=value,

@@ -58,6 +58,7 @@ class GMRES:
         x0: Tensor | None = None,
         *,
         coupled_rhs: Tensor | None = None,
+        coupled_start: Tensor | None = None,
         overwrite_rhs: bool = False,
     ) -> Solution:
         """Solve as :class:`~compopt.solvers.Solver` describes. ``rhs`` is never overwritten.
@@ -66,10 +67,12 @@ class GMRES:
             TypeError: if ``coupled_rhs`` is given for an operator that couples nothing.
             ValueError: if shapes do not fit.
         """
-        check_system(operator, rhs, x0, coupled_rhs)
+        check_system(operator, rhs, x0, coupled_rhs, coupled_start)
         if coupled_rhs is not None:
             assert isinstance(operator, CoupledOperator)
-            rhs = rhs - operator.factor(operator.weigh(coupled_rhs))
+            if coupled_start is None:
+                coupled_start = operator.weigh(coupled_rhs)
+            rhs = rhs - operator.factor(coupled_start)
         rhs_norm = torch.linalg.vector_norm(rhs)
         target = (self.rtol * rhs_norm).clamp(min=self.atol)
         x = torch.zeros_like(rhs) if x0 is None else x0.clone()
@@ -92,9 +95,9 @@ class GMRES:
                 break
         finite = torch.isfinite(norm) & torch.isfinite(rhs_norm)
         coupled_value = None
-        if coupled_rhs is not None:
+        if coupled_start is not None:
             assert isinstance(operator, CoupledOperator)
-            coupled_value = operator.weigh(coupled_rhs).add_(operator.reaction(x))
+            coupled_value = coupled_start.add_(operator.reaction(x))
         return Solution(
             value=x,
             coupled_value=coupled_value,

@@ -30,7 +30,7 @@ def built(case, player):
     sizes = {"min": torch.rand_like(at.grad_x) + 0.1, "max": torch.rand_like(at.grad_y) + 0.1}
     weights = sizes[{"min": "max", "max": "min"}[player]]
     mixed = differentiate(Game(case()), case.min_params, case.max_params).mixed
-    operator = CompetitiveOperator(mixed, player, sizes[player], weights)
+    operator = CompetitiveOperator(mixed, player, sizes[player].sqrt(), weights)
     block = at.mixed if player == "min" else at.mixed.T
     return operator, sizes[player].sqrt()[:, None] * block, torch.diag(weights)
 

@@ -9,6 +9,7 @@ from dense import AdaptiveStepSizes, assert_close, blocks, cgd_deltas, flat
 
 from compopt import ACGD, CGD, ConjugateGradient, ConvergenceWarning, DirectSolver, Game
 from compopt.game import differentiate
+from compopt.optim.step_sizes import StepSizes
 from compopt.optim.update import competitive_update
 
 EXACT = ConjugateGradient(rtol=1e-12, max_iter=500)
@@ -167,10 +168,15 @@ def test_a_move_is_scaled_by_the_present_step_sizes(player):
     at = blocks(case)
     eta = {"min": torch.rand_like(at.grad_x) + 0.1, "max": torch.rand_like(at.grad_y) + 0.1}
     dx, dy = cgd_deltas(at, eta["min"], eta["max"])
+    gradients = differentiate(Game(case()), case.min_params, case.max_params)
+    grads = {"min": gradients.grad_min, "max": gradients.grad_max}
+    sign = {"min": 1, "max": -1}[player]
     update = competitive_update(
-        differentiate(Game(case()), case.min_params, case.max_params),
-        eta["min"],
-        eta["max"],
+        gradients,
+        {
+            p: StepSizes.weighing(eta[p], grads[p], sign if p == player else None)
+            for p in ("min", "max")
+        },
         ConjugateGradient(rtol=1e-9),
         player=player,
         previous_delta={"min": dx, "max": dy}[player],
