@@ -22,9 +22,12 @@ def adaptive_setup_(
     root: Tensor | None = None,
     scaled: Tensor | None = None,
     sign: int = 1,
+    num_steps: Tensor | None = None,
 ) -> None:
     """As :func:`~compopt.kernels.adaptive_reference.adaptive_setup_`."""
-    _form(grad).adaptive_setup_(average, grad, beta, rate, eps, step_sizes, root, scaled, sign)
+    _form(grad).adaptive_setup_(
+        average, grad, beta, rate, eps, step_sizes, root, scaled, sign, num_steps
+    )
 
 
 def average_squares_(

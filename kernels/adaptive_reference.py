@@ -26,6 +26,7 @@ def adaptive_setup_(
     root: Tensor | None = None,
     scaled: Tensor | None = None,
     sign: int = 1,
+    num_steps: Tensor | None = None,
 ) -> None:
     """Form step sizes from an average of squared gradients, and what a solve begins with.
 
@@ -37,13 +38,19 @@ def adaptive_setup_(
         grad: [n]. Not modified.
         beta: decay rate of the average.
         rate: learning rate with its bias correction; 0-dim on the device if it is a tensor.
+            Without its correction if ``num_steps`` is given.
         eps: added to the root.
         step_sizes: [n] where to write H.
         root: [n] where to write ``S = sqrt(H)``, or None.
         scaled: [n] where to write the scaled gradient, ``sign S grad`` with ``root`` and
             ``sign H grad`` without, or None.
         sign: 1 or -1.
+        num_steps: 0-dim on the device, steps before this one: the rate is then multiplied by
+            ``sqrt(1 - beta^(num_steps + 1))`` there.
     """
+    if num_steps is not None:
+        # In float64: 1 - beta^t cancels.
+        rate = rate * (1 - beta ** (num_steps.double() + 1)).sqrt()
     rate = torch.as_tensor(rate, dtype=step_sizes.dtype)
     for at in _blocks(grad):
         piece, factor = grad[at], step_sizes[at]

@@ -6,6 +6,8 @@ Scalars come in float64 (in float32 before Triton 3.4) and are rounded to the ac
 """
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 
+import math
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -64,8 +66,10 @@ def adaptive_setup_kernel(
     root_ptr,
     scaled_ptr,
     rate_ptr,
+    num_steps_ptr,
     beta: tl.float64,
     one_minus_beta: tl.float64,
+    log_beta: tl.float64,
     rate: tl.float64,
     eps: tl.float64,
     n,
@@ -73,6 +77,7 @@ def adaptive_setup_kernel(
     HAS_ROOT: tl.constexpr,
     HAS_SCALED: tl.constexpr,
     HAS_RATE: tl.constexpr,
+    HAS_NUM_STEPS: tl.constexpr,
     NEGATIVE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -85,6 +90,10 @@ def adaptive_setup_kernel(
         rate_here = tl.load(rate_ptr).to(ACC)
     else:
         rate_here = tl.full([], rate, ACC)
+    if HAS_NUM_STEPS:
+        # In float64: 1 - beta^t cancels.
+        power = tl.exp((tl.load(num_steps_ptr).to(tl.float64) + 1.0) * log_beta)
+        rate_here = (rate_here.to(tl.float64) * tl.sqrt(1.0 - power)).to(ACC)
     program, programs = tl.program_id(0), tl.num_programs(0)
     for block in range(program, num_blocks, programs):
         _set_up(
@@ -173,6 +182,7 @@ def adaptive_setup_(
     root: Tensor | None = None,
     scaled: Tensor | None = None,
     sign: int = 1,
+    num_steps: Tensor | None = None,
 ) -> None:
     """As :func:`adaptive_reference.adaptive_setup_`. One launch."""
     n, block = grad.numel(), block_size(grad.dtype)
@@ -184,8 +194,10 @@ def adaptive_setup_(
         root,
         scaled,
         rate if on_device else None,
+        num_steps,
         beta,
         1 - beta,
+        math.log(beta) if beta > 0 else -math.inf,
         0.0 if on_device else float(rate),
         float(eps),
         n,
@@ -193,6 +205,7 @@ def adaptive_setup_(
         root is not None,
         scaled is not None,
         on_device,
+        num_steps is not None,
         sign < 0,
         triton_dtype(accumulator(grad.dtype)),
         block,

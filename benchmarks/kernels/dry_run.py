@@ -70,6 +70,9 @@ class _Utils:
         pass
 
 
+_active_runs: "list[DryRun]" = []
+
+
 class DryRun:
     """A driver for :func:`dry_run`.
 
@@ -92,7 +95,8 @@ class DryRun:
         names = source.fn.arg_names
 
         def launch(x: int, y: int, z: int, *arguments: Any) -> None:
-            self.launches.append(
+            # Compiled code outlives the run that it was first launched in.
+            _active_runs[-1].launches.append(
                 Launch(
                     name=source.fn.__name__,
                     grid=(x, y, z),
@@ -164,7 +168,9 @@ def dry_run(target: str = "sm_90") -> Iterator[DryRun]:
     run = DryRun(TARGETS[target])
     before = getattr(active_drivers, "_active", None)
     active_drivers.set_active(run)
+    _active_runs.append(run)
     try:
         yield run
     finally:
+        _active_runs.pop()
         active_drivers._active = before

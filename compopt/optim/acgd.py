@@ -118,17 +118,20 @@ class ACGD(CompetitiveOptimizer):
         values, weighed = (self._buffer(player, name) for name in ("step_sizes", "weighed_grad"))
         root = None if sign is None else self._buffer(player, "root")
         for where, group, num_steps in self._segments(player):
-            beta = group["beta"]
+            beta, rate = group["beta"], interaction_strength(group)
+            if not isinstance(num_steps, Tensor):
+                rate = rate * (1 - beta ** (num_steps + 1)) ** 0.5
             adaptive_setup_(
                 average[where],
                 grad[where],
                 beta,
-                interaction_strength(group) * (1 - beta ** (num_steps + 1)) ** 0.5,
+                rate,
                 group["eps"],
                 values[where],
                 None if root is None else root[where],
                 weighed[where],
                 sign or 1,
+                num_steps if isinstance(num_steps, Tensor) else None,
             )
         return StepSizes(values, root, weighed)
 

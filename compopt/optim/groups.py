@@ -160,10 +160,11 @@ def segments(
         param_groups: of the optimizer.
         state: of the optimizer; read for the step counts.
         player: whose segments.
-        on_device: whether step counts live on the device and must not be read, so that each
-            parameter is a segment of its own.
+        on_device: whether step counts live on the device and must not be read. Those that are
+            one tensor are equal then, and no others.
     """
     run: Segment | None = None
+    last_count: Tensor | None = None
     start = 0
     for param, group in trainable(param_groups, player):
         stop = start + param.numel()
@@ -171,13 +172,11 @@ def segments(
         num_steps: float | Tensor
         if not on_device:
             num_steps = 0.0 if count is None else float(count)
-        elif count is None:
-            num_steps = torch.zeros((), dtype=torch.float64, device=param.device)
         else:
-            # In float32, bias corrections such as 1 - beta^t would lose digits.
-            num_steps = count.double()
-        same = run is not None and run.group is group and not isinstance(num_steps, Tensor)
-        if run is not None and same and run.num_steps == num_steps:
+            num_steps = torch.zeros((), device=param.device) if count is None else count
+        same = count is last_count if on_device else run is not None and run.num_steps == num_steps
+        last_count = count
+        if run is not None and run.group is group and same:
             run = run._replace(where=slice(run.where.start, stop))
         else:
             if run is not None:

@@ -21,6 +21,7 @@ from compopt.optim.groups import (
     trainable,
 )
 from compopt.optim.state import FlatState, check_loadable, restore_state
+from compopt.optim.step_counts import count_on_device
 
 
 def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
@@ -163,14 +164,24 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             kept = torch.zeros_like(vector) if old is None else old
             vector = vector if advance is True else torch.where(advance, vector, kept)
             self._flat_state.write(self.state, player, params, key, vector)
+        self._init_steps(params)
+        if self.capturable:
+            count_on_device(self.state, params, advance)
+            return
         for param in params:
-            self._init_step(param)
             self.state[param]["step"].add_(advance)
 
-    def _init_step(self, param: Tensor) -> None:
-        # As in torch.optim, the count lives on the host unless a device graph has to advance it.
-        device = param.device if self.capturable else "cpu"
-        self.state[param].setdefault("step", torch.zeros((), dtype=torch.float32, device=device))
+    def _init_steps(self, params: list[Tensor]) -> None:
+        shared: Tensor | None = None
+        for param in params:
+            if "step" in self.state[param]:
+                continue
+            # As in torch.optim, the count lives on the host unless a device graph has to advance
+            # it, and then those that begin together share it.
+            device = param.device if self.capturable else torch.device("cpu")
+            if shared is None or not self.capturable:
+                shared = torch.zeros((), dtype=torch.float32, device=device)
+            self.state[param]["step"] = shared
 
     def _refuse_gradients(self) -> None:
         """Raise if ``.grad`` holds anything: a step without a loss would not see it."""
@@ -190,8 +201,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
                 if self._read_state(player, key) is None:
                     zeros = torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
                     self._flat_state.write(self.state, player, params, key, zeros)
-            for param in params:
-                self._init_step(param)
+            self._init_steps(params)
 
     def _all_params(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]

@@ -114,9 +114,14 @@ def restore_state(
         state_dict: what was loaded.
         capturable: whether step counts live on the device.
     """
+    # Equal counts on the device are one tensor; loading is the time to see which are.
+    counts: dict[tuple[float, torch.device], Tensor] = {}
     saved_ids = [index for group in state_dict["param_groups"] for index in group["params"]]
     for index, param in zip(saved_ids, params, strict=True):
         for key, saved in state_dict["state"].get(index, {}).items():
             if isinstance(saved, Tensor):
                 device = param.device if capturable or key != "step" else torch.device("cpu")
-                state[param][key] = saved.to(device=device, copy=True)
+                copy = saved.to(device=device, copy=True)
+                if key == "step" and capturable:
+                    copy = counts.setdefault((float(saved), device), copy)
+                state[param][key] = copy

@@ -50,6 +50,23 @@ def test_setup(n, dtype, outputs, on_device):
     assert torch.equal(grad, before[1])
 
 
+@pytest.mark.parametrize("rate", [0.0123, torch.tensor(0.0123)], ids=["number", "tensor"])
+@pytest.mark.parametrize("steps", [0, 1, 50, 100_000])
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999])
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_bias_correction_on_the_device(beta, steps, rate, backend):
+    average, grad = vector(63, torch.float32).square(), vector(63, torch.float32)
+    step_sizes = torch.empty(63)
+    count = torch.tensor(float(steps))
+    with strict(), use_backend(backend):
+        adaptive_setup_(average, grad, beta, rate, 1e-5, step_sizes, num_steps=count)
+    v = beta * average.double() + (1 - beta) * grad.double() ** 2
+    assert_accurate(
+        step_sizes, 0.0123 * (1 - beta ** (steps + 1)) ** 0.5 / (v.sqrt() + 1e-5), rtol=3e-7
+    )
+    assert float(count) == steps
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
 def test_setup_is_that_of_torch_to_the_last_digits(dtype):
     average, grad = vector(1000, dtype).square(), vector(1000, dtype)
