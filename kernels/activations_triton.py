@@ -14,7 +14,6 @@ from torch import Tensor
 from .activations import FROM_OUTPUT, SOFTPLUS_THRESHOLD
 from .norms_kernels import channel_sums_kernel
 from .norms_triton import Geometry
-from .registry import Entry
 
 LEAKY_RELU = tl.constexpr(0)
 TANH = tl.constexpr(1)
@@ -189,7 +188,7 @@ def _launch(
 def _sum_to_bias(x: Tensor, dim: int) -> Tensor:
     """Return the sums of ``x`` along all dimensions but ``dim``."""
     dim %= x.dim()
-    x = x.reshape(x.shape[:dim].numel(), x.shape[dim], -1)
+    x = x.reshape(x.shape[:dim].numel(), x.shape[dim], x.shape[dim + 1 :].numel())
     if x.shape[2] == 1:
         x = x[:, :, 0]
     geometry = Geometry.of(x)
@@ -248,33 +247,3 @@ def bias_act_curvature(
     """Return ``(v + v_bias) g f''`` and its sum; see ``activations.bias_act_curvature``."""
     out = _launch(CURVATURE, source, bias, kind, slope, dim, v=v, v_bias=v_bias, grad=grad)
     return out, None if bias is None else _sum_to_bias(out, dim)
-
-
-def _entry(name: str, what: Any, kind: str, tensors: int, torch_passes: int) -> Entry:
-    pointers = [key for key in bias_act_kernel.arg_names if key.endswith("_ptr")]
-    counts = dict.fromkeys(("n", "inner", "num_channels"), "i32")
-    biased = what == FORWARD or kind not in FROM_OUTPUT
-    return Entry(
-        name=f"{kind} {name}",
-        kernel=bias_act_kernel,
-        signature={**dict.fromkeys(pointers, "*fp32"), **counts, "slope": "fp64"},
-        constexprs={
-            **{"WHAT": what, "KIND": _KINDS[kind], "HAS_BIAS": biased, "HAS_V_BIAS": False},
-            **{"BLOCK": _BLOCK, "ACC": tl.float32},
-        },
-        bytes_moved=lambda size: 4.0 * tensors * size,
-        torch_bytes=lambda size: 4.0 * torch_passes * size,
-        flops=lambda size: 20.0 * size,
-        size=1 << 24,
-    )
-
-
-ENTRIES = tuple(
-    entry
-    for kind in _KINDS
-    for entry in (
-        _entry("forward", FORWARD, kind, 2, 5),
-        _entry("tangent", TANGENT, kind, 3, 6),
-        *([] if kind == "leaky_relu" else [_entry("curvature", CURVATURE, kind, 4, 15)]),
-    )
-)

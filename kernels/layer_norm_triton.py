@@ -12,8 +12,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .registry import Entry
-
 FORWARD = tl.constexpr(0)
 GRADIENT = tl.constexpr(1)
 TANGENT = tl.constexpr(2)
@@ -129,12 +127,14 @@ def _launch(
     if num_cols > MAX_COLS:
         raise ValueError(f"A row must have at most {MAX_COLS} entries, got {num_cols}.")
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32
-    share = triton.cdiv(num_rows, _PROGRAMS)
+    share = max(triton.cdiv(num_rows, _PROGRAMS), 1)
     programs = triton.cdiv(num_rows, share)
     out = torch.empty_like(x)
     parts = x.new_empty(2, programs, num_cols, dtype=acc)
     names = ("v", "grad", "bias", "v_weight", "mean", "invstd", "projected")
     given = {f"{name}_ptr": tensors.get(name, x) for name in names}
+    if x.numel() == 0:
+        return out, parts.new_zeros(shape), parts.new_zeros(shape)
     block = triton.next_power_of_2(num_cols)
     layer_norm_kernel[(programs,)](
         x_ptr=x,
@@ -214,27 +214,3 @@ def layer_norm_curvature(
     tensors = {"v": v.contiguous(), "grad": grad.contiguous(), "mean": mean, "invstd": invstd}
     tensors |= {"v_weight": v_weight.contiguous(), "projected": projected.contiguous()}
     return _launch(CURVATURE, x.contiguous(), weight, num_dims, tensors)[:2]
-
-
-def _entry(name: str, kind: Any, tensors: int, torch_passes: int) -> Entry:
-    pointers = [key for key in layer_norm_kernel.arg_names if key.endswith("_ptr")]
-    counts = dict.fromkeys(("num_rows", "num_cols", "rows_per_program"), "i32")
-    return Entry(
-        name=f"layer norm {name}",
-        kernel=layer_norm_kernel,
-        signature={**dict.fromkeys(pointers, "*fp32"), **counts, "eps": "fp64"},
-        constexprs={"KIND": kind, "AFFINE": True, "BLOCK": 1024, "ACC": tl.float32},
-        bytes_moved=lambda size: 4.0 * tensors * size,
-        torch_bytes=lambda size: 4.0 * torch_passes * size,
-        flops=lambda size: 20.0 * size,
-        size=1 << 24,
-        divisible=("num_cols",),
-    )
-
-
-ENTRIES = (
-    _entry("forward", FORWARD, 2, 2),
-    _entry("gradient", GRADIENT, 3, 6),
-    _entry("tangent", TANGENT, 4, 30),
-    _entry("curvature", CURVATURE, 5, 30),
-)

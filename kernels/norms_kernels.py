@@ -57,7 +57,7 @@ def channel_sums_kernel(
         cols_end = COLS
         there = channel < num_channels
     else:
-        channel = group + tl.zeros([1, COLS], tl.int32)
+        channel = tl.cast(group, tl.int64) + tl.zeros([1, COLS], tl.int64)
         base = tl.cast(group, tl.int64) * num_cols
         cols_end = num_cols
         there = channel < num_channels
@@ -162,7 +162,7 @@ def normalize_kernel(
         writes = channel + split * num_channels < num_channels
         origin = channel
     else:
-        channel = group + tl.zeros([1, 1], tl.int32)
+        channel = tl.cast(group, tl.int64) + tl.zeros([1, 1], tl.int64)
         base = tl.cast(group, tl.int64) * num_cols
         cols_end = num_cols
         writes = channel + split * num_channels < num_channels
@@ -254,7 +254,7 @@ def derivative_kernel(
         base = tl.cast(0, tl.int64)
         cols_end = COLS
     else:
-        channel = group + tl.zeros([1, 1], tl.int32)
+        channel = tl.cast(group, tl.int64) + tl.zeros([1, 1], tl.int64)
         base = tl.cast(group, tl.int64) * num_cols
         cols_end = num_cols
     there = channel < num_channels

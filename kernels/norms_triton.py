@@ -18,12 +18,14 @@ from .norms_kernels import (
     derivative_kernel,
     normalize_kernel,
 )
-from .registry import Entry
 
 _PROGRAMS = 1024
 """Programs wanted in a launch: a few for each multiprocessor of the largest devices."""
 
 _MAX_SPLITS = 64
+
+_TILE = 1024
+"""Entries that a program works on at once."""
 
 
 class Geometry(NamedTuple):
@@ -44,7 +46,7 @@ class Geometry(NamedTuple):
     def of(x: Tensor) -> "Geometry":
         """Describe a dense tensor [N, C, ...], contiguous or channels-last."""
         num_channels = x.shape[1]
-        inner = x.numel() // (x.shape[0] * num_channels)
+        inner = x.shape[2:].numel()
         by_column = inner == 1 or not x.is_contiguous()
         if by_column:
             num_rows, num_cols = x.shape[0] * inner, num_channels
@@ -52,12 +54,13 @@ class Geometry(NamedTuple):
         else:
             num_rows, num_cols = x.shape[0], inner
             row_stride = num_channels * inner
-        cols = min(max(triton.next_power_of_2(num_cols), 16), 64 if by_column else 1024)
-        rows = max(1024 // cols, 1)
+        cols = min(max(triton.next_power_of_2(max(num_cols, 1)), 16), 64 if by_column else _TILE)
+        rows = max(_TILE // cols, 1)
         groups = triton.cdiv(num_channels, cols) if by_column else num_channels
-        wanted = min(triton.cdiv(_PROGRAMS, groups), _MAX_SPLITS)
+        wanted = min(triton.cdiv(_PROGRAMS, max(groups, 1)), _MAX_SPLITS)
         per_split = triton.cdiv(triton.cdiv(num_rows, wanted), rows) * rows
-        splits = triton.cdiv(num_rows, per_split)
+        # Of an empty tensor, one that adds up nothing.
+        splits = triton.cdiv(num_rows, per_split) if num_rows else 1
         acc = triton.language.float64 if x.dtype == torch.float64 else triton.language.float32
         return Geometry(
             by_column,
@@ -266,51 +269,3 @@ def batch_norm_curvature(
     vectors = mean, invstd, v_weight, mean, grad_weight, grad_bias, sums
     out, extra = _derivative(CURVATURE, geometry, partial, v, grad, x, y, weight, vectors, slope)
     return out, extra[0]
-
-
-_SIZES = dict.fromkeys(
-    ("num_rows", "num_cols", "row_stride", "num_channels", "rows_per_split"), "i32"
-)
-_FLOAT = "*fp32"
-
-
-def _entry(name: str, kernel: Any, tensors: int, torch_passes: int, **modes: Any) -> Entry:
-    by_column = modes.pop("BY_COLUMN", False)
-    constexprs = {
-        **{"MASK_A": False, "MASK_B": False, "MOMENTS": False, "KIND": GRADIENT},
-        **{"AFFINE": True, "RUNNING": True, "MASKED": True, "SPLITS": 16},
-        **{"ROWS": 16 if by_column else 4, "COLS": 64 if by_column else 256},
-        **{"ACC": triton.language.float32, "BY_COLUMN": by_column, **modes},
-    }
-    constexprs = {key: value for key, value in constexprs.items() if key in kernel.arg_names}
-    scalars = ("slope", "unbiased", "momentum", "one_minus_momentum", "eps")
-    signature = {key: _FLOAT for key in kernel.arg_names if key.endswith("_ptr")}
-    signature |= {key: "fp64" for key in kernel.arg_names if key in scalars}
-    signature |= {key: "i32" for key in kernel.arg_names if key in (*_SIZES, "size")}
-    return Entry(
-        name=name + (" channels last" if by_column else ""),
-        kernel=kernel,
-        signature=signature,
-        constexprs=constexprs,
-        bytes_moved=lambda size: 4.0 * tensors * size,
-        torch_bytes=lambda size: 4.0 * torch_passes * size,
-        flops=lambda size: 12.0 * size,
-        size=1 << 24,
-        divisible=("num_cols", "row_stride"),
-    )
-
-
-ENTRIES = tuple(
-    entry
-    for by_column in (False, True)
-    for entry in (
-        _entry("bn sums moments", channel_sums_kernel, 1, 2, MOMENTS=True, BY_COLUMN=by_column),
-        _entry("bn normalize", normalize_kernel, 2, 4, BY_COLUMN=by_column),
-        _entry("bn sums gradient", channel_sums_kernel, 3, 5, MASK_A=True, BY_COLUMN=by_column),
-        _entry("bn gradient", derivative_kernel, 4, 3, BY_COLUMN=by_column),
-        _entry("bn sums tangent", channel_sums_kernel, 2, 6, BY_COLUMN=by_column),
-        _entry("bn tangent", derivative_kernel, 4, 20, KIND=TANGENT, BY_COLUMN=by_column),
-        _entry("bn sums curvature", channel_sums_kernel, 3, 6, MASK_B=True, BY_COLUMN=by_column),
-        _entry("bn curvature", derivative_kernel, 5, 40, KIND=CURVATURE, BY_COLUMN=by_column),
-    )
-)

@@ -11,7 +11,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .penalties import STRIP_ENTRIES, inverse_row_norms, project_rows
-from .registry import Entry
+
+_ROWS = 64
+"""Rows of a matrix that a program multiplies with a block of vectors."""
 
 
 @triton.jit
@@ -101,14 +103,15 @@ def gram_product_kernel(
         rows_at = row[:, None].to(tl.int64) * row_stride
         a_at = weight_ptr + rows_at + inner[None, :].to(tl.int64) * inner_stride
         a = tl.load(a_at, mask=(row < num_rows)[:, None] & inside[None, :], other=0.0)
-        b_at = block_ptr + inner[:, None] * num_cols + col[None, :]
+        b_at = block_ptr + inner[:, None].to(tl.int64) * num_cols + col[None, :]
         b = tl.load(b_at, mask=inside[:, None] & (col < num_cols)[None, :], other=0.0)
         out = tl.dot(a, b.to(a.dtype), out, input_precision=PRECISION, out_dtype=ACC)
     mask = (row < num_rows)[:, None] & (col < num_cols)[None, :]
     tl.store(out_ptr + row[:, None].to(tl.int64) * num_cols + col[None, :], out, mask=mask)
     # In full precision whatever the products' is: orthogonality rests on it.
     gram = tl.dot(tl.trans(out), out, input_precision="ieee", out_dtype=ACC)
-    tl.store(partial_ptr + (program * COLS + col[:, None]) * COLS + col[None, :], gram)
+    part = partial_ptr + tl.cast(program, tl.int64) * COLS * COLS
+    tl.store(part + col[:, None] * COLS + col[None, :], gram)
 
 
 def _constants(weight: Tensor, precision: str) -> dict[str, Any]:
@@ -184,65 +187,13 @@ def gram_product(weight: Tensor, block: Tensor, precision: str = "ieee") -> tupl
     dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
     cols = max(triton.next_power_of_2(num_cols), 16)
     out = weight.new_empty(num_rows, num_cols, dtype=dtype)
-    programs = triton.cdiv(num_rows, 64)
+    programs = triton.cdiv(num_rows, _ROWS)
+    if out.numel() == 0:
+        return out, out.new_zeros(num_cols, num_cols)
     partial = weight.new_empty(programs, cols, cols, dtype=dtype)
     gram_product_kernel[(programs,)](
         *(weight, block.contiguous(), out, partial, num_rows, num_inner, num_cols),
         *weight.stride(),
-        **{"ROWS": 64, "COLS": cols, **constants},
+        **{"ROWS": _ROWS, "COLS": cols, **constants},
     )
     return out, partial.sum(0)[:num_cols, :num_cols]
-
-
-def _entry(name: str, kind: str, inner: int, precision: str, **options: Any) -> Entry:
-    kernel = gram_strip_kernel
-    pointers = {"weight_ptr": kind, "inverse_ptr": "*fp32", "strip_ptr": "*fp32"}
-    counts = dict.fromkeys(("first_row", "num_strip_rows", "num_rows", "num_cols"), "i32")
-    return Entry(
-        name=name,
-        kernel=kernel,
-        signature={
-            **pointers,
-            **{"partial_ptr": "*fp32", **counts, "tau_pos": "fp64", "tau_neg": "fp64"},
-        },
-        constexprs={
-            **{"STORE": False, "ROWS": 64, "COLS": 64, "INNER": inner},
-            **{"PRECISION": precision, "ACC": tl.float32},
-        },
-        # n = size rows of 4608 entries; each tile of 64 rows is read once for each other.
-        bytes_moved=lambda size: 4.0 * 4608 * size * size / 64,
-        torch_bytes=lambda size: 4.0 * (4608 * size * 3 + 5.0 * size * size),
-        flops=lambda size: 4608.0 * size * size,
-        size=1024,
-        size_means="rows of 4608",
-        divisible=("num_rows", "num_cols"),
-        **options,
-    )
-
-
-_PRODUCT = Entry(
-    name="gram product",
-    kernel=gram_product_kernel,
-    signature={
-        **dict.fromkeys(("weight_ptr", "block_ptr", "out_ptr", "partial_ptr"), "*fp32"),
-        **dict.fromkeys(("num_rows", "num_inner", "num_cols", "row_stride"), "i32"),
-    },
-    constexprs={
-        **{"inner_stride": 1, "ROWS": 64, "COLS": 16, "INNER": 16},
-        **{"PRECISION": "ieee", "ACC": tl.float32},
-    },
-    bytes_moved=lambda size: 4.0 * size * 4608,
-    torch_bytes=lambda size: 4.0 * size * (4608 + 3 * 16),
-    flops=lambda size: 2.0 * size * 4608 * 16,
-    size=1024,
-    size_means="rows of 4608",
-    divisible=("num_inner", "num_cols", "row_stride"),
-)
-
-ENTRIES = (
-    _entry("gram strip bf16", "*bf16", 64, "ieee", matrix_unit=True),
-    _entry("gram strip tf32", "*fp32", 32, "tf32", matrix_unit=True),
-    _entry("gram strip tf32x3", "*fp32", 16, "tf32x3", skipped={"gfx942": "no tf32x3"}),
-    _entry("gram strip fp32", "*fp32", 16, "ieee"),
-    _PRODUCT,
-)

@@ -11,14 +11,13 @@ from typing import Any
 import torch
 
 MODULES: tuple[str, ...] = (
-    "activations_triton",
+    "activations_entries",
     "adaptive_entries",
     "cg_entries",
-    "layer_norm_triton",
     "linear_triton",
     "lists_entries",
-    "norms_triton",
-    "penalties_triton",
+    "norms_entries",
+    "penalties_entries",
 )
 """Modules of this package that have ``ENTRIES``. They import Triton."""
 
@@ -31,11 +30,14 @@ class Operation:
         launcher: the form that launches the kernel.
         reference: the plain form. Same arguments.
         inputs: the arguments at a size, on a device.
+        bytes_moved: bytes that all its launches move, as a function of the size; None for those of
+            its entry.
     """
 
     launcher: Callable[..., Any]
     reference: Callable[..., Any]
     inputs: Callable[[int, torch.device], tuple[Any, ...]]
+    bytes_moved: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -12,14 +13,26 @@ ORDERS = (None, None, "reverse", 0, 1)
 RTOL = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 1e-3}
 """Relative error in the Euclidean norm that a kernel may make, by dtype of its output."""
 
-_empty = torch.empty
+_empty, _empty_like, _new_empty = torch.empty, torch.empty_like, torch.Tensor.new_empty
+
+
+def _unwritten(tensor: Tensor) -> Tensor:
+    # Bytes of 255 are NaN in every floating-point dtype.
+    if tensor.dtype is torch.bool:
+        return tensor.fill_(True)
+    return tensor.fill_(torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max)
 
 
 def nan_empty(*args: Any, **kwargs: Any) -> Tensor:
     """Return memory that was never written: ``torch.empty`` filled with NaN."""
-    tensor = _empty(*args, **kwargs)
-    # Bytes of 255 are NaN in every floating-point dtype.
-    return tensor.fill_(torch.nan if tensor.is_floating_point() else torch.iinfo(tensor.dtype).max)
+    return _unwritten(_empty(*args, **kwargs))
+
+
+def fill_new_memory_with_nan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every way to get memory that was never written fill it with NaN."""
+    monkeypatch.setattr(torch, "empty", nan_empty)
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: _unwritten(_empty_like(*a, **k)))
+    monkeypatch.setattr(torch.Tensor, "new_empty", lambda *a, **k: _unwritten(_new_empty(*a, **k)))
 
 
 def vector(n: int, dtype: torch.dtype) -> Tensor:

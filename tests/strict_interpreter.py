@@ -42,18 +42,21 @@ class Strict:
         also: further tensors that kernels may touch: those behind addresses in tables.
         races: whether to look for races. Off only for kernels that synchronise by counters.
         launches: names of the kernels launched so far.
+        written: of each kernel launched so far, the arguments whose memory it wrote to.
     """
 
     order: Literal["reverse"] | int | None = None
     also: Mapping[str, Any] = field(default_factory=dict)
     races: bool = True
     launches: list[str] = field(default_factory=list)
-    _memory: Memory = field(default_factory=lambda: Memory({}, races=False))
+    written: dict[str, set[str]] = field(default_factory=dict)
+    _memory: Memory = field(default_factory=lambda: Memory({}, set(), races=False))
 
     def begin(self, executor: GridExecutor, arguments: Mapping[str, Any]) -> None:
         """Note a launch."""
         self.launches.append(executor.fn.__name__)
-        self._memory = Memory({**self.also, **arguments}, races=self.races)
+        written = self.written.setdefault(self.launches[-1], set())
+        self._memory = Memory({**self.also, **arguments}, written, races=self.races)
 
     def touch(self, kind: str, builder: InterpreterBuilder, pointers: Any, mask: Any) -> None:
         """Check the addresses of a memory access."""

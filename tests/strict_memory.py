@@ -77,10 +77,12 @@ class Memory:
 
     Args:
         arguments: of the launch. Each tensor allows its own span, not that of its storage.
+        written: the names of arguments that are written to are added here.
         races: whether to raise when two programs touch an element that one of them writes.
     """
 
-    def __init__(self, arguments: Mapping[str, object], *, races: bool) -> None:
+    def __init__(self, arguments: Mapping[str, object], written: set[str], *, races: bool) -> None:
+        self._written = written
         self._races = races
         self._extents: list[_Extent] = []
         self._storages: dict[int, _Storage] = {}
@@ -113,11 +115,18 @@ class Memory:
         if addresses.size == 0:
             return
         self._check_bounds(kind, addresses, itemsize, program)
+        if kind != "load":
+            self._note_written(addresses)
         if self._races and kind != "atomic":
             for storage in self._storages.values():
                 inside = (addresses >= storage.start) & (addresses < storage.stop)
                 if inside.any():
                     getattr(storage, kind)(addresses[inside] - storage.start, program)
+
+    def _note_written(self, addresses: np.ndarray) -> None:
+        for extent in self._extents:
+            if ((addresses >= extent.start) & (addresses < extent.stop)).any():
+                self._written.add(extent.name)
 
     def _check_bounds(self, kind: str, addresses: np.ndarray, itemsize: int, program: int) -> None:
         allowed = np.zeros(addresses.shape, dtype=bool)

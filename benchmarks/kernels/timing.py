@@ -54,16 +54,20 @@ def on_device(size: int) -> dict[str, Any]:
         operation = entry.operation
         if operation is None:
             continue
-        inputs = operation.inputs(size, device)
+        # Of a matrix the size is not a number of elements.
+        at = size if entry.size_means == "elements" else entry.size
+        inputs = operation.inputs(at, device)
         milliseconds = {}
         for form, function in _forms(operation).items():
             quantiles = do_bench(partial(function, *inputs), quantiles=[0.5, 0.2, 0.8])
             milliseconds[form] = dict(zip(("median", "p20", "p80"), quantiles, strict=True))
-        rate = entry.bytes_moved(size) / milliseconds["triton"]["median"] * 1e3
+        moved = (operation.bytes_moved or entry.bytes_moved)(at)
+        rate = moved / milliseconds["triton"]["median"] * 1e3
         rows.append(
             {
                 "name": entry.name,
-                "size": size,
+                "size": at,
+                "size_means": entry.size_means,
                 "milliseconds": milliseconds,
                 "bytes_per_second": rate,
                 "fraction_of_copy": rate / copy,

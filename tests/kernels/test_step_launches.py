@@ -29,7 +29,8 @@ def test_a_step_of_two_iterations(found, form):
     for step in found[form]["steps"]:
         assert Counter(launch["name"] for launch in step) == {
             "adaptive_setup_kernel": 2,
-            "average_squares_kernel": 2,
+            # A step that looks at its garbage is not taken.
+            **({"average_squares_kernel": 2} if form.startswith("captured") else {}),
             "scatter_kernel": 4,
             # Of products, and of both players' gradients.
             "gather_kernel": 4 + 2,

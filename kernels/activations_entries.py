@@ -1,0 +1,65 @@
+"""The table's entries of bias and activation."""
+
+from typing import Any
+
+import torch
+import triton.language as tl
+
+from . import activations, activations_triton
+from .activations import FROM_OUTPUT
+from .activations_triton import (
+    _BLOCK,
+    _KINDS,
+    CURVATURE,
+    FORWARD,
+    TANGENT,
+    bias_act_kernel,
+)
+from .registry import Entry, Operation
+
+
+def _operation(what: str, kind: str) -> Operation:
+    def inputs(size: int, device: torch.device) -> tuple[Any, ...]:
+        shape = max(size >> 16, 1), 64, 32, 32
+        v, grad, x = (torch.randn(shape, device=device) for _ in range(3))
+        bias = torch.randn(64, device=device)
+        # Without the sums for the bias, which are a launch of another kernel.
+        return {
+            "forward": (x, bias, kind, 0.2),
+            "tangent": (v, None, x, None, kind, 0.2),
+            "curvature": (v, None, grad, x, None, kind, 0.2),
+        }[what]
+
+    name = f"bias_act_{what}"
+    return Operation(getattr(activations_triton, name), getattr(activations, name), inputs)
+
+
+def _entry(name: str, what: Any, kind: str, tensors: int, torch_passes: int) -> Entry:
+    pointers = [key for key in bias_act_kernel.arg_names if key.endswith("_ptr")]
+    counts = dict.fromkeys(("n", "inner", "num_channels"), "i32")
+    biased = what == FORWARD or kind not in FROM_OUTPUT
+    return Entry(
+        name=f"{kind} {name}",
+        kernel=bias_act_kernel,
+        signature={**dict.fromkeys(pointers, "*fp32"), **counts, "slope": "fp64"},
+        constexprs={
+            **{"WHAT": what, "KIND": _KINDS[kind], "HAS_BIAS": biased, "HAS_V_BIAS": False},
+            **{"BLOCK": _BLOCK, "ACC": tl.float32},
+        },
+        bytes_moved=lambda size: 4.0 * tensors * size,
+        torch_bytes=lambda size: 4.0 * torch_passes * size,
+        flops=lambda size: 20.0 * size,
+        size=1 << 24,
+        operation=_operation(name, kind),
+    )
+
+
+ENTRIES = tuple(
+    entry
+    for kind in _KINDS
+    for entry in (
+        _entry("forward", FORWARD, kind, 2, 5),
+        _entry("tangent", TANGENT, kind, 3, 6),
+        *([] if kind == "leaky_relu" else [_entry("curvature", CURVATURE, kind, 4, 15)]),
+    )
+)
