@@ -18,6 +18,14 @@ TESTS = (
     "test_adaptive_kernels.py",
     "test_large_offsets.py",
     "test_steps.py",
+    "test_norms.py",
+    "test_layer_norm.py",
+    "test_activations.py",
+    "test_linear.py",
+    "test_penalties.py",
+    "test_layer_kernels.py",
+    "test_registry.py",
+    "test_saved_tensors.py",
 )
 # With a newer NumPy the loops of interpreted kernels fail on these.
 NEEDS_OLD_NUMPY = (3, 6)

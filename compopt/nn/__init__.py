@@ -2,6 +2,7 @@
 
 from compopt.nn._activations import bias_activation
 from compopt.nn._fuse import FuseReport, fuse, unfuse
+from compopt.nn._linear import linear
 from compopt.nn._norms import batch_norm, layer_norm
 
-__all__ = ["FuseReport", "batch_norm", "bias_activation", "fuse", "layer_norm", "unfuse"]
+__all__ = ["FuseReport", "batch_norm", "bias_activation", "fuse", "layer_norm", "linear", "unfuse"]
