@@ -41,11 +41,11 @@ class Noted:
         self.highest[start] = -1
         return Address(start, dtype)
 
-    def table(self, numbers: Sequence[int]) -> Address:
-        """Return an int64 tensor that holds ``numbers``."""
+    def table(self, numbers: Sequence[float], dtype: torch.dtype = torch.int64) -> Address:
+        """Return a tensor that holds ``numbers``."""
         start = (len(self.highest) + len(self._tables) + 1) << 41
-        self._tables[start] = np.array(numbers, dtype=np.int64)
-        return Address(start, torch.int64)
+        self._tables[start] = torch.tensor(numbers, dtype=dtype).numpy()
+        return Address(start, dtype)
 
     def last(self, tensor: Address, itemsize: int = 4) -> int:
         """Return the number of the last element that was touched."""
@@ -68,7 +68,7 @@ class Noted:
         element = pointers.get_element_ty()
         dtype = interpreter._get_np_dtype(element)
         for start, numbers in self._tables.items():
-            places = (np.asarray(pointers.data).astype(np.int64) - start) // 8
+            places = (np.asarray(pointers.data).astype(np.int64) - start) // numbers.itemsize
             if (places >= 0).all() and (places < len(numbers)).all():
                 return TensorHandle(numbers[places].astype(dtype), element)
         self._note(pointers, mask)
