@@ -15,9 +15,9 @@ from ._backend import BACKENDS, resolve_backend, use_backend
 from .adaptive import adaptive_setup_, average_squares_
 from .cg import cg_direction_, cg_scalars_, cg_update_, partial_dot
 from .cg_state import CGState
-from .forms import diversity_backward, diversity_forward, linear_tangent, power_iteration
+from .forms import diversity_backward, diversity_forward, linear_tangent
 from .lists import gather, scatter
-from .singular import SingularTriplets
+from .singular import SingularTriplets, power_iteration
 
 __all__ = [
     "BACKENDS",

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from . import activations, linear_reference, norms, penalties, singular
+from . import activations, linear_reference, norms, penalties
 from ._backend import triton_form, uses_triton
 
 _MAX_ROW = 16384
@@ -57,9 +57,3 @@ def diversity_backward(
     form = _penalties(weight)
     out: Tensor = form.diversity_backward(grad, weight, inverse_norms, tau_pos, tau_neg)
     return out
-
-
-def power_iteration(weight: Tensor, right: Tensor, num_iter: int = 1) -> singular.SingularTriplets:
-    """As :func:`~compopt.kernels.singular.power_iteration`."""
-    product = _penalties(weight).gram_product
-    return singular.power_iteration(weight, right, num_iter, product=product)

@@ -98,15 +98,13 @@ def gram_product(weight: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
     return product, product.T @ product
 
 
-def orthonormalizer(gram: Tensor) -> Tensor:
-    """Return R^-1 [k, k] such that Y R^-1 has orthonormal columns, for ``gram = Y^T Y``.
+def orthonormal_product(weight: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Q [n, k] with orthonormal columns and R [k, k] such that ``weight block = Q R``.
 
-    A multiple of the identity, of the size of rounding, keeps the factorization of a singular one.
+    Args:
+        weight: [n, d] of any strides.
+        block: [d, k] with k at most 64 and n.
     """
-    size = gram.shape[0]
-    eye = torch.eye(size, dtype=gram.dtype, device=gram.device)
-    tiny = torch.finfo(gram.dtype)
-    shift = 4 * size * tiny.eps * gram.diagonal().sum() + tiny.tiny
-    factor = torch.linalg.cholesky_ex(gram + shift * eye)[0]
-    inverse: Tensor = torch.linalg.solve_triangular(factor, eye, upper=False)
-    return inverse.T
+    dtype = _statistics(weight)
+    left, factor = torch.linalg.qr(weight.to(dtype) @ block.to(dtype))
+    return left, factor

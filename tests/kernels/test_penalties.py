@@ -127,9 +127,7 @@ def test_power_iteration_finds_the_leading_triplets(form, dtype, rtol):
     true = torch.tensor([5.0, 4.0, 3.0, 2.0, 0.1, 0.05, 0.02, 0.0], dtype=torch.float64)
     weight = ((left * true) @ right.T).to(dtype)
     with strict():
-        found = power_iteration(
-            weight, torch.randn(25, 4, dtype=dtype), 6, product=form.gram_product
-        )
+        found = power_iteration(weight, torch.randn(25, 4, dtype=dtype), 6, form=form)
     assert found.values.dtype == dtype
     assert_close([found.values], [true[:4]], rtol)
     eye = torch.eye(4, dtype=torch.float64)
@@ -148,7 +146,7 @@ def test_power_iteration_of_a_singular_and_of_a_zero_matrix(form):
         torch.zeros(12, 9).double(),
     ):
         with strict():
-            found = power_iteration(weight, start, 2, product=form.gram_product)
+            found = power_iteration(weight, start, 2, form=form)
         assert all(t.isfinite().all() for t in found)
         norm = torch.linalg.matrix_norm(weight, 2)
         assert abs(found.values[0] - norm) <= 1e-7 * norm
