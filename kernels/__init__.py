@@ -15,7 +15,7 @@ from ._backend import BACKENDS, resolve_backend, use_backend
 from .adaptive import adaptive_setup_, average_squares_
 from .cg import cg_direction_, cg_scalars_, cg_update_, partial_dot
 from .cg_state import CGState
-from .forms import diversity_backward, diversity_forward, linear_tangent
+from .forms import linear_tangent
 from .lists import gather, scatter
 from .singular import SingularTriplets, power_iteration
 
@@ -28,8 +28,6 @@ __all__ = [
     "cg_direction_",
     "cg_scalars_",
     "cg_update_",
-    "diversity_backward",
-    "diversity_forward",
     "gather",
     "linear_tangent",
     "partial_dot",

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from compopt._checks import check_count, check_non_negative, check_positive
 from compopt._typing import Player
+from compopt.kernels import forms
 from compopt.penalties._precision import widened, without_autocast
 from compopt.penalties.base import Penalty
 from compopt.penalties.layers import Layers, effective_weight, filter_rows
@@ -52,18 +53,62 @@ def check_threshold(name: str, value: object) -> None:
         raise ValueError(f"`{name}` must be in [0, 1], as a cosine is, got {value!r}.")
 
 
+def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows of length one and inverse lengths [..., n, 1], both zero for a zero row."""
+    wide = widened(rows)
+    squares = wide.square().sum(dim=-1, keepdim=True)
+    is_zero = squares == 0
+    # Replaced before the root, whose derivative at zero is infinite.
+    inverse = squares.masked_fill(is_zero, 1.0).rsqrt().masked_fill(is_zero, 0.0)
+    return wide * inverse, inverse
+
+
 def cosines(rows: Tensor) -> Tensor:
     """Return the cosines [..., n, n] between rows [..., n, d]; those of a zero row are zero.
 
     In float32 at least. Values and derivatives are finite at a zero row.
     """
-    wide = widened(rows)
     with without_autocast(rows):
-        squares = wide.square().sum(dim=-1, keepdim=True)
-        is_zero = squares == 0
-        # Replaced before the root, whose derivative at zero is infinite.
-        unit = wide * squares.masked_fill(is_zero, 1.0).rsqrt().masked_fill(is_zero, 0.0)
+        unit, _ = _unit_rows(rows)
         return unit @ unit.mT
+
+
+class _SumOfSquares(torch.autograd.Function):
+    """The penalty of one matrix, by the kernels; a gradient with a graph is written out."""
+
+    @staticmethod
+    def forward(rows: Tensor, positive: float, negative: float) -> tuple[Tensor, Tensor]:
+        return forms.diversity_forward(rows, positive, negative)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        rows, *ctx.thresholds = inputs
+        _, inverse_norms = output
+        ctx.mark_non_differentiable(inverse_norms)
+        ctx.save_for_backward(rows, inverse_norms)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Any) -> Any:
+        rows, inverse_norms = ctx.saved_tensors
+        with without_autocast(rows):
+            if torch.is_grad_enabled():
+                return grad * _gradient(rows, *ctx.thresholds), None, None
+            found = forms.diversity_backward(grad, rows, inverse_norms, *ctx.thresholds)
+            return found, None, None
+
+
+def _gradient(rows: Tensor, positive: float, negative: float) -> Tensor:
+    """Return the gradient for the rows [n, d] in plain operations."""
+    unit, inverse = _unit_rows(rows)
+    values = unit @ unit.T
+    counts = (values > positive) | (values < -negative)
+    counts = counts & ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
+    for_unit = 4 * (values.masked_fill(~counts, 0.0) @ unit)
+    along = (for_unit * unit).sum(dim=1, keepdim=True)
+    return ((for_unit - along * unit) * inverse).to(rows.dtype)
+
+
+_sum_of_squares: Any = _SumOfSquares.apply
 
 
 def diversity_penalty(
@@ -82,17 +127,20 @@ def diversity_penalty(
     Returns:
         The sum over pairs and leading axes, each pair counted twice.
 
-    Cost: one product of the rows with themselves, ``n^2 d``; n^2 numbers of memory.
+    Cost: one product of the rows with themselves, ``n^2 d``, two for the gradient. No matrix of all
+    cosines is formed, but for second derivatives.
     """
     check_threshold("threshold", threshold)
     negative = threshold if negative_threshold is None else negative_threshold
     check_threshold("negative_threshold", negative)
     if rows.dim() < 2:
         raise ValueError(f"`rows` must have shape [..., n, d], got {tuple(rows.shape)}.")
-    values = cosines(rows)
-    counts = (values > threshold) | (values < -negative)
-    counts = counts & ~torch.eye(values.shape[-1], dtype=torch.bool, device=values.device)
-    return values.square().masked_fill(~counts, 0.0).sum()
+    if rows.shape[-2] < 2:
+        # No pair, which leaves a zero to differentiate.
+        return (0.0 * widened(rows)).sum()
+    with without_autocast(rows):
+        matrices = rows.reshape(-1, *rows.shape[-2:])
+        return torch.stack([_sum_of_squares(m, threshold, negative)[0] for m in matrices]).sum()
 
 
 @dataclass(frozen=True)

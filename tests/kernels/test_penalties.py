@@ -4,8 +4,8 @@ import pytest
 import torch
 from strict_interpreter import strict
 
-from compopt.kernels import penalties
-from compopt.kernels.singular import power_iteration
+from compopt.kernels import penalties, power_iteration, use_backend
+from compopt.penalties import block_power_iteration, diversity_penalty
 
 SHAPES = {"one row": (1, 3), "63": (63, 20), "tall": (130, 7), "wide": (5, 200), "1000": (65, 1000)}
 TAUS = {"both": (0.1, 0.2), "positive only": (0.2, 2.0), "all": (0.0, 0.0), "none": (2.0, 2.0)}
@@ -151,3 +151,29 @@ def test_power_iteration_of_a_singular_and_of_a_zero_matrix(form):
         norm = torch.linalg.matrix_norm(weight, 2)
         assert abs(found.values[0] - norm) <= 1e-7 * norm
         assert found.values[1] <= 1e-7 * max(norm, 1.0)
+
+
+@pytest.mark.parametrize("form", ["torch", "triton"], indirect=True)
+def test_orthonormal_products_of_nearly_dependent_columns(form):
+    left, _ = torch.linalg.qr(torch.randn(60, 4, dtype=torch.float64))
+    right, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
+    weight = left * torch.tensor([1.0, 1e-4, 1e-8, 1e-12], dtype=torch.float64)
+    basis, factor = form.orthonormal_product(weight, right)
+    assert_close([basis.T @ basis], [torch.eye(4, dtype=torch.float64)], 1e-13)
+    assert_close([basis @ factor], [weight @ right], 1e-14)
+    assert not factor.tril(-1).any()
+
+
+def test_the_penalties_are_made_of_these_kernels():
+    rows = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
+    results = []
+    for backend in ("triton", "torch"):
+        with use_backend(backend), strict() as run:
+            value = diversity_penalty(rows, threshold=0.2)
+            (grad,) = torch.autograd.grad(value, rows)
+            start = torch.eye(5, 2, dtype=torch.float64)
+            values, _ = block_power_iteration(rows, 2, start=start)
+        launched = ["gram_strip_kernel"] * 2 + ["gram_product_kernel"] * 40
+        assert run.launches == (launched if backend == "triton" else [])
+        results.append([value.detach(), grad, values])
+    assert_close(*results, 1e-12)
