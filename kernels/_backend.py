@@ -124,3 +124,15 @@ def uses_triton(tensor: Tensor) -> bool:
     if backend == "torch" or (backend == "auto" and tensor.device.type != "cuda"):
         return False
     return resolve_backend(backend, tensor.device) == "triton"
+
+
+@cache
+def has_wide_products() -> bool:
+    """Return whether this Triton multiplies float64 matrices: from 3.5 on."""
+    version = import_module("triton").__version__
+    return tuple(int(part) for part in version.split(".")[:2]) >= (3, 5)
+
+
+def multiplies_in_triton(tensor: Tensor) -> bool:
+    """Return :func:`uses_triton` for kernels that multiply matrices; others are torch's."""
+    return uses_triton(tensor) and (tensor.dtype != torch.float64 or has_wide_products())

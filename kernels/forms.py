@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from . import activations, linear_reference, norms, penalties
-from ._backend import triton_form, uses_triton
+from ._backend import multiplies_in_triton, triton_form, uses_triton
 
 _MAX_ROW = 16384
 """Longest row of layer normalization that a Triton program holds."""
@@ -35,13 +35,13 @@ def linear_tangent(
     bias_dot: Tensor | None = None,
 ) -> Tensor:
     """As :func:`~compopt.kernels.linear_reference.linear_tangent`."""
-    form = triton_form("linear_triton") if uses_triton(x) else linear_reference
+    form = triton_form("linear_triton") if multiplies_in_triton(x) else linear_reference
     out: Tensor = form.linear_tangent(x_dot, weight, x, weight_dot, bias_dot)
     return out
 
 
 def _penalties(weight: Tensor) -> Any:
-    return triton_form("penalties_triton") if uses_triton(weight) else penalties
+    return triton_form("penalties_triton") if multiplies_in_triton(weight) else penalties
 
 
 def diversity_forward(weight: Tensor, tau_pos: float, tau_neg: float) -> tuple[Tensor, Tensor]:

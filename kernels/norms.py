@@ -119,10 +119,13 @@ def batch_norm_backward(
         slope: of the leaky ReLU.
     """
     mean, invstd = _wide(mean, invstd)
-    zero = torch.zeros_like(mean)
     grad = leaky_relu_backward(grad, y, slope)
-    total, dot = _channel_sums(grad, x, mean, invstd)
-    return _combine(grad, total, dot, zero, zero, x, weight, mean, invstd), dot, total
+    # In the dtype of the statistics, which the sums then come out in.
+    factor = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
+    for_x, dot, total = _ATEN.native_batch_norm_backward(
+        grad, x, factor, None, None, mean, invstd, True, 0.0, [True, True, True]
+    )
+    return for_x, dot, total
 
 
 def _combine(

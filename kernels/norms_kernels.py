@@ -159,13 +159,11 @@ def normalize_kernel(
         channel = group * COLS + tl.arange(0, COLS)[None, :]
         base = tl.cast(0, tl.int64)
         cols_end = COLS
-        writes = channel + split * num_channels < num_channels
         origin = channel
     else:
         channel = tl.cast(group, tl.int64) + tl.zeros([1, 1], tl.int64)
         base = tl.cast(group, tl.int64) * num_cols
         cols_end = num_cols
-        writes = channel + split * num_channels < num_channels
         origin = channel * num_cols
     there = channel < num_channels
     total = _add_splits(partial_ptr, channel, num_channels, num_splits, SPLITS, ACC)
@@ -176,17 +174,18 @@ def normalize_kernel(
     # Never negative: the first entry is one of those whose spread this is.
     var = tl.maximum(square / size - from_first * from_first, 0.0)
     invstd = 1.0 / tl.sqrt(var + tl.full([1, 1], eps, ACC))
-    tl.store(mean_ptr + channel, mean, mask=writes)
-    tl.store(invstd_ptr + channel, invstd, mask=writes)
-    if RUNNING:
-        keep = tl.full([1, 1], one_minus_momentum, ACC)
-        weight_of_new = tl.full([1, 1], momentum, ACC)
-        old = tl.load(running_mean_ptr + channel, mask=writes, other=0.0).to(ACC)
-        new = old * keep + mean * weight_of_new
-        tl.store(running_mean_ptr + channel, new, mask=writes)
-        old = tl.load(running_var_ptr + channel, mask=writes, other=0.0).to(ACC)
-        new = old * keep + var * tl.full([1, 1], unbiased, ACC) * weight_of_new
-        tl.store(running_var_ptr + channel, new, mask=writes)
+    if split == 0:
+        tl.store(mean_ptr + channel, mean, mask=there)
+        tl.store(invstd_ptr + channel, invstd, mask=there)
+        if RUNNING:
+            keep = tl.full([1, 1], one_minus_momentum, ACC)
+            weight_of_new = tl.full([1, 1], momentum, ACC)
+            old = tl.load(running_mean_ptr + channel, mask=there, other=0.0).to(ACC)
+            new = old * keep + mean * weight_of_new
+            tl.store(running_mean_ptr + channel, new, mask=there)
+            old = tl.load(running_var_ptr + channel, mask=there, other=0.0).to(ACC)
+            new = old * keep + var * tl.full([1, 1], unbiased, ACC) * weight_of_new
+            tl.store(running_var_ptr + channel, new, mask=there)
     if AFFINE:
         weight = tl.load(weight_ptr + channel, mask=there, other=0.0).to(ACC)
         bias = tl.load(bias_ptr + channel, mask=there, other=0.0).to(ACC)
@@ -258,7 +257,6 @@ def derivative_kernel(
         base = tl.cast(group, tl.int64) * num_cols
         cols_end = num_cols
     there = channel < num_channels
-    writes = channel + split * num_channels < num_channels
     mean = tl.load(mean_ptr + channel, mask=there, other=0.0).to(ACC)
     invstd = tl.load(invstd_ptr + channel, mask=there, other=0.0).to(ACC)
     scale = invstd
@@ -273,15 +271,17 @@ def derivative_kernel(
         g_mean = tl.load(grad_bias_ptr + channel, mask=there, other=0.0).to(ACC) / size
         v_weight = tl.load(v_weight_ptr + channel, mask=there, other=0.0).to(ACC)
         a = product / size - v_mean * g_mean - c * d
-        tl.store(first_ptr + channel, invstd * size * a, mask=writes)
+        if split == 0:
+            tl.store(first_ptr + channel, invstd * size * a, mask=there)
         for_v = -scale * invstd * c
         for_g = invstd * (v_weight - scale * d)
         for_x = -invstd * (v_weight * c + scale * (a - 2 * c * d))
         constant = -for_v * v_mean - for_g * g_mean
     else:
         total = _add_splits(partial_ptr, channel, num_channels, num_splits, SPLITS, ACC)
-        tl.store(first_ptr + channel, total, mask=writes)
-        tl.store(second_ptr + channel, product, mask=writes)
+        if split == 0:
+            tl.store(first_ptr + channel, total, mask=there)
+            tl.store(second_ptr + channel, product, mask=there)
         for_v = scale
         for_x = -scale * product / size
         constant = -scale * total / size

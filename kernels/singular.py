@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import penalties
-from ._backend import triton_form, uses_triton
+from ._backend import multiplies_in_triton, triton_form
 
 
 class SingularTriplets(NamedTuple):
@@ -46,7 +46,7 @@ def power_iteration(
     """
     weight = weight.detach()
     if form is None:
-        form = triton_form("penalties_triton") if uses_triton(weight) else penalties
+        form = triton_form("penalties_triton") if multiplies_in_triton(weight) else penalties
     for _ in range(num_iter):
         left, _ = form.orthonormal_product(weight, right)
         right, factor = form.orthonormal_product(weight.T, left)

@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from compopt.kernels._backend import has_wide_products
+
 SIZES = (0, 1, 63, 1000, 2**16 + 1)
 ORDERS = (None, None, "reverse", 0, 1)
 """Of programs. The first two alike, to see that results repeat at all."""
@@ -56,3 +58,14 @@ def assert_accurate(
     assert error <= allowed * norm, (
         f"relative error {error / max(norm, 1e-300):.2e} > {allowed:.0e}"
     )
+
+
+needs_wide_products = pytest.mark.skipif(
+    not has_wide_products(), reason="Triton multiplies float64 matrices from 3.5 on."
+)
+
+
+def skip_without_wide_products(form: Any, dtype: torch.dtype = torch.float64) -> None:
+    """Skip what multiplies float64 matrices in Triton where it cannot: torch does it there."""
+    if form.__name__.endswith("_triton") and dtype == torch.float64 and not has_wide_products():
+        pytest.skip("Triton multiplies float64 matrices from 3.5 on.")

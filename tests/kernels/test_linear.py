@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kernel_checks import skip_without_wide_products
 from strict_interpreter import strict
 from torch.func import jvp
 from torch.nn import functional
@@ -42,6 +43,7 @@ def error(found, true):
 @pytest.mark.parametrize("dtype", RTOL, ids=str)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_shapes_and_dtypes(form, shape, dtype):
+    skip_without_wide_products(form, dtype)
     given = inputs(shape, dtype)
     with strict():
         found = form.linear_tangent(*given)
@@ -50,6 +52,7 @@ def test_shapes_and_dtypes(form, shape, dtype):
 
 
 def test_without_bias_and_with_other_strides(form):
+    skip_without_wide_products(form)
     x_dot, weight, x, weight_dot, bias_dot = inputs((9, 6, 20), torch.float64)
     weight = weight.T.contiguous().T
     with strict():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kernel_checks import needs_wide_products, skip_without_wide_products
 from strict_interpreter import strict
 
 from compopt.kernels import penalties, power_iteration, use_backend
@@ -50,6 +51,7 @@ def assert_close(found, wanted, rtol):
 @pytest.mark.parametrize("taus", TAUS.values(), ids=TAUS)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_diversity_in_float64(form, shape, taus):
+    skip_without_wide_products(form)
     weight = torch.randn(shape, dtype=torch.float64)
     assert_close(both(form, weight, taus), expected(weight, taus), 1e-12)
 
@@ -74,6 +76,7 @@ def test_precision_of_float32_products(precision, rtol):
 
 
 def test_zero_rows_count_nothing_and_get_no_gradient(form):
+    skip_without_wide_products(form)
     weight = torch.randn(9, 4, dtype=torch.float64)
     weight[3] = 0
     value, grad = both(form, weight, (0.0, 0.0))
@@ -83,6 +86,7 @@ def test_zero_rows_count_nothing_and_get_no_gradient(form):
 
 
 def test_strips_change_nothing(form, monkeypatch):
+    skip_without_wide_products(form)
     weight = torch.randn(50, 6, dtype=torch.float64)
     whole = both(form, weight, (0.1, 0.3))
     monkeypatch.setattr(form, "STRIP_ENTRIES", 50 * 7)
@@ -111,6 +115,7 @@ def test_order_of_programs_changes_no_bit(order):
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("shape", [(1, 1, 1), (63, 5, 3), (130, 70, 16), (65, 33, 20)], ids=str)
 def test_gram_product(form, shape, transposed):
+    skip_without_wide_products(form)
     n, d, k = shape
     weight = torch.randn(n, d, dtype=torch.float64)
     weight = torch.randn(d, n, dtype=torch.float64).T if transposed else weight
@@ -122,6 +127,7 @@ def test_gram_product(form, shape, transposed):
 
 @pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_power_iteration_finds_the_leading_triplets(form, dtype, rtol):
+    skip_without_wide_products(form, dtype)
     left, _ = torch.linalg.qr(torch.randn(40, 8, dtype=torch.float64))
     right, _ = torch.linalg.qr(torch.randn(25, 8, dtype=torch.float64))
     true = torch.tensor([5.0, 4.0, 3.0, 2.0, 0.1, 0.05, 0.02, 0.0], dtype=torch.float64)
@@ -139,6 +145,7 @@ def test_power_iteration_finds_the_leading_triplets(form, dtype, rtol):
 
 
 def test_power_iteration_of_a_singular_and_of_a_zero_matrix(form):
+    skip_without_wide_products(form)
     vector = torch.randn(12, dtype=torch.float64)
     start = torch.randn(9, 3, dtype=torch.float64)
     for weight in (
@@ -155,6 +162,7 @@ def test_power_iteration_of_a_singular_and_of_a_zero_matrix(form):
 
 @pytest.mark.parametrize("form", ["torch", "triton"], indirect=True)
 def test_orthonormal_products_of_nearly_dependent_columns(form):
+    skip_without_wide_products(form)
     left, _ = torch.linalg.qr(torch.randn(60, 4, dtype=torch.float64))
     right, _ = torch.linalg.qr(torch.randn(4, 4, dtype=torch.float64))
     weight = left * torch.tensor([1.0, 1e-4, 1e-8, 1e-12], dtype=torch.float64)
@@ -164,6 +172,7 @@ def test_orthonormal_products_of_nearly_dependent_columns(form):
     assert not factor.tril(-1).any()
 
 
+@needs_wide_products
 def test_the_penalties_are_made_of_these_kernels():
     rows = torch.randn(9, 5, dtype=torch.float64, requires_grad=True)
     results = []

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from kernel_checks import needs_wide_products
 from strict_interpreter import strict
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call, grad, hessian, jvp, vjp, vmap
@@ -51,6 +52,7 @@ def second_derivatives(layer, given):
     return [*first, *second, *jvp(layer, detached, tuple(v))]
 
 
+@needs_wide_products
 @BIASED
 def test_the_kernel_takes_part_in_the_second_pass_and_in_forward_mode(biased):
     given = inputs(4, biased=biased)
