@@ -25,7 +25,7 @@ class Operations(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name == "_local_scalar_dense":
             self.reads.append(name)
-        elif not func.is_view and name != "promote_types":
+        elif not func.is_view and name != "promote_types" and "record_function" not in name:
             self.names.append(name)
         return func(*args, **(kwargs or {}))
 

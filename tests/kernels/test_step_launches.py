@@ -27,10 +27,12 @@ def test_the_set_up_of_a_step_takes_two_launches_and_nothing_else(found, form):
 def test_a_step_of_two_iterations(found, form):
     """The last iteration only makes half a product; every product is one launch on each side."""
     for step in found[form]["steps"]:
-        assert Counter(launch["name"] for launch in step) == {
+        launches = Counter(launch["name"] for launch in step)
+        # Whether a step that looks at its garbage is taken is up to the garbage.
+        averages = launches.pop("average_squares_kernel", 0)
+        assert averages in ((2,) if form.startswith("captured") else (0, 2))
+        assert launches == {
             "adaptive_setup_kernel": 2,
-            # A step that looks at its garbage is not taken.
-            **({"average_squares_kernel": 2} if form.startswith("captured") else {}),
             "scatter_kernel": 4,
             # Of products, and of both players' gradients.
             "gather_kernel": 4 + 2,
@@ -41,7 +43,7 @@ def test_a_step_of_two_iterations(found, form):
         }
 
 
-@FORMS
+@pytest.mark.parametrize("form", ["captured min", "captured max"])
 def test_steps_are_alike(found, form):
     """Kernels, grids, specialisations and order: what a device graph would replay."""
     first, *others = found[form]["steps"]
