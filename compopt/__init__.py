@@ -14,7 +14,9 @@ from compopt.diagnosis import (
 from compopt.game import Game
 from compopt.optim import (
     ACGD,
+    ACMD,
     CGD,
+    CMD,
     ConvergenceWarning,
     PolymatrixCGD,
     StepError,
@@ -31,7 +33,9 @@ except PackageNotFoundError:
 
 __all__ = [
     "ACGD",
+    "ACMD",
     "CGD",
+    "CMD",
     "GMRES",
     "ConjugateGradient",
     "ConvergenceWarning",

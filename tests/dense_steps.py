@@ -102,6 +102,7 @@ class CompetitiveReference:
                     strength = group["lr"] if group["interaction"] is None else group["interaction"]
                     at_strength = {**group, "lr": strength}
                     rates[player][where] = self.info.rates(at_strength, pieces[param], memory)
+                    rates[player][where] *= _inverse_metric(param, group)
             moving[player] = ~rates[player].isnan()
         delta = _joint_solve(grads, rates, moving, self.game.mixed if interacts else None)
         result = []
@@ -113,8 +114,27 @@ class CompetitiveReference:
                     move = delta[player][where].view(param.shape)
                     if group["interaction"] is not None:
                         move = move * (float(group["lr"]) / group["interaction"])
-                    result.append((param, param.detach().to(move.dtype) * decay + move))
+                    result.append((param, _moved(param, group, decay, move)))
         return result
+
+
+def _inverse_metric(param: Tensor, group: dict[str, Any]) -> Tensor:
+    """Return the diagonal of the inverse Hessian of the group's mirror map, of boxes only."""
+    w = param.detach().reshape(-1)
+    if group.get("mirror", "euclidean") == "euclidean":
+        return torch.ones_like(w)
+    _, low, high = group["mirror"]
+    return 1 / (1 / (w - low) + 1 / (high - w))
+
+
+def _moved(param: Tensor, group: dict[str, Any], decay: float, move: Tensor) -> Tensor:
+    """Return where ``move`` leads in the dual geometry of the group's mirror map."""
+    w = param.detach().to(move.dtype)
+    if group.get("mirror", "euclidean") == "euclidean":
+        return w * decay + move
+    _, low, high = group["mirror"]
+    odds = (w - low) / (high - w) * (move / _inverse_metric(param, group).view(w.shape)).exp()
+    return (low + high * odds) / (1 + odds)
 
 
 class FieldReference:

@@ -22,7 +22,7 @@ from optimizer_info import (
 from rival_rows import RIVALS
 from torch import Tensor
 
-from compopt import ACGD, CGD, ConjugateGradient, DirectSolver
+from compopt import ACGD, ACMD, CGD, CMD, ConjugateGradient, DirectSolver
 
 
 def constant_rates(group: dict[str, Any], grad: Tensor, memory: dict[str, Any]) -> Tensor:
@@ -90,6 +90,63 @@ _COMPETITIVE_ERRORS = (
 )
 
 
+_ADAPTIVE_VARIANTS = (
+    Variant("beta-and-eps", {"beta": 0.9, "eps": 1e-3}),
+    Variant("no-memory", {"beta": 0.0}),
+)
+_ADAPTIVE_ERRORS = (
+    *bad_numbers("beta", {"negative": -0.1, "one": 1.0, "nan": NAN}, ValueError),
+    *bad_numbers("beta", {"text": "0.9", "none": None, "tensor": torch.tensor(0.9)}, TypeError),
+    *bad_numbers("eps", {"negative": -1e-8, "nan": NAN, "inf": INF}, ValueError),
+    *bad_numbers("eps", {"text": "0", "none": None, "tensor": torch.tensor(1e-5)}, TypeError),
+)
+_ADAPTIVE_OWN = (
+    {"beta": 0.9, "eps": 1e-3},
+    {"beta": 0.5, "interaction": 0.3},
+    {"eps": 0.1},
+    {"beta": 0.99},
+)
+
+# The games of the general tests have their parameters anywhere, so in a box that is large enough.
+_BOX = ("box", -20.0, 15.0)
+
+
+def _mirror_variants(lr: float) -> tuple[Variant, ...]:
+    return (
+        Variant("box", {"lr": lr, "mirror": _BOX}),
+        Variant("box-of-one-player", {"lr": lr, "mirror": ("euclidean", _BOX)}),
+        Variant("box-warm", {"lr": lr, "mirror": _BOX, "warm_start": True}),
+        Variant("box-interaction", {"lr": lr, "mirror": _BOX, "interaction": 3 * lr}),
+        Variant(
+            "box-capturable",
+            {
+                "lr": lr,
+                "mirror": _BOX,
+                "solver": ConjugateGradient(rtol=0.0, max_iter=3),
+                "capturable": True,
+            },
+        ),
+    )
+
+
+_MIRROR_ERRORS = (
+    *bad_numbers(
+        "mirror",
+        {
+            "unknown": "ball",
+            "unknown-of-one": ("euclidean", "ball"),
+            "box-without-bounds": "box",
+            "empty-box": ("box", 1.0, 1.0),
+            "infinite-box": ("box", 0.0, INF),
+        },
+        ValueError,
+    ),
+    *bad_numbers(
+        "mirror", {"none": None, "number": 1.0, "text-bounds": ("box", "0", "1")}, TypeError
+    ),
+)
+
+
 COMPETITIVE = (
     OptimizerInfo(
         cls=CGD,
@@ -102,28 +159,33 @@ COMPETITIVE = (
         cls=ACGD,
         rates=adaptive_rates,
         state_keys=frozenset({"exp_avg_sq"}),
+        variants=(*_competitive_variants(0.01), *_ADAPTIVE_VARIANTS),
+        own=_ADAPTIVE_OWN,
+        errors=(*_COMPETITIVE_ERRORS, *_ADAPTIVE_ERRORS),
+    ),
+    OptimizerInfo(
+        cls=CMD,
+        rates=constant_rates,
+        state_keys=frozenset(),
+        variants=(*_competitive_variants(0.1), *_mirror_variants(0.01)),
+        own=({"mirror": _BOX}, {}, {"mirror": ("box", -8.0, 30.0)}, {"interaction": 0.1}),
+        errors=(*_COMPETITIVE_ERRORS, *_MIRROR_ERRORS),
+    ),
+    OptimizerInfo(
+        cls=ACMD,
+        rates=adaptive_rates,
+        state_keys=frozenset({"exp_avg_sq"}),
         variants=(
             *_competitive_variants(0.01),
-            Variant("beta-and-eps", {"beta": 0.9, "eps": 1e-3}),
-            Variant("no-memory", {"beta": 0.0}),
+            *_ADAPTIVE_VARIANTS,
+            *_mirror_variants(0.001),
         ),
         own=(
-            {"beta": 0.9, "eps": 1e-3},
-            {"beta": 0.5, "interaction": 0.3},
-            {"eps": 0.1},
-            {"beta": 0.99},
+            {"beta": 0.9, "mirror": _BOX},
+            *_ADAPTIVE_OWN[1:3],
+            {"mirror": ("box", -8.0, 30.0)},
         ),
-        errors=(
-            *_COMPETITIVE_ERRORS,
-            *bad_numbers("beta", {"negative": -0.1, "one": 1.0, "nan": NAN}, ValueError),
-            *bad_numbers(
-                "beta", {"text": "0.9", "none": None, "tensor": torch.tensor(0.9)}, TypeError
-            ),
-            *bad_numbers("eps", {"negative": -1e-8, "nan": NAN, "inf": INF}, ValueError),
-            *bad_numbers(
-                "eps", {"text": "0", "none": None, "tensor": torch.tensor(1e-5)}, TypeError
-            ),
-        ),
+        errors=(*_COMPETITIVE_ERRORS, *_ADAPTIVE_ERRORS, *_MIRROR_ERRORS),
     ),
 )
 

@@ -154,9 +154,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             # What may have to stay as it is moves as a copy: multiplying by one and adding zero
             # would not leave every bit in place.
             moved = param if advance is True else param.clone()
-            if group["weight_decay"]:
-                moved.mul_(1 - group["lr"] * group["weight_decay"])
-            moved.add_(view)
+            self._move_param(param, moved, group, view)
             if isinstance(advance, Tensor):
                 param.copy_(torch.where(advance, moved, param))
         for key, vector in state.items():
@@ -170,6 +168,14 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             return
         for param in params:
             self.state[param]["step"].add_(advance)
+
+    def _move_param(
+        self, param: Tensor, moved: Tensor, group: dict[str, Any], delta: Tensor
+    ) -> None:
+        """Decay and move ``moved``, which is ``param`` or a copy of it, by ``delta``."""
+        if group["weight_decay"]:
+            moved.mul_(1 - group["lr"] * group["weight_decay"])
+        moved.add_(delta)
 
     def _init_steps(self, params: list[Tensor]) -> None:
         shared: Tensor | None = None

@@ -18,7 +18,7 @@ def test_bad_arguments(info: OptimizerInfo, invalid: ErrorInput) -> None:
 
 
 GROUP_KEYS = ("lr", "weight_decay", "max_grad_norm", "beta", "eps", "betas", "coefficient")
-GROUP_KEYS += ("interaction", "momentum", "coupling")
+GROUP_KEYS += ("interaction", "momentum", "coupling", "mirror")
 
 
 @each_error

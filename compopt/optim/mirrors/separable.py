@@ -1,0 +1,69 @@
+"""Mirror maps of entries that are constrained one by one."""
+
+import torch
+from torch import Tensor
+
+from compopt.optim.mirrors.chart import Chart
+
+# Largest logarithm of the factor by which a step multiplies an entry.
+MAX_EXPONENT = 50.0
+
+
+class NonNegative(Chart):
+    """Entries > 0 with the entropy ``sum w log w``: ``P = 1 / w`` and ``w+ = w exp(d / w)``."""
+
+    def __init__(self, point: Tensor) -> None:
+        self.point = point
+        self.root = point.sqrt()
+
+    def push(self, local: Tensor) -> Tensor:
+        """Return the move ``S @ local``."""
+        return self.root * local
+
+    def pull(self, gradient: Tensor) -> Tensor:
+        """Return ``S^T @ gradient``."""
+        return self.root * gradient
+
+    def moved(self, local: Tensor) -> Tensor:
+        """Return where ``local`` leads."""
+        exponent = (local / self.root).clamp(max=MAX_EXPONENT)
+        limits = torch.finfo(local.dtype)
+        return (self.point * exponent.exp()).clamp(limits.tiny, limits.max)
+
+    def magnitude(self, gradient: Tensor) -> Tensor:
+        """Return the gradient by the entries themselves."""
+        return gradient / self.root
+
+
+class Box(Chart):
+    """Entries between ``low`` and ``high`` with the entropy of both distances.
+
+    ``psi = (w - low) log (w - low) + (high - w) log (high - w)``, so ``P`` is the sum of the
+    inverse distances and ``grad psi`` the logit of where w lies in the box.
+    """
+
+    def __init__(self, point: Tensor, low: float, high: float) -> None:
+        self.point, self.low, self.high = point, low, high
+        self.below, self.above = point - low, high - point
+        self.root = (self.below * self.above / (high - low)).sqrt()
+
+    def push(self, local: Tensor) -> Tensor:
+        """Return the move ``S @ local``."""
+        return self.root * local
+
+    def pull(self, gradient: Tensor) -> Tensor:
+        """Return ``S^T @ gradient``."""
+        return self.root * gradient
+
+    def moved(self, local: Tensor) -> Tensor:
+        """Return where ``local`` leads."""
+        exponent = (local / self.root).clamp(-MAX_EXPONENT, MAX_EXPONENT)
+        logit = self.below.log() - self.above.log() + exponent
+        ends = torch.tensor([self.low, self.high], dtype=local.dtype, device=local.device)
+        inner = torch.nextafter(ends, ends.flip(0))
+        moved = self.low + (self.high - self.low) * torch.sigmoid(logit)
+        return torch.where(local == 0, self.point, torch.clamp(moved, inner[0], inner[1]))
+
+    def magnitude(self, gradient: Tensor) -> Tensor:
+        """Return the gradient by the entries themselves."""
+        return gradient / self.root
