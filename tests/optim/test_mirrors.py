@@ -230,7 +230,8 @@ def features(mirror: Any, point: Tensor) -> Tensor:
     if mirror == "nonnegative":
         return point.log1p()
     if mirror == "positive-definite":
-        return torch.logdet(torch.eye(len(point), dtype=point.dtype) + point).reshape(1)
+        one = torch.eye(len(point), dtype=point.dtype)
+        return -torch.linalg.inv(one + point).trace().reshape(1)
     return point.reshape(-1)[::2]
 
 
@@ -243,7 +244,7 @@ def run_in_all_sets(cls: Any, dtype: torch.dtype, lr: float, steps: int, period:
         for own in players
     )
     optimizer = cls(*groups, lr=lr, solver=ConjugateGradient(rtol=0.0, max_iter=3))
-    lowest: dict[Any, float] = {}
+    lowest: dict[Any, Tensor] = {}
     for step in range(steps):
         push = 10.0 if step % (2 * period) < period else -10.0
         x, y = (
@@ -263,10 +264,10 @@ def run_in_all_sets(cls: Any, dtype: torch.dtype, lr: float, steps: int, period:
                     # An entropy gets there exponentially, a log-det as the inverse of time.
                     limit = 1e-2 if mirror == "positive-definite" else 1e-6
                     assert depth < limit, f"{mirror}: {depth}"
-                    lowest[mirror] = depth
+                    lowest[mirror] = point.detach().clone()
                 else:
-                    # And it is left again, for the other side where there is one.
-                    assert features(mirror, point).max() > 0.5
+                    # And it is left again.
+                    assert (point - lowest[mirror]).abs().max() > 0.01, mirror
     assert set(lowest) == set(mirrors)
 
 

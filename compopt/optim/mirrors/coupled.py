@@ -55,45 +55,6 @@ class PositiveDefinite(Chart):
 
     def __init__(self, point: Tensor) -> None:
         self.point = point
-        # Of unit length, even where the point has drifted off the simplex.
-        self.root = (point / point.sum(-1, keepdim=True)).sqrt()
-
-    def _project(self, local: Tensor) -> Tensor:
-        along: Tensor = (self.root * local).sum(-1, keepdim=True)
-        return local - self.root * along
-
-    def push(self, local: Tensor) -> Tensor:
-        """Return the move ``S @ local``."""
-        return self.root * self._project(local)
-
-    def pull(self, gradient: Tensor) -> Tensor:
-        """Return ``S^T @ gradient``."""
-        return self._project(self.root * gradient)
-
-    def moved(self, local: Tensor) -> Tensor:
-        """Return where ``local`` leads."""
-        logits = self.point.log() + (self._project(local) / self.root)
-        # Those too small for the dtype are rounded to its smallest numbers instead of to zero.
-        moved = torch.softmax(logits, -1).clamp(min=torch.finfo(local.dtype).tiny)
-        return torch.where((local == 0).all(-1, keepdim=True), self.point, moved)
-
-    def magnitude(self, gradient: Tensor) -> Tensor:
-        """Return the norm of what shares the constraint, in each of its entries."""
-        norm: Tensor = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
-        return norm.expand_as(gradient)
-
-
-class PositiveDefinite(Chart):
-    """Symmetric positive definite matrices [..., n, n] with ``psi = -log det``.
-
-    The metric is ``P[D] = W^-1 D W^-1``. With ``W = L L^T``, moves are ``D = L U L^T`` for symmetric
-    U, and ``grad psi = -W^-1`` leads to ``W+ = L (I - U)^-1 L^T``. That exists while the eigenvalues
-    of U are below 1, beyond which the dual step leaves the domain of the mirror map; above 1/2 the
-    inverse is continued by an exponential with the same value and slope.
-    """
-
-    def __init__(self, point: Tensor) -> None:
-        self.point = point
         values, vectors = torch.linalg.eigh(_symmetric(point))
         self.factor = vectors * values.sqrt().unsqueeze(-2)
 
@@ -114,7 +75,7 @@ class PositiveDefinite(Chart):
         growth = excess.exp() / (1 - values.clamp(max=0.5))
         factor = self.factor @ vectors * growth.sqrt().unsqueeze(-2)
         stays = (local == 0).all(-1, keepdim=True).all(-2, keepdim=True)
-        return torch.where(stays, self.point, _bounded(factor @ factor.mT))
+        return torch.where(stays, self.point, _bounded_gram(factor))
 
     def magnitude(self, gradient: Tensor) -> Tensor:
         """Return the norm of what shares the constraint, in each of its entries."""
@@ -126,8 +87,14 @@ def _symmetric(matrix: Tensor) -> Tensor:
     return (matrix + matrix.mT) / 2
 
 
-def _bounded(matrix: Tensor) -> Tensor:
-    """Return a positive semidefinite matrix with its eigenvalues kept above their rounding."""
-    values, vectors = torch.linalg.eigh(matrix)
-    floor = values[..., -1:] * (8 * matrix.shape[-1] * torch.finfo(matrix.dtype).eps)
-    return _symmetric((vectors * torch.maximum(values, floor).unsqueeze(-2)) @ vectors.mT)
+def _bounded_gram(factor: Tensor) -> Tensor:
+    """Return ``factor @ factor^T`` with eigenvalues kept above their rounding and finite."""
+    limits, size = torch.finfo(factor.dtype), factor.shape[-1]
+    scale = factor.abs().amax((-2, -1), keepdim=True)
+    scaled = factor / scale
+    values, vectors = torch.linalg.eigh(scaled @ scaled.mT)
+    floor = values[..., -1:] * (8 * size * limits.eps)
+    values = torch.maximum(values, floor).unsqueeze(-2)
+    # The scaled entries are at most as large as the matrix.
+    gram = _symmetric((vectors * values) @ vectors.mT)
+    return gram * scale.square().clamp(max=limits.max / (2 * size))

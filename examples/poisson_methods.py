@@ -1,0 +1,40 @@
+"""How the networks for the Poisson equation are trained."""
+
+from collections.abc import Callable
+
+import torch
+from poisson_problem import Residuals, Solution
+
+from compopt import ACGD, GMRES, ConjugateGradient
+
+GAME = {"lr": 5e-3, "eps": 1e-8, "warm_start": True}
+SETTINGS = {
+    "PINN, Adam": {"lr": 1e-3},
+    "PINN, L-BFGS": {"history_size": 50, "line_search_fn": "strong_wolfe", "tolerance_change": 0.0},
+    "CPINN, ACGD": {**GAME, "solver": ConjugateGradient(rtol=1e-3, max_iter=200)},
+    "CPINN, general-sum ACGD": {**GAME, "solver": GMRES(rtol=1e-3, max_iter=200, restart=50)},
+}
+
+
+def method(
+    name: str, solution: Solution, bets: torch.nn.Module, residuals: Residuals
+) -> tuple[torch.optim.Optimizer, Callable[[], object]]:
+    """Return the optimizer of that name, and what takes a step of it."""
+    if "CPINN" in name:
+        game = ACGD(solution.parameters(), bets.parameters(), **SETTINGS[name])
+
+        def play() -> object:
+            bet = residuals.bet(solution, bets)
+            return game.step((bet, -bet) if "general" in name else bet)
+
+        return game, play
+    kind = torch.optim.LBFGS if "L-BFGS" in name else torch.optim.Adam
+    optimizer = kind(solution.parameters(), **SETTINGS[name])
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = residuals.squared(solution)
+        loss.backward()
+        return loss
+
+    return optimizer, lambda: optimizer.step(closure)

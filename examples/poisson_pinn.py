@@ -1,0 +1,79 @@
+"""The 2-D Poisson equation by physics-informed networks, plain and competitive.
+
+A plain physics-informed network lowers the mean squared residual. In the competitive form a critic
+bets on the residual at each point, which the solution network then lowers where the bets are:
+``min over u, max over D of mean(D residual)``, a game that is solved by u alone being right. The
+plain one is trained by Adam and by L-BFGS, the game by ACGD and by its general-sum form, which
+solves the joint system of both players' losses. All have the same network, points and seconds of
+processor time. Interrupted curves go on from their last checkpoint.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from poisson_methods import SETTINGS, method
+from poisson_problem import Residuals, Solution, critic, grid, relative_error
+from poisson_report import Record, draw, print_table
+from rich.progress import Progress
+
+
+def train(name: str, args: argparse.Namespace, bar: Callable[[float], object]) -> Record:
+    """Train from the last checkpoint, if there is one, until the seconds are used up."""
+    torch.manual_seed(args.seed)
+    solution, bets = Solution(args.width, 3), critic(args.width, 3)
+    residuals, points = Residuals(args.points, args.points // 5), grid()
+    optimizer, step = method(name, solution, bets, residuals)
+    record = Record(name, [(0.0, relative_error(solution, points))], 0)
+    file = args.out / "checkpoints" / f"{name}.pt"
+    if file.exists():
+        saved = torch.load(file)
+        for part, state in zip((solution, bets, optimizer), saved["states"], strict=True):
+            part.load_state_dict(state)
+        record = Record(name, saved["curve"], saved["steps"])
+    began = time.process_time() - record.curve[-1][0]
+    while record.curve[-1][0] < args.seconds and record.steps < args.max_steps:
+        step()
+        record.steps += 1
+        seconds = time.process_time() - began
+        done = seconds >= args.seconds or record.steps == args.max_steps
+        if done or seconds > record.curve[-1][0] + args.seconds / 100:
+            record.curve.append((seconds, relative_error(solution, points)))
+            states = [part.state_dict() for part in (solution, bets, optimizer)]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            saved = {"states": states, "curve": record.curve, "steps": record.steps}
+            torch.save(saved, file.with_suffix(".part"))
+            file.with_suffix(".part").replace(file)
+            bar(seconds)
+    record.solution = solution
+    return record
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Record]:
+    """Run the example; return what became of each method."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=150, help="processor time of a curve")
+    parser.add_argument("--max-steps", type=int, default=10**9)
+    parser.add_argument("--points", type=int, default=400, help="points of the equation")
+    parser.add_argument("--width", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--methods", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--out", type=Path, default=Path("out/poisson_pinn"))
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    records, dtype = {}, torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    with Progress() as progress:
+        for name in args.methods:
+            task = progress.add_task(name, total=args.seconds)
+            records[name] = train(name, args, lambda s, t=task: progress.update(t, completed=s))
+    print_table(records)
+    draw(records, args.out)
+    torch.set_default_dtype(dtype)
+    return records
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""A Poisson equation whose solution is known, and the losses of networks that solve it.
+
+``laplace u = -2 sin x cos y`` in the square [-2, 2]^2 with u given on its edge: u = sin x cos y.
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+class Solution(nn.Module):
+    """A tanh network u(x, y), which gives its Laplacian as well."""
+
+    def __init__(self, width: int, depth: int) -> None:
+        super().__init__()
+        sizes = [2, *[width] * depth, 1]
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
+        for layer in self.layers:
+            nn.init.xavier_normal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Return u [n] at points [n, 2]."""
+        for layer in self.layers[:-1]:
+            points = layer(points).tanh()
+        return self.layers[-1](points).squeeze(1)
+
+    def laplacian(self, points: Tensor) -> Tensor:
+        """Return the Laplacian [n] of u, carried forward with the values.
+
+        A second reverse pass would make every product with second derivatives differentiate four
+        times.
+        """
+        value, lap = points, torch.zeros_like(points)
+        slopes = torch.eye(2, dtype=points.dtype).unsqueeze(1).expand(2, len(points), 2)
+        for layer in self.layers[:-1]:
+            value, slopes, lap = layer(value).tanh(), slopes @ layer.weight.T, lap @ layer.weight.T
+            first = 1 - value.square()
+            lap = first * (lap - 2 * value * slopes.square().sum(0))
+            slopes = first * slopes
+        return (lap @ self.layers[-1].weight.T).squeeze(1)
+
+
+def critic(width: int, depth: int) -> nn.Sequential:
+    """Return a network that bets on the residual: a weight inside, and one on the edge."""
+    layers: list[nn.Module] = []
+    for first, last in pairwise([2, *[width] * depth]):
+        layers += [nn.Linear(first, last), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, 2))
+
+
+def exact(points: Tensor) -> Tensor:
+    """Return the solution [n] at points [n, 2]."""
+    return points[:, 0].sin() * points[:, 1].cos()
+
+
+class Residuals:
+    """How far a network is from the equation inside and from the values on the edge."""
+
+    def __init__(self, num_inside: int, num_edge: int) -> None:
+        self.inside = 4 * torch.rand(num_inside, 2) - 2
+        self.edge = 4 * torch.rand(num_edge, 2) - 2
+        side = torch.arange(num_edge) % 4
+        rows = torch.arange(num_edge)
+        self.edge[rows, side // 2] = 4.0 * (side % 2) - 2
+        self.force = -2 * exact(self.inside)
+        self.values = exact(self.edge)
+
+    def of(self, solution: Solution) -> tuple[Tensor, Tensor]:
+        """Return the residuals inside and on the edge."""
+        return solution.laplacian(self.inside) - self.force, solution(self.edge) - self.values
+
+    def squared(self, solution: Solution) -> Tensor:
+        """Return the loss of a plain physics-informed network."""
+        inside, edge = self.of(solution)
+        return inside.square().mean() + edge.square().mean()
+
+    def bet(self, solution: Solution, critic: nn.Module) -> Tensor:
+        """Return what the critic gains, and the solution loses, by its bets on the residuals."""
+        inside, edge = self.of(solution)
+        return (critic(self.inside)[:, 0] * inside).mean() + (critic(self.edge)[:, 1] * edge).mean()
+
+
+def relative_error(solution: Solution, points: Tensor) -> float:
+    """Return ``|u - exact| / |exact|`` over points."""
+    with torch.no_grad():
+        truth = exact(points)
+        return float((solution(points) - truth).norm() / truth.norm())
+
+
+def grid(size: int = 60) -> Tensor:
+    """Return the points [size^2, 2] of a grid on the square."""
+    ticks = torch.linspace(-2, 2, size)
+    return torch.cartesian_prod(ticks, ticks)
