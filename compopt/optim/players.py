@@ -215,6 +215,8 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict as ``torch.optim`` does, keeping the precision of saved vectors.
 
+        Hyperparameters that its groups lack stay as they are.
+
         Raises:
             ValueError: if the groups belong to other players, or groups or tensors differ in size.
                 The optimizer is then as before.
@@ -225,7 +227,13 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             check_loadable(self.param_groups, state_dict)
             loaded.append(state_dict)
 
+        # What the dictionary does not know of, having been saved before it existed, stays.
+        present = [{**group} for group in self.param_groups]
+
         def restore(_: torch.optim.Optimizer) -> None:
+            for group, kept in zip(self.param_groups, present, strict=True):
+                for key, value in kept.items():
+                    group.setdefault(key, value)
             restore_state(self.state, self._all_params(), loaded[0], capturable=self.capturable)
 
         # As the last hook before and the first one after, these see what other hooks have made of

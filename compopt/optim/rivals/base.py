@@ -1,7 +1,8 @@
 """What the optimizers that follow the gradient field have in common."""
 
+import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from compopt.field import GradientField, game_field
 from compopt.optim.groups import learning_rate
 from compopt.optim.loss import LossOrClosure, as_game
 from compopt.optim.players import TwoPlayerOptimizer
+from compopt.optim.report import StepWarning
 
 LearningRate = float | Tensor | tuple[float | Tensor, float | Tensor]
 
@@ -32,7 +34,30 @@ class Move:
     state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class FieldOptimizer(TwoPlayerOptimizer):
+def are_finite(loss: Tensor | tuple[Tensor, Tensor] | None, vectors: Iterable[Tensor]) -> bool:
+    """Return whether the loss or losses and all vectors are finite. Reads one value."""
+    losses = loss if isinstance(loss, tuple) else () if loss is None else (loss,)
+    # A sum keeps what is not finite in a summand.
+    sums = [vector.sum().double().reshape(()) for vector in (*losses, *vectors)]
+    return bool(torch.isfinite(torch.stack(sums)).all())
+
+
+class RivalOptimizer(TwoPlayerOptimizer):
+    """Base of all optimizers here: says once when a step is not taken."""
+
+    def _reset_transient(self) -> None:
+        super()._reset_transient()
+        self._has_warned = False
+
+    def _say_not_taken(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            message = "A step was not taken, and later ones may not be either: the loss, a gradient"
+            message += " or the step itself holds NaN or Inf. Parameters and state are as before."
+            warnings.warn(message, StepWarning, stacklevel=5)
+
+
+class FieldOptimizer(RivalOptimizer):
     """Base of the optimizers that are a rule on the players' own gradients.
 
     Subclasses give ``_moves``. ``step`` takes one zero-sum loss, or a pair (min, max) of losses of
@@ -98,7 +123,8 @@ class FieldOptimizer(TwoPlayerOptimizer):
             max_penalty: scalar that the max player *minimises* besides.
 
         Returns:
-            The detached loss, or pair of losses, of the first evaluation.
+            The detached loss, or pair of losses, of the first evaluation. A step that is not finite
+            is not taken; the first time that is said in a :class:`~compopt.StepWarning`.
 
         Raises:
             TypeError, ValueError: if the loss is not a scalar with a graph, or a closure is needed.
@@ -110,6 +136,10 @@ class FieldOptimizer(TwoPlayerOptimizer):
                 return None
             evaluate = Evaluation(self, closure, min_penalty, max_penalty)
             moves = self._moves(evaluate)
+            vectors = [v for m in moves.values() for v in (m.delta, *m.state.values())]
+            if not are_finite(evaluate.loss, vectors):
+                self._say_not_taken()
+                return evaluate.loss
             for player, move in moves.items():
                 self._advance(player, move.delta, move.state, True)
             return evaluate.loss

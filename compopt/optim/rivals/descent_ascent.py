@@ -13,13 +13,16 @@ from compopt.field import GradientField, game_field, losses_field
 from compopt.game import Game
 from compopt.optim.groups import player_lr
 from compopt.optim.loss import LossOrClosure, as_game
-from compopt.optim.players import TwoPlayerOptimizer
-from compopt.optim.rivals.base import LearningRate
+from compopt.optim.rivals.base import LearningRate, RivalOptimizer, are_finite
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
 
 
-class _DescentAscent(TwoPlayerOptimizer):
+class _NotFiniteError(Exception):
+    """A player's gradient is not finite."""
+
+
+class _DescentAscent(RivalOptimizer):
     """Base of both orders of play: a torch optimizer per player, on shared groups and state."""
 
     needs_closure: ClassVar[bool] = False
@@ -134,7 +137,10 @@ class SimultaneousDescentAscent(_DescentAscent):
         min_penalty: Tensor | None = None,
         max_penalty: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor] | None:
-        """Take one step of both players; arguments and result as :meth:`OGDA.step`."""
+        """Take one step of both players; arguments and result as :meth:`OGDA.step`.
+
+        Without a finite loss and gradients none is taken, which a StepWarning says the first time.
+        """
         with torch.no_grad():
             if closure is None:
                 self._idle_step()
@@ -142,8 +148,11 @@ class SimultaneousDescentAscent(_DescentAscent):
             game = self._game(closure, min_penalty, max_penalty)
             params = {player: self._params(player) for player in PLAYERS}
             field = game_field(game, params, second_order=False)
-            for player in PLAYERS:
-                self._move(player, field.grads[player], field)
+            if are_finite(game.detached_loss(), field.grads.values()):
+                for player in PLAYERS:
+                    self._move(player, field.grads[player], field)
+            else:
+                self._say_not_taken()
             return game.detached_loss()
 
 
@@ -188,7 +197,8 @@ class AlternatingDescentAscent(_DescentAscent):
                 ``backward()``, called once for each player; see :meth:`ExtraGradient.step`.
 
         Returns:
-            The detached loss, or pair of losses, of the first call.
+            The detached loss, or pair of losses, of the first call. If the loss or a gradient is
+            not finite neither player moves, which a StepWarning says the first time.
         """
         with torch.no_grad():
             if closure is None:
@@ -202,13 +212,20 @@ class AlternatingDescentAscent(_DescentAscent):
                 )
             # Both players are looked at before either moves.
             self._params(opponent(self.first))
-            with self._undone_on_error(self.first):
-                loss = self._turn(self.first, closure)
-                self._turn(opponent(self.first), closure)
-            return loss
+            losses: list[Tensor | tuple[Tensor, Tensor]] = []
+            try:
+                with self._undone_on_error(self.first):
+                    for player in (self.first, opponent(self.first)):
+                        self._turn(player, closure, losses)
+            except _NotFiniteError:
+                self._say_not_taken()
+            return losses[0]
 
-    def _turn(self, player: Player, closure: LossOrClosure) -> Tensor | tuple[Tensor, Tensor]:
+    def _turn(
+        self, player: Player, closure: LossOrClosure, losses: list[Tensor | tuple[Tensor, Tensor]]
+    ) -> None:
         game = self._game(closure, None, None)
+        losses.append(game.detached_loss())
         if player == "min":
             loss, penalty = game.loss, game.min_penalty
         else:
@@ -221,8 +238,9 @@ class AlternatingDescentAscent(_DescentAscent):
             penalties={player: penalty},
             second_order=False,
         )
+        if not are_finite(losses[-1], field.grads.values()):
+            raise _NotFiniteError
         self._move(player, field.grads[player], field)
-        return game.detached_loss()
 
     @contextmanager
     def _undone_on_error(self, player: Player) -> Iterator[None]:
