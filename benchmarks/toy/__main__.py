@@ -51,7 +51,7 @@ class Scale:
     stochastic_budget: int = 10_000
     samples: tuple[int, ...] = (100, 1000, 10_000)
     seeds: int = 2
-    gan_steps: int = 600
+    gan_steps: int = 300
 
 
 QUICK = Scale(budget=400, stochastic_budget=200, samples=(50, 500), seeds=1, gan_steps=2)

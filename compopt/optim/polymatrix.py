@@ -135,7 +135,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             solution = self.solver.solve(operator, rhs, overwrite_rhs=True)
             self.last_solution = solution
             moves = operator.split(solution.value.mul(operator.scale).neg_())
-            if self._is_good(solution):
+            if self._is_good(solution, losses):
                 for player, delta in moves.items():
                     average = averages[player]
                     state = {} if average is None else {"exp_avg_sq": average}
@@ -175,8 +175,11 @@ class PolymatrixCGD(TwoPlayerOptimizer):
                 step_sizes[where].mul_(correction).div_(average[where].sqrt().add_(group["eps"]))
         return step_sizes, average
 
-    def _is_good(self, solution: Solution) -> bool:
-        if solution.status <= Status.MAX_ITER and bool(torch.isfinite(solution.value).all()):
+    def _is_good(self, solution: Solution, losses: Losses) -> bool:
+        values = torch.cat(
+            [solution.value, *(loss.reshape(1).to(solution.value) for loss in losses)]
+        )
+        if solution.status <= Status.MAX_ITER and bool(torch.isfinite(values).all()):
             return True
         if not self._has_warned:
             self._has_warned = True

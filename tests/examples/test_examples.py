@@ -3,6 +3,7 @@
 import argparse
 import csv
 import importlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -160,3 +161,33 @@ def test_the_judge_knows_real_digits_from_noise(main_of) -> None:
     noise = judge.scores(16 * torch.rand(1000, 64))
     assert noise["distance"] > 2 * real["real to real"]
     assert noise["classes of 10"] < 10
+
+
+def test_multipliers_reach_the_known_answer(main_of, tmp_path, capsys) -> None:
+    answers = main_of("constrained")(["--steps", "600", "--out", str(tmp_path)])
+    for name in ("CMD", "SLSQP"):
+        assert (answers[name] - answers["known"]).abs().max() < 1e-6, name
+    multipliers = answers["multipliers"]
+    assert (multipliers > 0).all()
+    assert multipliers.tolist() == pytest.approx([1, 0, 2], abs=1e-6)
+    assert_png(tmp_path / "distance.png")
+    assert "-44.000" in capsys.readouterr().out
+
+
+def test_robust_regression_holds_under_shifts(main_of, tmp_path, capsys) -> None:
+    pytest.importorskip("sklearn")
+    errors = main_of("robust_regression")(
+        ["--splits", "2", "--steps", "300", "--out", str(tmp_path)]
+    )
+    # Without shifts it costs a little; under those of training, and larger ones, it gains much.
+    assert (errors["robust"][:, 0] < 1.25 * errors["plain"][:, 0]).all()
+    assert (errors["robust"][:, 4] < 0.8 * errors["plain"][:, 4]).all()
+    assert (errors["robust"][:, -1] < 0.6 * errors["plain"][:, -1]).all()
+    data = json.loads((tmp_path / "errors.json").read_text())
+    assert {name: len(rows) for name, rows in data.items()} == {
+        "shifts": 11,
+        "plain": 2,
+        "robust": 2,
+    }
+    assert_png(tmp_path / "errors.png")
+    assert "robust" in capsys.readouterr().out

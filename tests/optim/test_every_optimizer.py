@@ -180,7 +180,7 @@ def test_a_second_point_that_is_not_finite_moves_nothing(entry: Entry) -> None:
     game, optimizer = entry.start()
     if not getattr(optimizer, "needs_closure", False):
         return
-    run(entry, game, optimizer, 2)
+    run(entry, game, optimizer, 3)
     before, calls = snapshot(optimizer), []
 
     def loss() -> Tensor:

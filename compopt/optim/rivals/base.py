@@ -34,11 +34,11 @@ class Move:
     state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def are_finite(loss: Tensor | tuple[Tensor, Tensor] | None, vectors: Iterable[Tensor]) -> bool:
-    """Return whether the loss or losses and all vectors are finite. Reads one value."""
-    losses = loss if isinstance(loss, tuple) else () if loss is None else (loss,)
+def are_finite(losses: Iterable[Tensor | tuple[Tensor, Tensor]], vectors: Iterable[Tensor]) -> bool:
+    """Return whether losses, or pairs of them, and vectors are finite. Reads one value."""
+    single = [one for loss in losses for one in (loss if isinstance(loss, tuple) else (loss,))]
     # A sum keeps what is not finite in a summand.
-    sums = [vector.sum().double().reshape(()) for vector in (*losses, *vectors)]
+    sums = [vector.sum().double().reshape(()) for vector in (*single, *vectors)]
     return bool(torch.isfinite(torch.stack(sums)).all())
 
 
@@ -137,12 +137,12 @@ class FieldOptimizer(RivalOptimizer):
             evaluate = Evaluation(self, closure, min_penalty, max_penalty)
             moves = self._moves(evaluate)
             vectors = [v for m in moves.values() for v in (m.delta, *m.state.values())]
-            if not are_finite(evaluate.loss, vectors):
+            if not are_finite(evaluate.losses, vectors):
                 self._say_not_taken()
-                return evaluate.loss
+                return evaluate.losses[0]
             for player, move in moves.items():
                 self._advance(player, move.delta, move.state, True)
-            return evaluate.loss
+            return evaluate.losses[0]
 
     def _weigh(self, player: Player, vector: Tensor, key: str = "lr") -> Tensor:
         """Multiply ``vector`` in place by the hyperparameter ``key`` of each group."""
@@ -178,7 +178,7 @@ class Evaluation:
     """Evaluates the gradient field where the parameters are, or displaced from there.
 
     Attributes:
-        loss: the detached loss, or pair of losses, of the first evaluation.
+        losses: the detached loss, or pair of losses, of each evaluation.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class Evaluation:
         self._optimizer = optimizer
         self._closure = closure
         self._penalties = (min_penalty, max_penalty)
-        self.loss: Tensor | tuple[Tensor, Tensor] | None = None
+        self.losses: list[Tensor | tuple[Tensor, Tensor]] = []
         if not optimizer.needs_closure:
             return
         name = type(optimizer).__name__
@@ -213,8 +213,7 @@ class Evaluation:
             params = {player: self._optimizer._params(player) for player in PLAYERS}
             device = params["min"][0].device
             game = as_game(self._closure, *self._penalties, device, allows_pair=True)
-            if self.loss is None:
-                self.loss = game.detached_loss()
+            self.losses.append(game.detached_loss())
             result = game_field(game, params, second_order=self._optimizer._is_second_order)
         for player, grad in result.grads.items():
             self._optimizer._clip_groups(player, grad)

@@ -148,7 +148,7 @@ class SimultaneousDescentAscent(_DescentAscent):
             game = self._game(closure, min_penalty, max_penalty)
             params = {player: self._params(player) for player in PLAYERS}
             field = game_field(game, params, second_order=False)
-            if are_finite(game.detached_loss(), field.grads.values()):
+            if are_finite([game.detached_loss()], field.grads.values()):
                 for player in PLAYERS:
                     self._move(player, field.grads[player], field)
             else:
@@ -238,7 +238,7 @@ class AlternatingDescentAscent(_DescentAscent):
             penalties={player: penalty},
             second_order=False,
         )
-        if not are_finite(losses[-1], field.grads.values()):
+        if not are_finite(losses, field.grads.values()):
             raise _NotFiniteError
         self._move(player, field.grads[player], field)
 

@@ -1,0 +1,95 @@
+"""Constrained minimisation with Lagrange multipliers as the opponent, beside SciPy's SLSQP.
+
+The problem of Rosen and Suzuki has three inequalities c(x) <= 0, of which one does not bind; its
+answer is x = (0, 1, 2, -1), with the value -44 and the multipliers (1, 0, 2). In the game
+
+    min over x, max over m > 0 of  f(x) + m . c(x)
+
+the multipliers stay positive through their mirror map, so no step is projected.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from scipy.optimize import minimize
+from torch import Tensor
+
+from compopt import CMD
+
+SOLUTION = torch.tensor([0.0, 1.0, 2.0, -1.0], dtype=torch.float64)
+MULTIPLIERS = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
+
+
+def objective(x: Tensor) -> Tensor:
+    """Return what is minimised."""
+    weights, slope = x.new_tensor([1, 1, 2, 1]), x.new_tensor([-5, -5, -21, 7])
+    return weights @ x.square() + slope @ x
+
+
+def constraints(x: Tensor) -> Tensor:
+    """Return c(x) [3], each of which must not be positive."""
+    squares = x.new_tensor([[1, 1, 1, 1], [1, 2, 1, 2], [2, 1, 1, 0]])
+    slopes = x.new_tensor([[1, -1, 1, -1], [-1, 0, 0, -1], [2, -1, 0, -1]])
+    return squares @ x.square() + slopes @ x - x.new_tensor([8, 10, 5])
+
+
+def by_game(lr: float, steps: int) -> tuple[Tensor, Tensor, list[float]]:
+    """Return x, its multipliers, and the distance of x from the solution at each step."""
+    x = torch.zeros(4, dtype=torch.float64, requires_grad=True)
+    multipliers = torch.ones(3, dtype=torch.float64, requires_grad=True)
+    optimizer = CMD([x], [multipliers], lr=lr, mirror=("euclidean", "nonnegative"))
+    distances = []
+    for _ in track(range(steps), "CMD"):
+        optimizer.step(objective(x) + multipliers @ constraints(x))
+        distances.append(float((x.detach() - SOLUTION).norm()))
+    return x.detach(), multipliers.detach(), distances
+
+
+def by_scipy() -> Tensor:
+    """Return the x of SciPy's sequential quadratic programming."""
+    bounds = {"type": "ineq", "fun": lambda x: -constraints(torch.from_numpy(x)).numpy()}
+    result = minimize(
+        lambda x: objective(torch.from_numpy(x)).item(),
+        np.zeros(4),
+        method="SLSQP",
+        constraints=[bounds],
+        options={"ftol": 1e-12},
+    )
+    return torch.from_numpy(result.x)
+
+
+def main(argv: Sequence[str] | None = None) -> dict[str, Tensor]:
+    """Run the example; return the answers of both, and the multipliers."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--lr", type=float, default=0.1)
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=Path("out/constrained"))
+    args = parser.parse_args(argv)
+
+    x, multipliers, distances = by_game(args.lr, args.steps)
+    answers = {"CMD": x, "SLSQP": by_scipy(), "known": SOLUTION}
+    table = Table("", "x", "f(x)", "largest c(x)", title=f"multipliers {multipliers.tolist()}")
+    for name, answer in answers.items():
+        row = (f"{v:.8f}" for v in (objective(answer), constraints(answer).max()))
+        table.add_row(name, ", ".join(f"{v:.6f}" for v in answer), *row)
+    Console().print(table)
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    panel = figure.subplots()
+    panel.semilogy(distances)
+    panel.set(
+        xlabel="step", ylabel="distance from the solution", title="Rosen and Suzuki's problem"
+    )
+    args.out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(args.out / "distance.png", dpi=120)
+    return {**answers, "multipliers": multipliers}
+
+
+if __name__ == "__main__":
+    main()
