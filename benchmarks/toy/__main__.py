@@ -54,7 +54,9 @@ class Scale:
     gan_steps: int = 300
 
 
-QUICK = Scale(budget=400, stochastic_budget=200, samples=(50, 500), seeds=1, gan_steps=2)
+QUICK = Scale(
+    rates=(0.005, 0.4), budget=400, stochastic_budget=200, samples=(50, 500), seeds=1, gan_steps=2
+)
 
 GAMES = {
     "bilinear": games.bilinear,
