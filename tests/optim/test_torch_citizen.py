@@ -29,7 +29,8 @@ def test_every_optimizer_has_a_row() -> None:
         if isinstance(value, type) and issubclass(value, torch.optim.Optimizer)
     }
     # Files of their own have what is not given two players (test_polymatrix.py), and what has the
-    # groups and state of torch's optimizers (test_descent_ascent.py).
+    # groups and state of torch's optimizers (test_descent_ascent.py). What all have in common is in
+    # test_every_optimizer.py.
     wrappers = {
         compopt.PolymatrixCGD,
         rivals.SimultaneousDescentAscent,
