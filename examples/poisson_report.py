@@ -63,7 +63,8 @@ def draw(records: dict[str, Record], folder: Path, size: int = 60) -> None:
             vmax=-1,
             cmap="magma",
         )
-        panel.set_title(f"{record.name}\nrelative error {record.curve[-1][1]:.1e}", fontsize=9)
+        seconds, last = record.curve[-1]
+        panel.set_title(f"{record.name}\n{last:.1e} after {seconds:.0f} s", fontsize=9)
         panel.set(xlabel="x", ylabel="y")
     left.set(xlabel="seconds of processor time", ylabel="relative error", title="Poisson equation")
     left.legend(fontsize=8)
