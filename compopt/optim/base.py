@@ -125,7 +125,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             if gradients is None:
                 self._idle_step()
                 return None
-            grad_norm = self._clip(gradients)
+            gradients, grad_norm = self._clip(gradients)
             solved = self._solved_player()
             step_sizes = self._set_up(gradients, solved)
             update = self._solve(gradients, step_sizes, solved)
@@ -217,13 +217,13 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         )
         return dataclasses.replace(pending, grad_min=grad_min, grad_max=grad_max)
 
-    def _clip(self, gradients: Gradients) -> dict[Player, Tensor]:
+    def _clip(self, gradients: Gradients) -> tuple[Gradients, dict[Player, Tensor]]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
         grads = by_player(gradients)
         norms = {player: torch.linalg.vector_norm(grad) for player, grad in grads.items()}
         for player, grad in grads.items():
             self._clip_groups(player, grad)
-        return norms
+        return gradients, norms
 
     def _solvable(self) -> tuple[Player, ...]:
         """Return the players whose moves are solved for, at this or another step."""

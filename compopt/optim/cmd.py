@@ -6,8 +6,6 @@ from typing import Any, Literal, TypeAlias
 from torch import Tensor
 
 from compopt._typing import PLAYERS, Params, Player
-from compopt.field import GeneralGradients
-from compopt.game import GameGradients
 from compopt.optim.acgd import ACGD
 from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
 from compopt.optim.cgd import CGD
@@ -20,6 +18,8 @@ from compopt.optim.mirrors import (
     in_local_coordinates,
     make_chart,
 )
+from compopt.optim.step_sizes import StepSizes
+from compopt.optim.update import Gradients
 from compopt.solvers import Solver
 
 MirrorOrPair: TypeAlias = Mirror | tuple[Mirror, Mirror]
@@ -61,9 +61,7 @@ class _InLocalCoordinates(CompetitiveOptimizer):
         for entry in group.get("params", ()):
             check_feasible(mirror, entry[1] if isinstance(entry, tuple) else entry)
 
-    def _clip(
-        self, gradients: GameGradients | GeneralGradients
-    ) -> tuple[GameGradients | GeneralGradients, dict[Player, Tensor]]:
+    def _clip(self, gradients: Gradients) -> tuple[Gradients, dict[Player, Tensor]]:
         gradients, norms = super()._clip(gradients)
         charts: dict[Player, PlayerCharts] = {}
         for player in PLAYERS:
@@ -273,8 +271,11 @@ class ACMD(_InLocalCoordinates, ACGD):
             backend=backend,
         )
 
-    def _step_sizes(self, player: Player, grad: Tensor) -> Tensor:
-        return super()._step_sizes(player, self._player_charts[player].magnitude(grad))
+    def _step_sizes(self, player: Player, grad: Tensor, sign: int | None) -> StepSizes:
+        magnitude = self._player_charts[player].magnitude(grad)
+        sizes = super()._step_sizes(player, magnitude, sign)
+        # The average sees the magnitude, the step the gradient.
+        return StepSizes.weighing(sizes.values, grad, sign, sizes.root, sizes.weighed_grad)
 
     def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
         super()._remember(player, self._player_charts[player].magnitude(grad), advance)
