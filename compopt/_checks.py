@@ -1,6 +1,7 @@
 """Argument checks, each with one wording: what, value, rule, remedy."""
 
 import math
+import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
@@ -109,6 +110,14 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
             )
         if param.layout != torch.strided:
             raise ValueError(f"`{name}` must hold dense tensors, got layout {param.layout}.")
+        if _is_dtensor(param):
+            raise TypeError(
+                f"`{name}` must hold ordinary tensors, got a DTensor, as `fully_shard` makes: its "
+                "module gathers and frees parameters around a single backward pass, and autograd "
+                "then takes the mixed second derivatives for zero. Leave the parameters whole and "
+                "shard the optimizer's vectors: "
+                "`process_group=compopt.distributed.Sharded(group)`."
+            )
         # Writing to one fails, and would do so after the other player has moved.
         if any(n > 1 and step == 0 for n, step in zip(param.shape, param.stride(), strict=True)):
             raise ValueError(
@@ -118,6 +127,12 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
     if len({id(param) for param in params}) < len(params):
         raise ValueError(f"`{name}` holds the same parameter more than once. Give each once.")
     check_one_device(name, params)
+
+
+def _is_dtensor(tensor: Tensor) -> bool:
+    # There is none unless its module has been imported, which takes a while.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def check_one_device(name: str, params: Iterable[Tensor]) -> None:

@@ -28,8 +28,15 @@ COMPILED = Cause(
 )
 DISTRIBUTED = Cause(
     r"Expected to have finished reduction in the prior iteration",
-    "DistributedDataParallel neither reduces nor completes a pass of `torch.autograd.grad`.",
-    "Compute the loss with the wrapped network, its attribute `.module`.",
+    "DistributedDataParallel does not reduce what `torch.autograd.grad` gives.",
+    "Compute the loss with the network inside, from `compopt.distributed.unwrap(module)` or its "
+    "attribute `.module`, and give the optimizer a `process_group`.",
+)
+SYNCHRONIZED = Cause(
+    r"batch_norm_(backward_reduce|backward_elemt|gather_stats|stats)",
+    "SyncBatchNorm exchanges statistics in a backward pass that cannot be differentiated again.",
+    "Use BatchNorm, whose statistics are those of each rank's own batch, or a normalization within "
+    "samples (GroupNorm, LayerNorm, InstanceNorm).",
 )
 NOT_TWICE = Cause(
     r"once_differentiable",
@@ -65,6 +72,7 @@ CAUSES: tuple[Cause, ...] = (
         "Call `torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`.",
     ),
     DISTRIBUTED,
+    SYNCHRONIZED,
     Cause(
         r"modified by an inplace operation",
         "A tensor that a derivative needs was overwritten after the forward pass had saved it.",

@@ -82,6 +82,10 @@ class GradientField(Generic[K]):
         """Return the flat layout of ``player``'s parameters."""
         return self._layouts[player]
 
+    def agree(self, flags: Tensor) -> Tensor:
+        """Return the flags on which all processes that share the products act alike."""
+        return flags
+
     def cross_gradient(self, objective: K, player: K) -> Tensor:
         """Return the gradient of L_objective by ``player``'s parameters, without penalties."""
         sign, grads = self._objectives[objective]
@@ -202,6 +206,10 @@ class GeneralGradients:
     grad_min: Tensor
     grad_max: Tensor
     mixed: GradientField[Player]
+
+    def losses(self) -> tuple[Tensor, Tensor]:
+        """Return what a step returns: the losses of both players."""
+        return self.loss, self.max_loss
 
 
 def differentiate_general(

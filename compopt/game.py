@@ -149,6 +149,14 @@ class MixedHessian:
         """Return the flat layout of ``player``'s parameters."""
         return self._layouts[player]
 
+    def agree(self, flags: Tensor) -> Tensor:
+        """Return the flags on which all processes that share the products act alike."""
+        return flags
+
+    def total(self, partials: Tensor) -> Tensor:
+        """Return sums over whole vectors from numbers about the part that this process keeps."""
+        return partials
+
     def hvp(
         self,
         player: Player,
@@ -202,6 +210,13 @@ class MixedHessian:
         assert partials is not None
         return partials
 
+    def _weights(
+        self, source: Player, vector: Tensor, weight: Tensor | None, room: Tensor | None
+    ) -> list[Tensor]:
+        """Return ``weight * vector`` as tensors like the parameters of ``source``."""
+        dtypes = [param.dtype for param in self._params[source]]
+        return scatter(vector, self._layouts[source].shapes, dtypes, weight, room)
+
     @marked(Range.PRODUCT)
     def _differentiate(
         self,
@@ -217,9 +232,7 @@ class MixedHessian:
         outputs = self._outputs[source]
         if not outputs:
             return [None] * len(self._params[player])
-        layout, params = self._layouts[source], self._params[source]
-        dtypes = [param.dtype for param in params]
-        weights = scatter(vector, layout.shapes, dtypes, weight, room)
+        weights = self._weights(source, vector, weight, room)
         return differentiate_once(
             "A mixed second derivative",
             [grad for _, grad in outputs],
@@ -247,6 +260,10 @@ class GameGradients:
     grad_min: Tensor
     grad_max: Tensor
     mixed: MixedHessian
+
+    def losses(self) -> Tensor:
+        """Return what a step returns: the loss."""
+        return self.loss
 
 
 @marked(Range.GRADIENTS)

@@ -17,12 +17,14 @@ LAYERS = {
     "_flat": 1,
     "_remedies": 1,
     "_profiling": 1,
+    "checkpoint": 1,
     "_workspace": 2,
     "games": 2,
     "game": 2,
     "nn": 2,
     "field": 3,
     "penalties": 3,
+    "distributed": 4,
     "operators": 4,
     "solvers": 5,
     "optim": 6,
@@ -141,6 +143,19 @@ import sys
 sys.modules["triton"] = None
 import compopt, torch
 assert not torch.cuda.is_initialized()
+print(compopt.ACGD.__name__)
+"""
+    assert in_new_process(program, cwd=tmp_path) == "ACGD"
+
+
+def test_imports_where_torch_has_no_distributed(tmp_path):
+    """Some builds lack it; there the package works in one process. Nor is it all imported."""
+    program = """
+import sys
+import torch.distributed as dist
+del dist.ProcessGroup, dist.Work
+import compopt
+assert "torch.distributed.tensor" not in sys.modules
 print(compopt.ACGD.__name__)
 """
     assert in_new_process(program, cwd=tmp_path) == "ACGD"

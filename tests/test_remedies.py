@@ -21,6 +21,7 @@ ERRORS = {
     ".backward().": "use_reentrant=False",
     "Expected to have finished reduction in the prior iteration before starting a new "
     "one.": ".module",
+    "the derivative for 'batch_norm_backward_elemt' is not implemented.": "GroupNorm",
     "one of the variables needed for gradient computation has been modified by an inplace "
     "operation: [torch.FloatTensor [4, 4]] is at version 1": "out-of-place",
     "Trying to backward through the graph a second time (or directly access saved tensors after "

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from compopt._remedies import COMPILED, DISTRIBUTED
+from compopt._remedies import COMPILED, DISTRIBUTED, SYNCHRONIZED
 from compopt.diagnosis._findings import PreflightError, PreflightReport
 from compopt.diagnosis._players import PlayerLike, Players, players_of
 from compopt.diagnosis._rehearsal import Rehearsal
@@ -74,3 +74,5 @@ def _refuse_wrappers(players: Players) -> None:
             raise PreflightError(f"{players.label(module)} cannot be used. {COMPILED}")
         if isinstance(module, nn.parallel.DistributedDataParallel):
             raise PreflightError(f"{players.label(module)} cannot be used. {DISTRIBUTED}")
+        if isinstance(module, nn.SyncBatchNorm):
+            raise PreflightError(f"{players.label(module)} cannot be used. {SYNCHRONIZED}")

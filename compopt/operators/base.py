@@ -42,6 +42,21 @@ class LinearOperator(ABC):
         """
         return torch.empty(self.size, dtype=self.dtype, device=self.device)
 
+    def agree(self, flags: Tensor) -> Tensor:
+        """Return the flags on which a solver is to act; those given where it works alone.
+
+        Where several processes share an operator, its products are operations of all of them: they
+        must make equally many, so what a solver decides on the host goes through here first.
+        """
+        return flags
+
+    def total(self, partials: Tensor) -> Tensor:
+        """Return sums over whole vectors from numbers [...] about those that a solver sees.
+
+        They are the same unless each of several processes keeps a part of every vector.
+        """
+        return partials
+
     def to_dense(self) -> Tensor:
         """Return the matrix [size, size]. For tests and small problems.
 
@@ -130,13 +145,14 @@ class GramOperator(CoupledOperator):
         """
         image = self.adjoint(vector, self.new_inner("image"))
         reaction = self.weigh(image, out)
-        return reaction, torch.dot(reaction, image)
+        return reaction, self.total(torch.dot(reaction, image))
 
     def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
         """Write ``vector + F @ inner`` to ``out`` [size].
 
         Returns:
-            Numbers [k >= 1] whose sum is the inner product of ``vector`` and ``out``.
+            Numbers [k >= 1] whose sum is the inner product of ``vector`` and ``out``, of the parts
+            that this process keeps.
         """
         self.factor(inner, out).add_(vector)
         return partial_dot(vector, out)

@@ -55,6 +55,14 @@ class CompetitiveOperator(GramOperator):
         other = opponent(self.player)
         return self.workspace.vector(self.mixed.layout(other), other, name)
 
+    def agree(self, flags: Tensor) -> Tensor:
+        """Return the flags on which all processes that share the products act alike."""
+        return self.mixed.agree(flags)
+
+    def total(self, partials: Tensor) -> Tensor:
+        """Return sums over whole vectors."""
+        return self.mixed.total(partials)
+
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D @ inner``. One mixed product."""
         return self.mixed.hvp(self.player, inner, out, scale=self.scale)

@@ -57,6 +57,10 @@ class GeneralSumOperator(CoupledOperator):
         """Return a vector [inner_size] of the workspace."""
         return self.workspace.vector(self.field.layout(self.other), self.other, name)
 
+    def agree(self, flags: Tensor) -> Tensor:
+        """Return the flags on which all processes that share the products act alike."""
+        return self.field.agree(flags)
+
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D_12 f @ inner``. One product."""
         return self.field.product(self.player, self.player, {self.other: inner}, out, self.scale)

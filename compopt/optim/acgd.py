@@ -4,14 +4,17 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._profiling import Range, marked
 from compopt._typing import Params, Player
+from compopt.distributed import Placement
 from compopt.kernels import adaptive_setup_, average_squares_
-from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
+from compopt.optim.base import CompetitiveOptimizer
 from compopt.optim.groups import interaction_strength
 from compopt.optim.step_sizes import StepSizes
+from compopt.optim.trouble import OnFailure, SolveFor
 from compopt.solvers import ConjugateGradient, Solver
 
 RTOL = 5e-2
@@ -53,6 +56,7 @@ class ACGD(CompetitiveOptimizer):
         on_failure: see :class:`~compopt.CGD`.
         capturable: see :class:`~compopt.CGD`.
         backend: see :class:`~compopt.CGD`.
+        process_group: see :class:`~compopt.CGD`.
 
     Attributes:
         last_step: a :class:`~compopt.StepReport` of the last step, None before the first.
@@ -87,6 +91,7 @@ class ACGD(CompetitiveOptimizer):
         on_failure: OnFailure = "fallback",
         capturable: bool = False,
         backend: str = "auto",
+        process_group: "dist.ProcessGroup | Placement | None" = None,
     ) -> None:
         super().__init__(
             min_params,
@@ -105,6 +110,7 @@ class ACGD(CompetitiveOptimizer):
             on_failure=on_failure,
             capturable=capturable,
             backend=backend,
+            process_group=process_group,
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:

@@ -1,32 +1,29 @@
 """The competitive step as a torch optimizer."""
 
 import dataclasses
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from compopt._checks import check_choice, check_positive
-from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
-from compopt.field import GeneralGradients, differentiate_general
-from compopt.game import Game, differentiate
+from compopt.distributed import Placement, placement_of
+from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
 from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
 from compopt.optim.loss import LossOrClosure, as_game
 from compopt.optim.players import TwoPlayerOptimizer, select
-from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
+from compopt.optim.report import StepReport
 from compopt.optim.step_sizes import StepSizes
+from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver, Status
-
-SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
-OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
 
 
 class CompetitiveOptimizer(TwoPlayerOptimizer):
@@ -51,6 +48,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         on_failure: OnFailure,
         capturable: bool,
         backend: str,
+        process_group: "dist.ProcessGroup | Placement | None" = None,
     ) -> None:
         check_choice("solve_for", solve_for, ("min", "max", "alternate", "smaller"))
         check_choice("on_failure", on_failure, ("fallback", "skip", "raise"))
@@ -62,16 +60,28 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         self.solve_for: SolveFor = solve_for
         self.on_failure: OnFailure = on_failure
         self.backend = backend
+        self._placement = placement_of(process_group)
+        if self._placement.is_sharded:
+            check_shardable(self.solver)
         if capturable:
             check_capturable(self.solver, on_failure, solve_for)
         super().__init__(min_params, max_params, defaults, capturable=capturable)
+
+    @property
+    def process_group(self) -> Placement:
+        """How processes share a step. Set it to a process group after unpickling."""
+        return self._placement
+
+    @process_group.setter
+    def process_group(self, process_group: "dist.ProcessGroup | Placement | None") -> None:
+        self._placement = placement_of(process_group)
+        self._reset_transient()
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self.last_step: StepReport | None = None
         self._pending: Gradients | None = None
-        self._has_warned = False
-        self._has_warned_of_failure = False
+        self._trouble = Trouble()
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:
@@ -132,9 +142,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             for player, delta in update.delta.items():
                 scale_to_learning_rate(self._segments(player), delta, step_sizes[player].values)
             self._finish(update, gradients, grad_norm, step_sizes)
-            if isinstance(gradients, GeneralGradients):
-                return gradients.loss, gradients.max_loss
-            return gradients.loss
+            return gradients.losses()
 
     def backward(
         self,
@@ -160,7 +168,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         Returns:
             The detached loss. Existing ``.grad`` is replaced, not added to.
         """
-        min_params, max_params = self._params("min"), self._params("max")
+        params = {player: self._params(player) for player in PLAYERS}
         game = self._as_game(closure, min_penalty, max_penalty)
         loss, scale = game.loss.detach(), 1.0
         if scaler is not None and scaler.is_enabled():
@@ -168,17 +176,17 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
                 raise ValueError("`scaler` is for zero-sum games; got a loss for each player.")
             game = game.map(scaler.scale)
             scale = scaler.get_scale()
-        gradients: Gradients
+            loss = self._placement.mean(loss)
         with use_backend(self.backend):
-            if game.max_loss is None:
-                gradients = differentiate(game, min_params, max_params, scale=scale)
-            else:
-                gradients = differentiate_general(game, {"min": min_params, "max": max_params})
-        for params, grad in ((min_params, gradients.grad_min), (max_params, gradients.grad_max)):
-            for param, view in zip(params, FlatLayout.of(params).views(grad), strict=True):
+            gradients = self._placement.differentiate(game, params, scale=scale)
+        for player, grad in by_player(gradients).items():
+            views = self._placement.whole(params[player], grad)
+            for param, view in zip(params[player], views, strict=True):
                 param.grad = view.to(param.dtype)
-        self._pending = dataclasses.replace(gradients, loss=loss)
-        return game.detached_loss() if game.max_loss is not None else loss
+        self._pending = gradients
+        if scale != 1.0:
+            self._pending = dataclasses.replace(gradients, loss=loss)
+        return self._pending.losses()
 
     def _as_game(
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
@@ -200,27 +208,24 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         max_penalty: Tensor | None,
     ) -> Gradients | None:
         pending, self._pending = self._pending, None
-        min_params, max_params = self._params("min"), self._params("max")
+        params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:
             game = self._as_game(closure, min_penalty, max_penalty)
-            buffers = {player: self._buffer(player, "grad") for player in PLAYERS}
-            if game.max_loss is not None:
-                return differentiate_general(game, {"min": min_params, "max": max_params})
-            return differentiate(game, min_params, max_params, out=buffers)
+            return self._placement.differentiate(game, params, workspace=self._workspace)
         if min_penalty is not None or max_penalty is not None:
             raise ValueError("Penalties go with the loss: pass them to `backward` in this form.")
         if pending is None:
             return None
         grad_min, grad_max = (
-            FlatLayout.of(params).flatten([param.grad for param in params])
-            for params in (min_params, max_params)
+            self._placement.part(params[player], [param.grad for param in params[player]])
+            for player in PLAYERS
         )
         return dataclasses.replace(pending, grad_min=grad_min, grad_max=grad_max)
 
     def _clip(self, gradients: Gradients) -> tuple[Gradients, dict[Player, Tensor]]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
         grads = by_player(gradients)
-        norms = {player: torch.linalg.vector_norm(grad) for player, grad in grads.items()}
+        norms = self._placement.norms(grads)
         for player, grad in grads.items():
             self._clip_groups(player, grad)
         return gradients, norms
@@ -243,10 +248,14 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
 
     def _set_up(self, gradients: Gradients, solved: Player) -> dict[Player, StepSizes]:
         sign = sign_of(gradients, solved)
-        return {
+        step_sizes = {
             player: self._step_sizes(player, grad, sign if player == solved else None)
             for player, grad in by_player(gradients).items()
         }
+        for player, sizes in step_sizes.items():
+            vectors = (sizes.values, sizes.root, sizes.weighed_grad)
+            self._placement.clear_padding(self._params(player), *vectors)
+        return step_sizes
 
     def _solve(
         self,
@@ -275,7 +284,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
         solution = update.solution
-        delta_norm = {p: torch.linalg.vector_norm(update.delta[p]) for p in PLAYERS}
+        delta_norm = self._placement.norms(update.delta)
         total = gradients.loss.reshape(()) + grad_norm["min"] + grad_norm["max"]
         has_gradients = torch.isfinite(total)
         is_solved = (solution.status_code <= int(Status.MAX_ITER)) & torch.isfinite(
@@ -300,9 +309,12 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         advance: bool | Tensor = moves
         if not self.capturable:
             # The one place where a step waits for the device, after all its work is queued.
-            code, *flags = torch.stack([solution.status_code, taken.long(), moves.long()]).tolist()
+            outcome = torch.stack([solution.status_code, taken.long(), moves.long()])
+            code, *flags = self._placement.agree(outcome).tolist()
             use_solution, advance = map(bool, flags)
-            self._report_trouble(Status(code), use_solution)
+            self._trouble.report(
+                Status(code), use_solution, self.on_failure, self.solver, self.last_step
+            )
         grads = by_player(gradients)
         deltas = {
             p: select(use_solution, update.delta[p], partial(step_sizes[p].plain_step, grads[p]))
@@ -310,8 +322,8 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         }
         if use_solution is not True:
             # The plain step can overflow as well.
-            finite = torch.isfinite(sum(torch.linalg.vector_norm(deltas[p]) for p in PLAYERS))
-            advance = advance & (finite if self.capturable else bool(finite))
+            finite = torch.isfinite(torch.stack([*self._placement.norms(deltas).values()])).all()
+            advance = advance & (finite if self.capturable else bool(self._placement.agree(finite)))
         if advance is False:
             return
         for player in PLAYERS:
@@ -319,15 +331,3 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             keeps_delta = "delta" in self._state_keys(player)
             state = {"delta": deltas[player]} if keeps_delta else {}
             self._advance(player, deltas[player], state, advance)
-
-    def _report_trouble(self, status: Status, taken: bool) -> None:
-        if not taken and self.on_failure == "raise":
-            raise StepError(f"The step was not taken. {status.sentence} {self.last_step}.")
-        is_tolerant = not getattr(self.solver, "has_fixed_count", False)
-        if not taken and not self._has_warned_of_failure:
-            self._has_warned_of_failure = True
-            message = f"A step was not taken, and later ones may not be either. {status.sentence}"
-            warnings.warn(f"{message} {self.last_step}.", StepWarning, stacklevel=5)
-        elif taken and status is Status.MAX_ITER and is_tolerant and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(f"{status.sentence} {self.last_step}.", ConvergenceWarning, stacklevel=5)

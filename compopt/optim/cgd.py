@@ -1,12 +1,15 @@
 """Competitive gradient descent."""
 
 from torch import Tensor
+from torch import distributed as dist
 
 from compopt._profiling import Range, marked
 from compopt._typing import Params, Player
-from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
+from compopt.distributed import Placement
+from compopt.optim.base import CompetitiveOptimizer
 from compopt.optim.groups import interaction_strength
 from compopt.optim.step_sizes import StepSizes
+from compopt.optim.trouble import OnFailure, SolveFor
 from compopt.solvers import Solver
 
 
@@ -50,6 +53,10 @@ class CGD(CompetitiveOptimizer):
             with a fixed iteration count.
         backend: of the vector kernels: ``"torch"``, ``"triton"`` (an error where it cannot be
             had), or ``"auto"``: Triton for CUDA tensors if it can be imported.
+        process_group: of ``torch.distributed`` whose processes share each step, every one with its
+            own part of the batch: the loss of a step is then the mean of theirs, and the loss that
+            ``step`` returns too. See :class:`~compopt.distributed.Replicated`, and
+            :class:`~compopt.distributed.Sharded` for state that does not fit.
 
     Attributes:
         last_step: a :class:`~compopt.StepReport` of the last step, None before the first.
@@ -92,6 +99,7 @@ class CGD(CompetitiveOptimizer):
         on_failure: OnFailure = "fallback",
         capturable: bool = False,
         backend: str = "auto",
+        process_group: "dist.ProcessGroup | Placement | None" = None,
     ) -> None:
         super().__init__(
             min_params,
@@ -108,6 +116,7 @@ class CGD(CompetitiveOptimizer):
             on_failure=on_failure,
             capturable=capturable,
             backend=backend,
+            process_group=process_group,
         )
 
     @marked(Range.SET_UP)

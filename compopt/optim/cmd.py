@@ -7,7 +7,7 @@ from torch import Tensor
 
 from compopt._typing import PLAYERS, Params, Player
 from compopt.optim.acgd import ACGD
-from compopt.optim.base import CompetitiveOptimizer, OnFailure, SolveFor
+from compopt.optim.base import CompetitiveOptimizer
 from compopt.optim.cgd import CGD
 from compopt.optim.mirrors import (
     Chart,
@@ -19,6 +19,7 @@ from compopt.optim.mirrors import (
     make_chart,
 )
 from compopt.optim.step_sizes import StepSizes
+from compopt.optim.trouble import OnFailure, SolveFor
 from compopt.optim.update import Gradients
 from compopt.solvers import Solver
 

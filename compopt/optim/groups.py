@@ -1,6 +1,6 @@
 """Parameter groups that belong to a player."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -153,6 +153,7 @@ def segments(
     player: Player,
     *,
     on_device: bool,
+    size: Callable[[Tensor], int] = Tensor.numel,
 ) -> Iterator[Segment]:
     """Yield the segments of ``player``'s flat vector, as few as there can be.
 
@@ -162,12 +163,13 @@ def segments(
         player: whose segments.
         on_device: whether step counts live on the device and must not be read. Those that are
             one tensor are equal then, and no others.
+        size: number of entries of a parameter in the flat vector.
     """
     run: Segment | None = None
     last_count: Tensor | None = None
     start = 0
     for param, group in trainable(param_groups, player):
-        stop = start + param.numel()
+        stop = start + size(param)
         count = state[param].get("step") if param in state else None
         num_steps: float | Tensor
         if not on_device:

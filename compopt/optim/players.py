@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params, Player
 from compopt._workspace import Workspace
+from compopt.distributed import Placement
 from compopt.optim.groups import (
     Segment,
     check_hyperparameters,
@@ -20,7 +20,8 @@ from compopt.optim.groups import (
     segments,
     trainable,
 )
-from compopt.optim.state import FlatState, check_loadable, restore_state
+from compopt.optim.loading import check_loadable
+from compopt.optim.state import FlatState, restore_state
 from compopt.optim.step_counts import count_on_device
 
 
@@ -50,6 +51,9 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     _players: tuple[Any, ...] = PLAYERS
     """What players are called, in order."""
 
+    _placement: Placement = Placement()
+    """Where the players' vectors live."""
+
     _how_to_step: ClassVar[str] = "Call `step(loss)`."
     """What to do instead of calling ``step()`` after ``loss.backward()``."""
 
@@ -73,7 +77,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def _reset_transient(self) -> None:
         """Set what belongs to this process and this moment only."""
-        self._flat_state = FlatState()
+        self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
 
     @abstractmethod
@@ -101,7 +105,13 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         return [param for param, _ in self._entries(player)]
 
     def _segments(self, player: Player) -> Iterator[Segment]:
-        return segments(self.param_groups, self.state, player, on_device=self.capturable)
+        return segments(
+            self.param_groups,
+            self.state,
+            player,
+            on_device=self.capturable,
+            size=self._placement.size,
+        )
 
     def _read_state(self, player: Player, key: str) -> Tensor | None:
         """Return a state vector [size of the player], None if there is none.
@@ -115,13 +125,13 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def _buffer(self, player: Player, name: str) -> Tensor:
         """Return a vector [size of the player] that is kept from step to step, of any content."""
-        return self._workspace.vector(FlatLayout.of(self._params(player)), player, name)
+        return self._workspace.vector(self._placement.layout(self._params(player)), player, name)
 
     def _clip_groups(self, player: Player, grad: Tensor) -> None:
         """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
         for where, group, _ in self._segments(player):
             if group["max_grad_norm"] is not None:
-                norm = torch.linalg.vector_norm(grad[where])
+                norm = self._placement.norms({player: grad[where]})[player]
                 grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
 
     def _num_steps(self) -> float:
@@ -149,7 +159,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             advance: whether to do any of this.
         """
         params = self._params(player)
-        views = FlatLayout.of(params).views(delta)
+        views = self._placement.whole(params, delta)
         for (param, group), view in zip(self._entries(player), views, strict=True):
             # What may have to stay as it is moves as a copy: multiplying by one and adding zero
             # would not leave every bit in place.
@@ -202,7 +212,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         self._refuse_gradients()
         for player in self._players:
             params = self._params(player)
-            layout = FlatLayout.of(params)
+            layout = self._placement.layout(params)
             for key in self._state_keys(player):
                 if self._read_state(player, key) is None:
                     zeros = torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
@@ -218,13 +228,14 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         Hyperparameters that its groups lack stay as they are.
 
         Raises:
-            ValueError: if the groups belong to other players, or groups or tensors differ in size.
-                The optimizer is then as before.
+            TypeError, ValueError: if the groups belong to other players, groups or tensors differ
+                in size, or entries are missing, unknown or not valid. The optimizer is then as
+                before.
         """
         loaded: list[dict[str, Any]] = []
 
         def check(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-            check_loadable(self.param_groups, state_dict)
+            check_loadable(self.param_groups, state_dict, self._state_keys, self._check_group)
             loaded.append(state_dict)
 
         # What the dictionary does not know of, having been saved before it existed, stays.
@@ -250,7 +261,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         options = {name: getattr(self, name) for name in self._options}
-        return {**super().__getstate__(), **options}
+        return {**super().__getstate__(), **options, "_placement": self._placement}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

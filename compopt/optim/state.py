@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compopt._flat import FlatLayout
 from compopt._typing import Player
+from compopt.distributed import Placement
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -20,7 +20,8 @@ class FlatState:
     checkpoint, a changed set of parameters), the vector is gathered anew.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, placement: Placement) -> None:
+        self._placement = placement
         self._written: dict[tuple[Player, str], tuple[Tensor, list[Tensor]]] = {}
 
     def read(
@@ -34,7 +35,13 @@ class FlatState:
         if all(tensor is None for tensor in tensors):
             return None
         vector = self._vector_behind(player, key, tensors)
-        return FlatLayout.of(params).flatten(tensors) if vector is None else vector
+        if vector is not None:
+            return vector
+        pieces = [
+            tensor if tensor is None else self._placement.piece(param, tensor)
+            for param, tensor in zip(params, tensors, strict=True)
+        ]
+        return self._placement.layout(params).flatten(pieces)
 
     def write(
         self, state: State, player: Player, params: Sequence[Tensor], key: str, vector: Tensor
@@ -51,49 +58,20 @@ class FlatState:
                 stored.copy_(vector)
             return
         vector = vector.clone()
-        views = FlatLayout.of(params).views(vector)
-        self._written[player, key] = (vector, views)
-        for param, view in zip(params, views, strict=True):
-            state[param][key] = view
+        views = self._placement.layout(params).views(vector)
+        entries = [self._placement.entry(p, view) for p, view in zip(params, views, strict=True)]
+        self._written[player, key] = (vector, entries)
+        for param, entry in zip(params, entries, strict=True):
+            state[param][key] = entry
 
     def _vector_behind(
         self, player: Player, key: str, tensors: Sequence[Tensor | None]
     ) -> Tensor | None:
-        vector, views = self._written.get((player, key), (None, []))
-        same = len(views) == len(tensors) and all(
-            view is tensor for view, tensor in zip(views, tensors, strict=True)
+        vector, entries = self._written.get((player, key), (None, []))
+        same = len(entries) == len(tensors) and all(
+            entry is tensor for entry, tensor in zip(entries, tensors, strict=True)
         )
         return vector if same else None
-
-
-def check_loadable(
-    param_groups: Sequence[Mapping[str, Any]], state_dict: Mapping[str, Any]
-) -> None:
-    """Raise unless a state dict belongs to the same players, and its tensors to the parameters.
-
-    Groups that differ in number or size are left to ``torch.optim``, which refuses them.
-    """
-    groups = state_dict["param_groups"]
-    if len(groups) != len(param_groups):
-        return
-    ours = [group["player"] for group in param_groups]
-    theirs = [group.get("player") for group in groups]
-    if ours != theirs:
-        raise ValueError(
-            f"The loaded groups belong to the players {theirs}, this optimizer's to {ours}. "
-            "Build it with the same players in the same order."
-        )
-    for group, saved in zip(param_groups, groups, strict=True):
-        if len(group["params"]) != len(saved["params"]):
-            return
-        for param, index in zip(group["params"], saved["params"], strict=True):
-            for key, value in state_dict["state"].get(index, {}).items():
-                if isinstance(value, Tensor) and key != "step" and value.shape != param.shape:
-                    raise ValueError(
-                        f"The loaded `{key}` of parameter {index} has shape {tuple(value.shape)}, "
-                        f"the parameter {tuple(param.shape)}. Build the optimizer with the same "
-                        "parameters in the same order."
-                    )
 
 
 def restore_state(

@@ -92,7 +92,9 @@ class ConjugateGradient:
         for num_iter in range(self.max_iter):
             is_last = self.has_fixed_count and num_iter == self.max_iter - 1
             if not self.has_fixed_count and num_iter % self.check_every == 0:
-                has_stopped, is_last = iteration.outlook(self.rtol, self.atol).tolist()
+                has_stopped, is_last = operator.agree(
+                    iteration.outlook(self.rtol, self.atol)
+                ).tolist()
                 if has_stopped:
                     return iteration.solution(num_iter, self.rtol, self.atol)
             if is_last and predicts:
@@ -144,23 +146,27 @@ class _Iteration:
             self.y = coupled_start
             self.t = operator.new_inner("t")
             if x0 is not None:
-                self.coupled_square = torch.dot(coupled_rhs, self.y)
+                self.coupled_square = self.dot(coupled_rhs, self.y)
                 self.y.add_(operator.reaction(x0, self.t))
                 self.r.sub_(x0)
             self.r.sub_(operator.factor(self.y, operator.new_vector("q")))
         elif x0 is not None:
             self.r.sub_(operator.matvec(x0))
-        gamma = torch.dot(self.r, self.r)
+        gamma = self.dot(self.r, self.r)
         self.state = CGState(gamma)
         self.known_rhs_norm: Tensor | None = None
         if x0 is None:
             self.known_rhs_norm = gamma.sqrt()
         elif coupled_rhs is None:
-            self.known_rhs_norm = torch.dot(rhs, rhs).sqrt()
+            self.known_rhs_norm = self.dot(rhs, rhs).sqrt()
         self.x = operator.new_vector("x")
         self.x.zero_() if x0 is None else self.x.copy_(x0)
         self.p = operator.new_vector("p").copy_(self.r)
         self.is_predicted = False
+
+    def dot(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the inner product of two whole vectors, 0-dim."""
+        return self.operator.total(torch.dot(a, b))
 
     def advance(self) -> None:
         """Make one iteration."""
@@ -172,7 +178,10 @@ class _Iteration:
             self.operator.reaction(self.p, self.t)
             q = self.operator.new_vector("q")
             curvature = self.operator.add_factor(self.p, self.t, q)
+        curvature = self.operator.total(curvature)
         square = cg_update_(self.x, self.y, self.r, self.p, self.t, q, curvature, self.state)
+        assert square is not None
+        square = self.operator.total(square)
         cg_scalars_(self.state, curvature, square)
         cg_direction_(self.p, self.r, self.state)
 
@@ -180,7 +189,8 @@ class _Iteration:
         """Make a last iteration without the product that only its residual depends on."""
         assert isinstance(self.operator, GramOperator)
         t, energy = self.operator.reaction_energy(self.p, self.t)
-        curvature = torch.cat([partial_dot(self.p, self.p), energy.reshape(1)])
+        square = self.operator.total(partial_dot(self.p, self.p))
+        curvature = torch.cat([square, energy.reshape(1)])
         cg_update_(self.x, self.y, None, self.p, t, None, curvature, self.state)
         cg_scalars_(self.state, curvature, None)
         self.is_predicted = True
@@ -196,9 +206,9 @@ class _Iteration:
             return self.known_rhs_norm
         assert self.y is not None
         assert self.coupled_rhs is not None
-        reaction = torch.dot(self.coupled_rhs, self.y) - self.coupled_square
-        length = torch.dot(self.x, self.x).sqrt()
-        bound = (torch.dot(self.rhs, self.x) - reaction) / length
+        reaction = self.dot(self.coupled_rhs, self.y) - self.coupled_square
+        length = self.dot(self.x, self.x).sqrt()
+        bound = (self.dot(self.rhs, self.x) - reaction) / length
         return torch.where(length > 0, bound, 0).clamp(min=0)
 
     def is_converged(self, gamma: Tensor, rtol: float, atol: float) -> Tensor:

@@ -79,7 +79,9 @@ class GMRES:
         residual = rhs if x0 is None else rhs - operator.matvec(x)
         norm = torch.linalg.vector_norm(residual)
         num_iter = 0
-        while num_iter < self.max_iter and (self.has_fixed_count or _is_above(norm, target)):
+        while num_iter < self.max_iter and (
+            self.has_fixed_count or _is_above(operator, norm, target)
+        ):
             limit = min(self.restart, self.max_iter - num_iter)
             step, made = self._cycle(operator, residual, norm, target, limit)
             num_iter += made
@@ -91,7 +93,7 @@ class GMRES:
             x = torch.where(is_lower, candidate, x)
             stalled = ~(new_norm < norm)
             norm = torch.where(torch.isfinite(new_norm), torch.minimum(new_norm, norm), new_norm)
-            if not self.has_fixed_count and bool(stalled):
+            if not self.has_fixed_count and bool(operator.agree(stalled)):
                 break
         finite = torch.isfinite(norm) & torch.isfinite(rhs_norm)
         coupled_value = None
@@ -146,7 +148,7 @@ class GMRES:
             remainder = torch.where(is_empty, remainder, -sine * remainder)
             basis.append(_normalized(vector, length))
             made += 1
-            if not self.has_fixed_count and not _is_above(remainder.abs(), target):
+            if not self.has_fixed_count and not _is_above(operator, remainder.abs(), target):
                 break
         weights = torch.linalg.solve_triangular(
             upper[:made, :made], projected[:made, None], upper=True
@@ -154,9 +156,9 @@ class GMRES:
         return torch.stack(basis[:made], dim=1) @ weights[:, 0], made
 
 
-def _is_above(norm: Tensor, target: Tensor) -> bool:
+def _is_above(operator: LinearOperator, norm: Tensor, target: Tensor) -> bool:
     """Return whether to go on, reading the values; not where anything is not finite."""
-    return bool(torch.isfinite(norm) & (norm > target))
+    return bool(operator.agree(torch.isfinite(norm) & (norm > target)))
 
 
 def _normalized(vector: Tensor, length: Tensor) -> Tensor:

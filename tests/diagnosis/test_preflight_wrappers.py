@@ -59,3 +59,9 @@ def test_distributed_wrapper_is_named(tmp_path, monkeypatch):
     text = str(raised.value)
     assert text.startswith("max_player (DistributedDataParallel) cannot be used. ")
     assert "`.module`" in text
+
+
+def test_synchronized_normalization_is_named():
+    text = trouble(nn.SyncBatchNorm(4))
+    assert "max_player.encoder.1 (SyncBatchNorm) cannot be used." in text
+    assert "GroupNorm" in text

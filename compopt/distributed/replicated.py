@@ -1,0 +1,242 @@
+"""Data parallel: each process has whole vectors, and its own part of the batch."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch import distributed as dist
+
+from compopt._checks import check_positive
+from compopt._flat import FlatLayout
+from compopt._profiling import Range, marked
+from compopt._typing import PLAYERS, Player
+from compopt._workspace import Workspace
+from compopt.distributed.buckets import OverlappedSum
+from compopt.distributed.collectives import Collectives
+from compopt.distributed.placement import Placement
+from compopt.distributed.products import ReplicatedField, ReplicatedHessian
+from compopt.field import GeneralGradients, differentiate_general
+from compopt.game import (
+    Game,
+    GameGradients,
+    add_penalty,
+    check_takes_part,
+    loss_gradients,
+)
+
+
+class Replicated(Placement):
+    r"""Whole vectors on every process; gradients and products are means over the processes.
+
+    The loss of a step is the mean of the processes' losses. Its gradients and its mixed block are
+    the means of theirs, so one all-reduce makes a local gradient or half product that of the whole
+    batch. After it the vectors are equal on all ranks to the bit, and so is everything that is
+    computed from them: step sizes, the scalars of the solver, moments, parameters. What is decided
+    on the host (whether to stop, whether to take the step) is besides what the first rank decides,
+    lest devices that round differently wait for each other for ever.
+
+    Collectives of a zero-sum step with n and m parameters, p mixed products and l looks of the
+    solver at its residual, in vectors with b bytes per entry:
+
+    ===============  ===========================================  ================
+    what             bytes                                        number
+    ===============  ===========================================  ================
+    gradients, loss  b (n + m + 1)                                one per bucket
+    half product     b n or b m, of the player it is for          one per bucket
+    look             16                                           l
+    whether to move  24                                           1 (0 capturable)
+    ===============  ===========================================  ================
+
+    A vector of up to ``bucket_mb`` is one bucket. A look is made before each iteration and after
+    the last one that is not predicted; none with a fixed count. The first step also compares the
+    parameters of the ranks, in one gathering of 32 bytes; ``backward(loss, scaler=...)`` averages
+    the loss in one more of b bytes. General-sum games send both losses with the gradients, and
+    each product as one bucket after its backward pass.
+
+    What overlaps: a bucket of the gradients, or of a half product, is sent as soon as the backward
+    pass has come to its parameters, while the pass goes on with earlier layers. The vector work of
+    the solver needs the whole product, so nothing overlaps with that.
+
+    Args:
+        process_group: of ``torch.distributed``, any backend that has the device of the parameters:
+            gloo on CPUs, NCCL on CUDA devices.
+        bucket_mb: size in MiB from which on a bucket is sent.
+
+    Example:
+        >>> torch.distributed.init_process_group("nccl")  # doctest: +SKIP
+        >>> group = Replicated(torch.distributed.group.WORLD, bucket_mb=50)  # doctest: +SKIP
+        >>> optimizer = ACGD(G.parameters(), D.parameters(), process_group=group)  # doctest: +SKIP
+    """
+
+    def __init__(self, process_group: "dist.ProcessGroup", bucket_mb: float = 25.0) -> None:
+        check_positive("bucket_mb", bucket_mb)
+        if not isinstance(process_group, dist.ProcessGroup):
+            raise TypeError(
+                "`process_group` must be a process group of torch.distributed that this process "
+                f"is a member of, got {process_group!r}. Call "
+                "`torch.distributed.init_process_group(...)` first, then pass "
+                "`torch.distributed.group.WORLD`."
+            )
+        self._collectives: Collectives | None = Collectives(process_group)
+        self.bucket_bytes = int(bucket_mb * 2**20)
+        self._has_compared = False
+
+    @property
+    def collectives(self) -> Collectives:
+        """The operations of the group."""
+        if self._collectives is None:
+            raise RuntimeError(
+                "A process group is not stored with an optimizer, and this one was loaded from a "
+                "pickle. Set `optimizer.process_group = torch.distributed.group.WORLD`."
+            )
+        return self._collectives
+
+    @property
+    def num_collectives(self) -> int:  # type: ignore[override]
+        """Collective operations so far."""
+        return self.collectives.num_calls
+
+    @property
+    def num_bytes(self) -> int:  # type: ignore[override]
+        """Bytes that this process has put into them so far."""
+        return self.collectives.num_bytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_collectives": None, "_has_compared": False}
+
+    @marked(Range.GRADIENTS)
+    def differentiate(
+        self,
+        game: Game,
+        params: Mapping[Player, Sequence[Tensor]],
+        *,
+        scale: float = 1.0,
+        workspace: Workspace | None = None,
+    ) -> GameGradients | GeneralGradients:
+        """Return gradients and products of the mean of the processes' losses."""
+        self.compare_once([*params["min"], *params["max"]])
+        if game.max_loss is not None:
+            return self._average_general(differentiate_general(game, params))
+        both = [*params["min"], *params["max"]]
+        joint = FlatLayout.of([*both, game.loss.detach().reshape(1)])
+        workspace = Workspace() if workspace is None else workspace
+        out = workspace.vector(joint, "both", "grad")
+        # The sum over processes needs the penalties' gradients in place before the last pass.
+        base = self._penalty_gradients(game, params, joint)
+        with OverlappedSum(
+            self.collectives,
+            both,
+            joint.sizes,
+            out,
+            self.bucket_bytes,
+            "the gradients",
+            base=base,
+            extra=[game.loss.detach().reshape(1)],
+        ) as running:
+            grads = loss_gradients("loss", game.loss, both, create_graph=True)
+        count = len(params["min"])
+        by_player: dict[Player, Sequence[Tensor | None]] = {
+            "min": grads[:count],
+            "max": grads[count:],
+        }
+        check_takes_part("min", by_player["min"], game.min_penalty)
+        check_takes_part("max", by_player["max"], game.max_penalty)
+        running.finish(grads)
+        out.mul_(1 / self.collectives.size)
+        layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
+        flat_min, flat_max, loss = torch.split(out, [layouts["min"].numel, layouts["max"].numel, 1])
+        return GameGradients(
+            loss=loss.reshape(game.loss.shape).to(game.loss.dtype, copy=True),
+            grad_min=flat_min.to(layouts["min"].dtype),
+            grad_max=flat_max.neg_().to(layouts["max"].dtype),
+            mixed=ReplicatedHessian(
+                by_player, params, layouts, scale, self.collectives, self.bucket_bytes
+            ),
+        )
+
+    def _penalty_gradients(
+        self, game: Game, params: Mapping[Player, Sequence[Tensor]], joint: FlatLayout
+    ) -> Tensor | None:
+        """Return the penalties' gradients in the layout of ``joint``; the max player's negated."""
+        penalties: dict[Player, Tensor | None] = {"min": game.min_penalty, "max": game.max_penalty}
+        if all(penalty is None for penalty in penalties.values()):
+            return None
+        base = torch.zeros(joint.numel, dtype=joint.dtype, device=joint.device)
+        start = 0
+        for player, penalty in penalties.items():
+            layout = FlatLayout.of(params[player])
+            where = slice(start, start := start + layout.numel)
+            if penalty is not None:
+                add_penalty(f"{player}_penalty", penalty, params[player], layout, base[where])
+                if player == "max":
+                    base[where].neg_()
+        return base
+
+    def _average_general(self, local: GeneralGradients) -> GeneralGradients:
+        parts = [local.grad_min, local.grad_max, local.loss.reshape(1), local.max_loss.reshape(1)]
+        joint = torch.cat(parts)
+        self.collectives.sum_(joint, "the gradients").wait()
+        joint.mul_(1 / self.collectives.size)
+        means = [
+            mean.to(part.dtype)
+            for mean, part in zip(torch.split(joint, [*map(len, parts)]), parts, strict=True)
+        ]
+        return GeneralGradients(
+            loss=means[2].reshape(local.loss.shape),
+            max_loss=means[3].reshape(local.max_loss.shape),
+            grad_min=means[0],
+            grad_max=means[1],
+            mixed=ReplicatedField(local.mixed, self.collectives),
+        )
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Return the mean over processes of a small tensor. One all-reduce."""
+        mean = value.clone()
+        self.collectives.sum_(mean, "the loss").wait()
+        return mean.mul_(1 / self.collectives.size)
+
+    def agree(self, flags: Tensor) -> Tensor:
+        """Return the first rank's flags, as integers. One broadcast of 8 bytes per flag."""
+        return self.collectives.agree(flags)
+
+    def compare_once(self, params: Sequence[Tensor]) -> None:
+        """Raise, at the first step, unless all ranks begin with equal parameters."""
+        if self._has_compared:
+            return
+        sums = [param.detach().double().sum() for param in params]
+        weights = torch.arange(1, len(sums) + 1, dtype=torch.float64, device=params[0].device)
+        stacked = torch.stack(sums)
+        count = weights.new_tensor([len(sums), sum(param.numel() for param in params)])
+        mark = torch.cat([count, stacked.sum().reshape(1), (stacked * weights).sum().reshape(1)])
+        marks = mark.new_empty(self.collectives.size * len(mark))
+        self.collectives.gather(mark, marks, "the comparison of parameters")
+        same = (marks.view(-1, len(mark)) == mark) | mark.isnan()
+        others = [rank for rank, alike in enumerate(same.all(dim=1).tolist()) if not alike]
+        if others:
+            raise ValueError(
+                f"The parameters of rank {self.collectives.rank} differ from those of rank "
+                f"{others[0]}. All ranks must begin alike: build the networks with one seed, load "
+                "the same checkpoint, or call `compopt.distributed.broadcast_parameters(G, D)` "
+                "before the first step."
+            )
+        self._has_compared = True
+
+
+def placement_of(process_group: "dist.ProcessGroup | Placement | None") -> Placement:
+    """Return where the vectors of an optimizer with this ``process_group`` live."""
+    if process_group is None:
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            warnings.warn(
+                f"One of {dist.get_world_size()} processes has an optimizer without a "
+                "`process_group`, which averages nothing with the others, even if modules are "
+                "wrapped in DistributedDataParallel. Pass `torch.distributed.group.WORLD`, or "
+                "`compopt.distributed.Placement()` if each process is to train by itself.",
+                UserWarning,
+                stacklevel=4,
+            )
+        return Placement()
+    if isinstance(process_group, Placement):
+        return process_group
+    return Replicated(process_group)

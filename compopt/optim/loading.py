@@ -1,0 +1,112 @@
+"""Whether a state dict can be loaded; nothing is touched before all of it has been looked at."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+OPTIONAL = frozenset({"delta"})
+"""State that an optimizer may begin without, and that one without warm start may be given."""
+
+
+def check_loadable(
+    param_groups: Sequence[Mapping[str, Any]],
+    state_dict: Mapping[str, Any],
+    state_keys: Callable[[Any], Sequence[str]],
+    check_group: Callable[[dict[str, Any]], None],
+) -> None:
+    """Raise unless a state dict belongs to the same players, and its tensors to the parameters.
+
+    Groups that differ in number or size are left to ``torch.optim``, which refuses them. A
+    parameter without any state is as before its first step.
+
+    Args:
+        param_groups: of the optimizer.
+        state_dict: to be loaded.
+        state_keys: returns the names of the vectors that a player keeps.
+        check_group: raises unless the hyperparameters of a group are valid.
+
+    Raises:
+        TypeError, ValueError: naming the entry.
+    """
+    missing = {"state", "param_groups"} - set(state_dict)
+    if missing:
+        raise ValueError(
+            f"`state_dict` has no {' and no '.join(repr(key) for key in sorted(missing))}. Pass "
+            "what `optimizer.state_dict()` returned."
+        )
+    groups = state_dict["param_groups"]
+    if len(groups) != len(param_groups):
+        return
+    ours = [group["player"] for group in param_groups]
+    theirs = [group.get("player") for group in groups]
+    if ours != theirs:
+        raise ValueError(
+            f"The loaded groups belong to the players {theirs}, this optimizer's to {ours}. "
+            "Build it with the same players in the same order."
+        )
+    known: set[Any] = set()
+    for group, saved in zip(param_groups, groups, strict=True):
+        if "params" not in saved or len(group["params"]) != len(saved["params"]):
+            return
+        # Hyperparameters that it lacks stay as they are.
+        check_group({**group, **saved})
+        known.update(saved["params"])
+        for param, index in zip(group["params"], saved["params"], strict=True):
+            entry = state_dict["state"].get(index)
+            if entry:
+                _check_entry(index, param, entry, set(state_keys(group["player"])))
+    unknown = [index for index in state_dict["state"] if index not in known]
+    if unknown:
+        raise ValueError(f"The loaded state has entries for no parameter: {unknown[:5]}.")
+
+
+def _check_entry(index: Any, param: Tensor, entry: Mapping[str, Any], keys: set[str]) -> None:
+    missing = sorted(({"step"} | keys) - OPTIONAL - set(entry))
+    if missing:
+        raise ValueError(
+            f"The loaded state of parameter {index} lacks {missing}. It was saved by another "
+            "optimizer, or is damaged."
+        )
+    extra = sorted(set(entry) - keys - OPTIONAL - {"step"})
+    if extra:
+        raise ValueError(
+            f"The loaded state of parameter {index} has {extra}, which this optimizer does not "
+            "keep. Load it into one of the class that saved it."
+        )
+    count = entry["step"]
+    if isinstance(count, Tensor) and count.numel() != 1:
+        raise ValueError(
+            f"The loaded `step` of parameter {index} must be a number, got shape "
+            f"{tuple(count.shape)}."
+        )
+    # A count on a device is not read.
+    if not isinstance(count, Tensor) or count.device.type == "cpu":
+        value = float(count)
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(
+                f"The loaded `step` of parameter {index} must be finite and not negative, got "
+                f"{value!r}."
+            )
+    for key in set(entry) - {"step"}:
+        _check_vector(key, index, param, entry[key])
+
+
+def _check_vector(key: str, index: Any, param: Tensor, value: object) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"The loaded `{key}` of parameter {index} must be a tensor, got {type(value).__name__}."
+        )
+    # Sharded vectors are kept flat.
+    if value.shape not in (param.shape, (param.numel(),)):
+        raise ValueError(
+            f"The loaded `{key}` of parameter {index} has shape {tuple(value.shape)}, "
+            f"the parameter {tuple(param.shape)}. Build the optimizer with the same "
+            "parameters in the same order."
+        )
+    if not value.is_floating_point():
+        raise ValueError(
+            f"The loaded `{key}` of parameter {index} must be of a real floating-point dtype, got "
+            f"{value.dtype}."
+        )
