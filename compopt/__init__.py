@@ -3,6 +3,7 @@
 from importlib.metadata import PackageNotFoundError, version
 
 from compopt import penalties
+from compopt.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from compopt.diagnosis import (
     OperatorReport,
     PreflightError,
@@ -37,6 +38,7 @@ __all__ = [
     "CGD",
     "CMD",
     "GMRES",
+    "CheckpointError",
     "ConjugateGradient",
     "ConvergenceWarning",
     "DirectSolver",
@@ -51,6 +53,8 @@ __all__ = [
     "__version__",
     "check_operator",
     "double_backward_safe",
+    "load_checkpoint",
     "penalties",
     "preflight",
+    "save_checkpoint",
 ]
