@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
 
-.PHONY: demo test test-slow lint typecheck wheel bench step-cost bench-cifar10 clean
+.PHONY: demo docs test test-slow lint typecheck wheel bench step-cost bench-cifar10 clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits_gan.py --out out/digits_gan
@@ -21,6 +21,10 @@ lint: $(VENV)/.dev
 
 typecheck: $(VENV)/.dev
 	$(BIN)/mypy
+
+# Warnings are errors: a broken reference, an indented docstring.
+docs: $(VENV)/.dev
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
 
 wheel: $(VENV)/.dev
 	$(BIN)/python .ci/check_wheel.py

@@ -1,0 +1,77 @@
+"""Every snippet of the documentation runs; links lead to files."""
+
+import importlib.util
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import distributed as dist
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+BLOCK = re.compile(r"(?:<!-- needs: (\w+) -->\n)?```python\n(.*?)```", re.DOTALL)
+WITH_SNIPPETS = [page for page in PAGES if "```python" in page.read_text()]
+
+
+def snippets(page: Path) -> list[tuple[str, str]]:
+    return BLOCK.findall(page.read_text())
+
+
+def run(page: Path, wanted: set[str]) -> None:
+    """Run a page's snippets in order, those that need a package only if it is wanted."""
+    namespace: dict[str, object] = {"__name__": "snippets"}
+    try:
+        for package, code in snippets(page):
+            if not package or package in wanted:
+                exec(compile(code, str(page), "exec"), namespace)
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("page", WITH_SNIPPETS, ids=lambda page: page.stem)
+def test_snippets_run(page):
+    run(page, {"tensorboard"} if importlib.util.find_spec("tensorboard") else set())
+
+
+@pytest.mark.parametrize("package", ["lightning", "accelerate"])
+def test_recipe_of_a_framework_runs(package):
+    pytest.importorskip(package)
+    with warnings.catch_warnings():
+        # The framework's own.
+        warnings.simplefilter("ignore")
+        run(ROOT / "docs" / "recipes.md", {package})
+
+
+def test_every_python_block_is_found():
+    for page in WITH_SNIPPETS:
+        assert len(snippets(page)) == page.read_text().count("```python")
+    assert {"guide", "recipes", "distributed", "methods", "index"} <= {
+        page.stem for page in WITH_SNIPPETS
+    }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_and_pictures_exist(page):
+    text = page.read_text()
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    targets += re.findall(r"\{(?:figure|image)\} (\S+)", text)
+    for target in targets:
+        assert (page.parent / target).exists(), target
+
+
+def test_all_public_names_are_in_the_api_page():
+    import compopt
+
+    text = (ROOT / "docs" / "api.md").read_text()
+    public = {name for name in compopt.__all__ if name[0] != "_" and name != "penalties"}
+    absent = {name for name in public if f"compopt.{name}\n" not in text}
+    assert not absent
+
+
+def test_default_generator_is_the_only_thing_that_snippets_leave_changed():
+    before = torch.get_default_dtype(), torch.is_grad_enabled()
+    run(ROOT / "docs" / "index.md", set())
+    assert (torch.get_default_dtype(), torch.is_grad_enabled()) == before
