@@ -71,7 +71,7 @@ def report(errors: dict[str, Tensor], eps: float, folder: Path) -> None:
     for name, rows in errors.items():
         panel.plot(SHIFTS.tolist(), rows.mean(0).tolist(), ".-", label=name)
     panel.axvline(eps, color="k", ls=":", lw=1)
-    panel.set(xlabel="largest shift (dotted: in training)", ylabel="test error under the worst")
+    panel.set(xlabel="largest shift (dotted: in training)", ylabel="error under the worst shift")
     panel.legend(title="mean over splits")
     figure.savefig(folder / "errors.png", dpi=120)
 
