@@ -76,6 +76,7 @@ def test_players_are_new_leaves_of_any_dtype(game: games.TestGame) -> None:
         assert game.loss(x, y).dtype == dtype
 
 
+@pytest.mark.filterwarnings("ignore:A step was not taken:compopt.optim.report.StepWarning")
 def test_what_converges_where_theory_says() -> None:
     """CGD by its factor on each eigenvalue, descent-ascent by the spectral radius, and not."""
     for interaction, lr in ((0.5, 0.2), (3.0, 0.2), (30.0, 0.2)):

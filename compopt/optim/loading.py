@@ -1,7 +1,7 @@
 """Whether a state dict can be loaded; nothing is touched before all of it has been looked at."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
 from torch import Tensor
@@ -13,8 +13,9 @@ OPTIONAL = frozenset({"delta"})
 def check_loadable(
     param_groups: Sequence[Mapping[str, Any]],
     state_dict: Mapping[str, Any],
-    state_keys: Callable[[Any], Sequence[str]],
+    state_keys: Callable[[Any], Sequence[str]] | None,
     check_group: Callable[[dict[str, Any]], None],
+    kept_by_hooks: Set[str] = frozenset(),
 ) -> None:
     """Raise unless a state dict belongs to the same players, and its tensors to the parameters.
 
@@ -24,8 +25,10 @@ def check_loadable(
     Args:
         param_groups: of the optimizer.
         state_dict: to be loaded.
-        state_keys: returns the names of the vectors that a player keeps.
+        state_keys: returns the names of the vectors that a player keeps; None if others decide,
+            who then look at them.
         check_group: raises unless the hyperparameters of a group are valid.
+        kept_by_hooks: names of vectors that may be there besides.
 
     Raises:
         TypeError, ValueError: naming the entry.
@@ -51,29 +54,32 @@ def check_loadable(
         if "params" not in saved or len(group["params"]) != len(saved["params"]):
             return
         # Hyperparameters that it lacks stay as they are.
-        check_group({**group, **saved})
+        check_group({**group, **saved, "params": group["params"]})
         known.update(saved["params"])
         for param, index in zip(group["params"], saved["params"], strict=True):
             entry = state_dict["state"].get(index)
-            if entry:
-                _check_entry(index, param, entry, set(state_keys(group["player"])))
+            if entry and state_keys is not None:
+                keys = set(state_keys(group["player"]))
+                _check_entry(index, param, entry, keys, OPTIONAL | kept_by_hooks)
     unknown = [index for index in state_dict["state"] if index not in known]
     if unknown:
         raise ValueError(f"The loaded state has entries for no parameter: {unknown[:5]}.")
 
 
-def _check_entry(index: Any, param: Tensor, entry: Mapping[str, Any], keys: set[str]) -> None:
-    missing = sorted(({"step"} | keys) - OPTIONAL - set(entry))
+def _check_entry(
+    index: Any, param: Tensor, entry: Mapping[str, Any], keys: set[str], optional: Set[str]
+) -> None:
+    missing = sorted(({"step"} | keys) - optional - set(entry))
     if missing:
         raise ValueError(
             f"The loaded state of parameter {index} lacks {missing}. It was saved by another "
             "optimizer, or is damaged."
         )
-    extra = sorted(set(entry) - keys - OPTIONAL - {"step"})
+    extra = sorted(set(entry) - keys - optional - {"step"})
     if extra:
         raise ValueError(
             f"The loaded state of parameter {index} has {extra}, which this optimizer does not "
-            "keep. Load it into one of the class that saved it."
+            "keep. Load it into one of the class that saved it, with the same hooks."
         )
     count = entry["step"]
     if isinstance(count, Tensor) and count.numel() != 1:

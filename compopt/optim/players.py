@@ -43,7 +43,14 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         max_params: of the player that maximises it; None if the first argument has both.
         defaults: of the hyperparameters of a group.
         capturable: whether nothing may be read on the host during a step, as device graphs need.
+
+    Attributes:
+        state_keys_of_hooks: names of vectors that hooks keep in the state of a parameter, beside
+            the optimizer's own. A state dict may have them.
     """
+
+    _knows_its_state: ClassVar[bool] = True
+    """Whether all of the state but that of hooks is the optimizer's own."""
 
     _options: ClassVar[tuple[str, ...]] = ("capturable",)
     """Attributes besides the groups that copying and pickling keep."""
@@ -79,6 +86,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         """Set what belongs to this process and this moment only."""
         self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
+        self.state_keys_of_hooks: set[str] = set()
 
     @abstractmethod
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -235,7 +243,9 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         loaded: list[dict[str, Any]] = []
 
         def check(_: torch.optim.Optimizer, state_dict: dict[str, Any]) -> None:
-            check_loadable(self.param_groups, state_dict, self._state_keys, self._check_group)
+            keys = self._state_keys if self._knows_its_state else None
+            hooks = self.state_keys_of_hooks
+            check_loadable(self.param_groups, state_dict, keys, self._check_group, hooks)
             loaded.append(state_dict)
 
         # What the dictionary does not know of, having been saved before it existed, stays.

@@ -238,8 +238,8 @@ def test_slow_weights_are_the_formula_and_resume_bitwise(make: Callable) -> None
     # In the middle of an interval.
     for name in ("generator", "critic"):
         getattr(third, name).load_state_dict(getattr(game, name).state_dict())
-    resumed.load_state_dict(through_file(optimizer.state_dict()))
     LookaheadMinmax(resumed, interval=3, alpha=0.25)
+    resumed.load_state_dict(through_file(optimizer.state_dict()))
     for each in ((game, optimizer), (third, resumed)):
         run(*each, 4, 6)
         for param, expected in zip(all_params(each[1]), all_params(other), strict=True):

@@ -55,6 +55,9 @@ class _DescentAscent(RivalOptimizer):
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         """The players' optimizers check theirs."""
 
+    # It is that of the players' optimizers.
+    _knows_its_state = False
+
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ()
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
+from compopt.optim.players import TwoPlayerOptimizer
 
 
 class LookaheadMinmax:
@@ -18,6 +19,7 @@ class LookaheadMinmax:
     with the slow weights s, which begin where the parameters are before the first step. They are
     kept in the optimizer's state as ``slow`` and the count in its groups as ``lookahead_step``, so
     checkpoints of the optimizer have both; a copy of the optimizer needs a new LookaheadMinmax.
+    Make it before a state dict is loaded.
 
     Args:
         optimizer: of this package or of torch. It is stepped as usual; hooks do the rest.
@@ -50,6 +52,8 @@ class LookaheadMinmax:
         check_non_negative("alpha", alpha)
         if alpha > 1:
             raise ValueError(f"`alpha` must be in [0, 1], got {alpha!r}.")
+        if isinstance(optimizer, TwoPlayerOptimizer):
+            optimizer.state_keys_of_hooks.add("slow")
         self.interval = interval
         self.alpha = alpha
         self._starts: dict[Tensor, Tensor] = {}
