@@ -58,12 +58,14 @@ class Workload:
         return self.build(self.batch_size if batch_size is None else batch_size)
 
 
-def gan(generator: nn.Module, critic: nn.Module, batch_size: int) -> Play:
+def gan(
+    generator: nn.Module, critic: nn.Module, batch_size: int, latent_size: int = LATENT_SIZE
+) -> Play:
     """Return a Wasserstein game of image networks on random images [batch_size, 3, 32, 32]."""
 
     def draw(random: torch.Generator) -> tuple[Tensor, ...]:
         images = torch.rand(batch_size, 3, 32, 32, generator=random) * 2 - 1
-        return images, torch.randn(batch_size, LATENT_SIZE, generator=random)
+        return images, torch.randn(batch_size, latent_size, generator=random)
 
     def loss(batch: tuple[Tensor, ...]) -> Tensor:
         return wasserstein_loss(generator, critic, *batch)
