@@ -1,164 +1,42 @@
-"""What can save products of a solve: first guesses, recycled directions, tolerances.
+"""What can save products of a solve, and how exact a solve is worth making.
 
 Run ``python -m benchmarks.solver_study --data DIR``. A DCGAN of reduced width is trained on
-CIFAR-10 by exactly solved ACGD steps. At each step the same system is also solved in other ways,
-and their products counted; none of it needs a clock. How far two exact steps on two batches are
-apart, from the same weights, is what errors of solving are to be compared with.
+CIFAR-10 by exactly solved ACGD steps. At each of the last steps the same system is also solved in
+other ways (:mod:`benchmarks.solve_ways`), and their products counted; none of it needs a clock.
+How far two exact steps on two batches are apart, from the same weights, is what errors of solving
+are to be compared with.
 """
 
 import argparse
 import copy
 import json
 import statistics
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmarks.cifar10 import dcgan
 from benchmarks.cifar10.data import load_images, to_float
 from benchmarks.cifar10.losses import LOSSES
 from benchmarks.environment import conditions
+from benchmarks.solve_ways import Study
 from benchmarks.step_cost import RESULTS
 from compopt import ACGD, ConjugateGradient
-from compopt.solvers import Solution, Solver
+from compopt.game import Game, MixedHessian, differentiate
 
 WIDTH, BATCH_SIZE, LATENT_SIZE = 0.25, 64, 128
-TOLERANCES = (1e-1, 5e-2, 1e-2, 1e-6)
-RANKS = (4, 16)
+PARTS = {"mixed block from half of the batch": 2, "mixed block from a quarter of it": 4}
+LOSSES_TRIED, LEARNING_RATES = ("wgan", "bce"), (1e-4, 1e-3)
+
+Batch = tuple[Tensor, Tensor]
 
 
-@dataclass
-class Record:
-    """What the other ways of solving took, by name.
-
-    Attributes:
-        products: with the mixed block.
-        errors: of the solved player's move, relative to the exact one.
-    """
-
-    products: dict[str, list[int]] = field(default_factory=dict)
-    errors: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, name: str, products: int, error: float) -> None:
-        """Add one solve."""
-        self.products.setdefault(name, []).append(products)
-        self.errors.setdefault(name, []).append(error)
-
-
-class Recycled:
-    """A spectral preconditioner ``I + W (L^-1 - I) W^T`` from the Ritz pairs of earlier solves."""
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
-        self._vectors: Tensor | None = None
-        self._values: Tensor | None = None
-
-    def __call__(self, residual: Tensor) -> Tensor:
-        """Return the preconditioned residual."""
-        if self._vectors is None or self._values is None:
-            return residual
-        weights = (1 / self._values - 1) * (self._vectors.T @ residual)
-        return residual + self._vectors @ weights
-
-    def learn(self, directions: list[Tensor], images: list[Tensor]) -> None:
-        """Take the leading Ritz pairs of ``directions`` and their products with the operator."""
-        if not directions:
-            return
-        p, q = torch.stack(directions, 1).double(), torch.stack(images, 1).double()
-        scale = p.norm(dim=0)
-        p, q = p / scale, q / scale
-        overlaps, basis = torch.linalg.eigh(p.T @ p)
-        kept = overlaps > 1e-8
-        basis = basis[:, kept] * overlaps[kept].rsqrt()
-        values, rotation = torch.linalg.eigh(basis.T @ ((p.T @ q + q.T @ p) / 2) @ basis)
-        self._vectors = (p @ basis @ rotation[:, -self.rank :]).float()
-        self._values = values[-self.rank :].clamp(min=1).float()
-
-
-def preconditioned(
-    matvec: Callable[[Tensor], Tensor], rhs: Tensor, rtol: float, preconditioner: Recycled
-) -> tuple[Tensor, int]:
-    """Solve by preconditioned conjugate gradients; return the solution and the iterations."""
-    x, r = torch.zeros_like(rhs), rhs.clone()
-    z = preconditioner(r)
-    p, rho, directions, images = z, torch.dot(r, z), [], []
-    while torch.linalg.vector_norm(r) > rtol * torch.linalg.vector_norm(rhs) and len(images) < 99:
-        q = matvec(p)
-        directions.append(p)
-        images.append(q)
-        alpha = rho / torch.dot(p, q)
-        x, r = x + alpha * p, r - alpha * q
-        z = preconditioner(r)
-        rho, before = torch.dot(r, z), rho
-        p = z + rho / before * p
-    preconditioner.learn(directions, images)
-    return x, len(images)
-
-
-class Study(Solver):
-    """Solves exactly, and each system in the other ways besides."""
-
-    def __init__(self) -> None:
-        self.record = Record()
-        self._exact = ConjugateGradient(rtol=1e-6, max_iter=200, check_last=True)
-        self._moves: list[Tensor] = []
-        self._recycled = {(t, r): Recycled(r) for t in TOLERANCES for r in RANKS}
-
-    def solve(
-        self,
-        operator,
-        rhs,
-        x0=None,
-        *,
-        coupled_rhs=None,
-        coupled_start=None,
-        overwrite_rhs=False,
-    ) -> Solution:
-        """Return the exact solution; note what the others took."""
-        exact = self._exact.solve(operator, rhs, coupled_rhs=coupled_rhs)
-        solution = Solution(
-            exact.value.clone(),
-            exact.coupled_value.clone(),
-            exact.num_iter,
-            exact.residual_norm,
-            exact.rhs_norm,
-            exact.status_code,
-        )
-        guesses = {"cold": None}
-        if len(self._moves) > 1:
-            last, before = self._moves[-1], self._moves[-2]
-            guesses["last move"] = last / operator.scale
-            guesses["extrapolated"] = (2 * last - before) / operator.scale
-        reduced = rhs - operator.factor(operator.weigh(coupled_rhs))
-        for rtol in TOLERANCES:
-            for name, guess in guesses.items():
-                for checked in (True, False):
-                    solver = ConjugateGradient(rtol=rtol, max_iter=200, check_last=checked)
-                    before_products = operator.mixed.num_products
-                    found = solver.solve(operator, rhs, guess, coupled_rhs=coupled_rhs)
-                    how = f"{name}, last residual {'computed' if checked else 'predicted'}"
-                    products = operator.mixed.num_products - before_products
-                    self._note(f"{rtol:g} | {how}", products, found.value, solution.value)
-            for rank in RANKS:
-                recycled = self._recycled[rtol, rank]
-                value, num_iter = preconditioned(operator.matvec, reduced, rtol, recycled)
-                name = f"{rtol:g} | {rank} Ritz vectors recycled"
-                self._note(name, 1 + 2 * num_iter, value, solution.value)
-        self._moves.append(operator.scale * solution.value)
-        return solution
-
-    def _note(self, name: str, products: int, value: Tensor, exact: Tensor) -> None:
-        error = torch.linalg.vector_norm(value - exact) / torch.linalg.vector_norm(exact)
-        self.record.add(name, products, float(error))
-
-
-def batches(images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(images: Tensor) -> Iterator[Batch]:
     """Yield real images [n, 3, 32, 32] in (-1, 1) and noise."""
     random = torch.Generator().manual_seed(1)
     while True:
@@ -166,51 +44,99 @@ def batches(images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         yield to_float(images[index]), torch.randn(BATCH_SIZE, LATENT_SIZE, generator=random)
 
 
-def other_step(players: tuple[nn.Module, nn.Module], state: dict, loss: Tensor) -> Tensor:
-    """Return the exact step on ``loss``, in parameters, without taking it."""
-    params = [list(player.parameters()) for player in players]
-    before = [param.detach().clone() for own in params for param in own]
-    exact = ACGD(*params, solver=ConjugateGradient(rtol=1e-6, max_iter=200, check_last=True))
-    exact.load_state_dict(state)
-    exact.step(loss)
-    moves = []
-    with torch.no_grad():
-        for param, old in zip([param for own in params for param in own], before, strict=True):
-            moves.append((param - old).flatten())
-            param.copy_(old)
-    return torch.cat(moves)
+class Training:
+    """A GAN in training by exact steps."""
 
+    def __init__(self, images: Tensor, loss: str, lr: float) -> None:
+        torch.manual_seed(0)
+        self.generator = dcgan.Generator(LATENT_SIZE, width=WIDTH)
+        self.critic = dcgan.Critic(width=WIDTH)
+        self.params = [list(net.parameters()) for net in (self.generator, self.critic)]
+        self.solver = Study()
+        self.optimizer = ACGD(*self.params, lr, solver=self.solver)
+        self._batches = batches(images)
+        self._loss = LOSSES[loss].value
+        self._last_gradient: Tensor | None = None
 
-def study(images: Tensor, loss: str, lr: float, steps: int) -> dict[str, dict[str, float]]:
-    """Train, and return mean products and median error by way of solving."""
-    torch.manual_seed(0)
-    players: tuple[nn.Module, nn.Module] = (
-        dcgan.Generator(LATENT_SIZE, width=WIDTH),
-        dcgan.Critic(width=WIDTH),
-    )
-    generator, critic = players
-    solver = Study()
-    optimizer = ACGD(generator.parameters(), critic.parameters(), lr, solver=solver)
-    draws = batches(images)
-    record = solver.record
+    def value(self, batch: Batch) -> Tensor:
+        """Return the loss of a batch, with its graph."""
+        real, noise = batch
+        return self._loss(self.critic(real), self.critic(self.generator(noise)))
 
-    def value() -> Tensor:
-        real, noise = next(draws)
-        result: Tensor = LOSSES[loss].value(critic(real), critic(generator(noise)))
-        return result
+    def step(self, *, studied: bool) -> None:
+        """Take an exact step; if it is studied, compare the ways to take it."""
+        batch = next(self._batches)
+        if studied:
+            # First, because it moves the weights and puts them back.
+            self._compare_batches(batch)
+        self.solver.parts = self._parts(batch) if studied else None
+        self.optimizer.step(self.value(batch))
 
-    for _ in track(range(steps), description=f"{loss}, lr {lr:g}"):
-        state = copy.deepcopy(optimizer.state_dict())
-        one, other = (other_step(players, state, value()) for _ in range(2))
+    def _parts(self, batch: Batch) -> dict[str, MixedHessian]:
+        losses = {name: self.value(self._share(batch, n)) for name, n in PARTS.items()}
+        return {n: differentiate(Game(x), *self.params).mixed for n, x in losses.items()}
+
+    @staticmethod
+    def _share(batch: Batch, divisor: int) -> Batch:
+        real, noise = batch
+        return real[: len(real) // divisor], noise[: len(noise) // divisor]
+
+    def _compare_batches(self, batch: Batch) -> None:
+        """Note how far steps and gradients on two batches are apart, from the same weights."""
+        state = copy.deepcopy(self.optimizer.state_dict())
+        pair = next(self._batches), next(self._batches)
+        one, other = (self._exact_step(state, self.value(b)) for b in pair)
         apart = torch.linalg.vector_norm(one - other) / torch.linalg.vector_norm(one)
-        record.add("exact | step on another batch", 0, float(apart))
-        optimizer.step(value())
+        self.solver.record.add("1e-06 | exact, on another batch", 0, float(apart))
+        here, there = self._gradient(batch), self._gradient(pair[0])
+        record = self.solver.record
+        record.note("gradients of two batches apart", _distance(here, there))
+        if self._last_gradient is not None:
+            record.note(
+                "gradients of two successive steps apart", _distance(here, self._last_gradient)
+            )
+        self._last_gradient = here
+
+    def _gradient(self, batch: Batch) -> Tensor:
+        grads = torch.autograd.grad(self.value(batch), [p for own in self.params for p in own])
+        return torch.cat([grad.flatten() for grad in grads])
+
+    def _exact_step(self, state: dict, loss: Tensor) -> Tensor:
+        """Return the exact step on ``loss``, in parameters, without taking it."""
+        every = [param for own in self.params for param in own]
+        before = [param.detach().clone() for param in every]
+        solver = ConjugateGradient(rtol=1e-6, max_iter=200, check_last=True)
+        exact = ACGD(*self.params, solver=solver)
+        exact.load_state_dict(state)
+        exact.step(loss)
+        with torch.no_grad():
+            moves = [(p - old).flatten() for p, old in zip(every, before, strict=True)]
+            for param, old in zip(every, before, strict=True):
+                param.copy_(old)
+        return torch.cat(moves)
+
+
+def _distance(one: Tensor, other: Tensor) -> float:
+    """Return ``|one - other|`` relative to the root of ``|one|^2 + |other|^2``."""
+    total = torch.linalg.vector_norm(torch.cat([one, other]))
+    return float(torch.linalg.vector_norm(one - other) / total)
+
+
+def study(images: Tensor, loss: str, lr: float, steps: int, studied: int) -> dict[str, dict]:
+    """Train, and return mean products and median error by way of solving, and other medians."""
+    training = Training(images, loss, lr)
+    for step in track(range(steps), description=f"{loss}, lr {lr:g}"):
+        training.step(studied=step >= steps - studied)
+    record = training.solver.record
     return {
-        name: {
-            "mean_products": statistics.mean(record.products[name]),
-            "median_error": statistics.median(record.errors[name]),
-        }
-        for name in record.products
+        "ways": {
+            name: {
+                "mean_products": statistics.mean(record.products[name]),
+                "median_error": statistics.median(record.errors[name]),
+            }
+            for name in record.products
+        },
+        "figures": {name: statistics.median(found) for name, found in record.figures.items()},
     }
 
 
@@ -223,26 +149,63 @@ def table(title: str, rows: dict[str, dict[str, float]]) -> Table:
     return result
 
 
+def draw(settings: dict[str, dict], path: Path) -> None:
+    """Draw error against products, a panel a setting, a mark a way of solving."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(
+        2, 2, figsize=(11, 8), layout="constrained", sharey=True, squeeze=False
+    )
+    kinds = {"cold": "o", "from": "^", "Ritz": "s", "diagonal": "D", "mixed": "v"}
+    for axis, (name, setting) in zip(axes.flat, settings.items(), strict=False):
+        ways = setting["ways"]
+        for color, (kind, marker) in enumerate(kinds.items()):
+            points = [
+                (row["mean_products"], row["median_error"])
+                for way, row in ways.items()
+                if kind in way.split(" | ")[1] and row["median_error"] > 0
+            ]
+            if points:
+                axis.scatter(
+                    *zip(*points, strict=True), marker=marker, color=f"C{color}", label=kind
+                )
+        noise = ways["1e-06 | exact, on another batch"]["median_error"]
+        axis.axhline(noise, color="0.5", linestyle="--")
+        axis.annotate("another batch", (1, noise), xycoords=("axes fraction", "data"), ha="right")
+        axis.set(title=name, xscale="log", yscale="log")
+        axis.set(xlabel="products a step", ylabel="error of the move")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Run the study for two losses and two learning rates; write a data file."""
+    """Run the study for two losses and two learning rates; write a data file and a picture."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10")
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=112)
+    parser.add_argument("--studied", type=int, default=12, help="how many of the last are studied")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
     images = load_images(args.data)
     data: dict[str, object] = {"conditions": conditions(), "data": images.describe()}
     settings: dict[str, dict] = {}
-    data |= {"steps": args.steps, "width": WIDTH, "batch_size": BATCH_SIZE, "settings": settings}
+    data |= {"steps": args.steps, "studied": args.studied, "width": WIDTH, "batch_size": BATCH_SIZE}
+    data["settings"] = settings
     args.out.mkdir(parents=True, exist_ok=True)
-    for loss in ("wgan", "bce"):
-        for lr in (1e-4, 1e-3):
-            rows = study(images.train, loss, lr, args.steps)
-            settings[f"{loss}, lr {lr:g}"] = rows
-            Console().print(table(f"{loss}, lr {lr:g}", rows))
+    for loss in LOSSES_TRIED:
+        for lr in LEARNING_RATES:
+            name = f"{loss}, lr {lr:g}"
+            settings[name] = study(images.train, loss, lr, args.steps, args.studied)
+            Console().print(table(name, settings[name]["ways"]), settings[name]["figures"])
             # What is done is kept if the rest is not.
             (args.out / "solver_study.json").write_text(json.dumps(data, indent=1) + "\n")
-    print(f"Written to {args.out}: solver_study.json")
+            draw(settings, args.out / "solver_study.png")
+    print(f"Written to {args.out}: solver_study.json, solver_study.png")
 
 
 if __name__ == "__main__":

@@ -106,9 +106,7 @@ def write_run(
             "conv.2": (fall ** np.arange(16)).tolist(),
             "linear": [1.0],
         }
-        alarms = [{"layer": "conv.2", "step": step, "level": 0.1, "peak": 0.5}]
-        found = alarms if alarm and step == 2000 else []
-        spectra.append({"step": step, "layers": layers, "alarms": found})
+        spectra.append({"step": step, "layers": layers, "alarms": []})
         if step:
             row = {"step": step, "value": 0.1, "gradient_calls": 2 * step, "num_iter": 2 * step}
             log.append(row | costs | {"memory_mib": 900.0})

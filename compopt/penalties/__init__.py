@@ -12,7 +12,12 @@ step is the same as with ``loss - term``, without a derivative of the next order
 from compopt.penalties.advas import AdvAs, advas_coefficient, adversary_gradient_norm
 from compopt.penalties.base import Penalty, sign_in_loss
 from compopt.penalties.catalogue import CATALOGUE, penalty
-from compopt.penalties.collapse import CollapseAlarm, CollapseMonitor, CollapseWarning
+from compopt.penalties.collapse import (
+    CollapseAlarm,
+    CollapseMonitor,
+    CollapseRule,
+    CollapseWarning,
+)
 from compopt.penalties.consistency import (
     BalancedConsistency,
     Consistency,
@@ -40,6 +45,7 @@ __all__ = [
     "BalancedConsistency",
     "CollapseAlarm",
     "CollapseMonitor",
+    "CollapseRule",
     "CollapseWarning",
     "Consistency",
     "Diversity",

@@ -1,6 +1,7 @@
 """The collapse monitor: normalised spectra over training, and an alarm when they fall."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,23 +42,73 @@ class CollapseAlarm:
         )
 
 
+@dataclass(frozen=True)
+class CollapseRule:
+    """What counts as a collapse.
+
+    A layer's *level* is the mean of its normalised singular values ``sigma_k / sigma_1`` for k from
+    2 to ``share * r``. The alarm is raised when the level is below ``floor`` and by ``fall`` or
+    more below its peak within the last ``window`` steps.
+
+    Args:
+        share: of the singular values that are watched, in (0, 1].
+        floor: level below which an alarm is possible.
+        fall: least decline from the peak that counts > 0.
+        window: number of steps in which the decline counts >= 1.
+        warm_up: steps that are not judged. The spectrum of random initial weights is flat, and the
+            first steps of any training, good or bad, take it from there.
+    """
+
+    share: float = 0.5
+    floor: float = 0.5
+    fall: float = 0.1
+    window: int = 3000
+    warm_up: int = 1000
+
+    def __post_init__(self) -> None:
+        check_share("share", self.share)
+        check_non_negative("floor", self.floor)
+        check_positive("fall", self.fall)
+        check_count("window", self.window, minimum=1)
+        check_count("warm_up", self.warm_up, minimum=0)
+
+    def level(self, spectrum: Sequence[float] | Tensor) -> float:
+        """Return the level of a normalised spectrum [r]; 1 for a layer of rank 1."""
+        watched = [float(value) for value in spectrum[1 : max(2, int(self.share * len(spectrum)))]]
+        return sum(watched) / len(watched) if watched else 1.0
+
+    def judge(
+        self, layer: str, steps: Sequence[int], spectra: Sequence[Sequence[float] | Tensor]
+    ) -> CollapseAlarm | None:
+        """Return an alarm if the last of a layer's spectra calls for one.
+
+        Args:
+            layer: its name, for the alarm.
+            steps: of the records, increasing.
+            spectra: a normalised spectrum [r] for each.
+        """
+        now = steps[-1]
+        first = max(self.warm_up, now - self.window)
+        recent = [self.level(s) for step, s in zip(steps, spectra, strict=True) if step >= first]
+        if not recent:
+            return None
+        level, peak = recent[-1], max(recent)
+        has_fallen = level < self.floor and peak - level >= self.fall
+        return CollapseAlarm(layer, now, level, peak) if has_fallen else None
+
+
 class CollapseMonitor:
     """Records normalised spectra and warns when they fall.
 
     The paper's signature of a collapse: in critics with spectral normalization the values
     ``sigma_k / sigma_1`` fall from 0.5 to 0.9 to below 0.5 within about 3000 steps, together with
-    the quality of samples. A layer's *level* here is the mean of these values for k from 2 to
-    ``share * r``. The alarm is raised, once a layer, when the level is below ``floor`` and by
-    ``fall`` or more below its peak within the last ``window`` steps. A layer that was low from the
-    start raises none, nor does a slow decline.
+    the quality of samples. An alarm is raised once a layer, by a :class:`CollapseRule`. A layer
+    that was low from the start raises none, nor does a slow decline.
 
     Args:
         module: the network, mostly the critic.
         layers: which layers.
-        share: of the singular values that are watched, in (0, 1].
-        floor: level below which an alarm is possible.
-        fall: least decline from the peak that counts > 0.
-        window: number of steps in which the decline counts >= 1.
+        rule: what counts as a collapse; that of the paper if None.
 
     Attributes:
         steps: at which spectra were recorded.
@@ -76,21 +127,11 @@ class CollapseMonitor:
         module: nn.Module,
         *,
         layers: Layers | None = None,
-        share: float = 0.5,
-        floor: float = 0.5,
-        fall: float = 0.1,
-        window: int = 3000,
+        rule: CollapseRule | None = None,
     ) -> None:
-        check_share("share", share)
-        check_non_negative("floor", floor)
-        check_positive("fall", fall)
-        check_count("window", window, minimum=1)
         self.module = module
         self.layers = Layers() if layers is None else layers
-        self.share = share
-        self.floor = floor
-        self.fall = fall
-        self.window = window
+        self.rule = CollapseRule() if rule is None else rule
         self.steps: list[int] = []
         self.history: dict[str, list[Tensor]] = {name: [] for name in self.layers.of(module)}
         self.alarms: list[CollapseAlarm] = []
@@ -122,7 +163,8 @@ class CollapseMonitor:
         raised = [
             alarm
             for name in self.history
-            if name not in alarmed and (alarm := self._judge(name)) is not None
+            if name not in alarmed
+            and (alarm := self.rule.judge(name, self.steps, self.history[name])) is not None
         ]
         self.alarms += raised
         for alarm in raised:
@@ -132,7 +174,7 @@ class CollapseMonitor:
     def levels(self, layer: str) -> list[float]:
         """Return the level of ``layer`` at each record; 1 for a layer of rank 1."""
         self._check_layer(layer)
-        return [self._level(spectrum) for spectrum in self.history[layer]]
+        return [self.rule.level(spectrum) for spectrum in self.history[layer]]
 
     def spectra(self, layer: str) -> Tensor:
         """Return the spectra of ``layer`` [records, r]."""
@@ -140,22 +182,6 @@ class CollapseMonitor:
         if not self.steps:
             raise RuntimeError("There are no spectra yet. Call `record(step)` first.")
         return torch.stack(self.history[layer])
-
-    def _level(self, spectrum: Tensor) -> float:
-        last = max(2, int(self.share * len(spectrum)))
-        watched = spectrum[1:last]
-        return float(watched.mean()) if len(watched) else 1.0
-
-    def _judge(self, layer: str) -> CollapseAlarm | None:
-        now = self.steps[-1]
-        recent = [
-            self._level(spectrum)
-            for step, spectrum in zip(self.steps, self.history[layer], strict=True)
-            if step >= now - self.window
-        ]
-        level, peak = recent[-1], max(recent)
-        has_fallen = level < self.floor and peak - level >= self.fall
-        return CollapseAlarm(layer, now, level, peak) if has_fallen else None
 
     def _check_layer(self, layer: str) -> None:
         if layer not in self.history:

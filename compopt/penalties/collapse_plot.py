@@ -34,7 +34,7 @@ def draw_spectra(monitor: CollapseMonitor, path: Path) -> Path:
         spectra = monitor.spectra(name)
         panel.plot(monitor.steps, spectra.numpy(), color="C0", alpha=0.25, linewidth=0.7)
         panel.plot(monitor.steps, monitor.levels(name), color="black", label="level")
-        panel.axhline(monitor.floor, color="0.5", linestyle=":", label="floor")
+        panel.axhline(monitor.rule.floor, color="0.5", linestyle=":", label="floor")
         for alarm in monitor.alarms:
             if alarm.layer == name:
                 panel.axvline(alarm.step, color="C3", linestyle="--", label="alarm")

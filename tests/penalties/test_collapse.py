@@ -1,6 +1,7 @@
 """The collapse monitor: a planted collapse raises the alarm, healthy runs do not."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,13 @@ from dense import assert_close
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from compopt.penalties import CollapseMonitor, CollapseWarning, Layers, SpectralRegularizer
+from compopt.penalties import (
+    CollapseMonitor,
+    CollapseRule,
+    CollapseWarning,
+    Layers,
+    SpectralRegularizer,
+)
 
 HEALTHY = torch.tensor([1.0, 0.9, 0.8, 0.75, 0.6, 0.5, 0.4, 0.2])
 
@@ -43,12 +50,14 @@ def record_fall(
     return raised
 
 
+# Judges from the first record on.
+FROM_THE_START = CollapseRule(warm_up=0)
 SHARES = [1.0, 1.0, 0.9, 0.7, 0.5, 0.3, 0.2]
 
 
 def test_a_planted_collapse_raises_one_alarm_in_its_layer():
     net = network()
-    monitor = CollapseMonitor(net)
+    monitor = CollapseMonitor(net, rule=FROM_THE_START)
     # The level is the mean of values 2 to 4: .8167 when healthy, below .5 at a share of .5.
     with pytest.warns(CollapseWarning, match="layer '2' fell from 0.82 to 0.41.*by step 2000"):
         raised = record_fall(monitor, net[2], SHARES, every=500)
@@ -73,18 +82,32 @@ def silent(monitor: CollapseMonitor, layer: nn.Module, shares: list[float], ever
 def test_what_is_healthy_raises_none():
     net = network()
     # Rising and falling above the floor.
-    assert silent(CollapseMonitor(net), net[2], [1.0, 0.7, 0.9, 0.65, 1.0], 500)
+    assert silent(
+        CollapseMonitor(net, rule=FROM_THE_START), net[2], [1.0, 0.7, 0.9, 0.65, 1.0], 500
+    )
     # Low from the start.
-    assert silent(CollapseMonitor(net), net[2], [0.3, 0.3, 0.25, 0.3], 500)
+    assert silent(CollapseMonitor(net, rule=FROM_THE_START), net[2], [0.3, 0.3, 0.25, 0.3], 500)
     # A fall over a longer time than the window.
-    assert silent(CollapseMonitor(net), net[2], [1 - 0.02 * i for i in range(30)], 1000)
+    assert silent(
+        CollapseMonitor(net, rule=FROM_THE_START), net[2], [1 - 0.02 * i for i in range(30)], 1000
+    )
     # Just under the floor, by little.
-    assert silent(CollapseMonitor(net), net[2], [0.63, 0.61, 0.6], 500)
+    assert silent(CollapseMonitor(net, rule=FROM_THE_START), net[2], [0.63, 0.61, 0.6], 500)
+
+
+def test_the_fall_from_random_initial_weights_is_none():
+    shares = [1.0, 0.4, 0.5, 0.5]
+    net = network()
+    assert silent(CollapseMonitor(net, rule=CollapseRule(warm_up=1000)), net[2], shares, 500)
+    net = network()
+    monitor = CollapseMonitor(net, rule=CollapseRule(warm_up=1000))
+    with pytest.warns(CollapseWarning, match="fell from 0.78 to 0.41.*by step 1500"):
+        record_fall(monitor, net[2], [1.0, 0.4, 0.95, 0.5], 500)
 
 
 def test_the_scale_of_a_weight_does_not_matter():
     net = network()
-    monitor = CollapseMonitor(net)
+    monitor = CollapseMonitor(net, rule=FROM_THE_START)
     for step, scale in enumerate([1e-3, 1.0, 1e3]):
         plant(net[2], HEALTHY, scale)
         monitor.record(step)
@@ -93,17 +116,18 @@ def test_the_scale_of_a_weight_does_not_matter():
 
 def test_thresholds_are_the_users():
     net = network()
-    monitor = CollapseMonitor(net, floor=0.7, fall=0.2, window=10, share=1.0)
+    rule = CollapseRule(floor=0.7, fall=0.2, share=1.0, warm_up=0)
+    monitor = CollapseMonitor(net, rule=replace(rule, window=10))
     with pytest.warns(CollapseWarning):
         record_fall(monitor, net[0], [1.0, 0.6], every=10)
-    later = CollapseMonitor(net, floor=0.7, fall=0.2, window=9, share=1.0)
+    later = CollapseMonitor(net, rule=replace(rule, window=9))
     assert silent(later, net[0], [1.0, 0.6], every=10)
 
 
 def test_under_spectral_normalization_the_original_counts():
     net = network()
     parametrizations.spectral_norm(net[2])
-    monitor = CollapseMonitor(net)
+    monitor = CollapseMonitor(net, rule=FROM_THE_START)
     buffers = {name: buffer.clone() for name, buffer in net.named_buffers()}
     monitor.record(0)
     assert monitor.levels("2") == pytest.approx([2.45 / 3], rel=1e-5)
@@ -116,7 +140,7 @@ def test_training_that_collapses_is_stopped_by_the_projection():
     for protected in (False, True):
         net = network()[2]
         regularizer = SpectralRegularizer(net, every=1)
-        monitor = CollapseMonitor(net)
+        monitor = CollapseMonitor(net, rule=FROM_THE_START)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", CollapseWarning)
@@ -136,17 +160,17 @@ def test_training_that_collapses_is_stopped_by_the_projection():
 
 def test_a_resumed_monitor_goes_on(tmp_path):
     net = network()
-    monitor = CollapseMonitor(net)
+    monitor = CollapseMonitor(net, rule=FROM_THE_START)
     record_fall(monitor, net[2], [1.0, 0.9], every=500)
     torch.save(monitor.state_dict(), tmp_path / "monitor.pt")
-    resumed = CollapseMonitor(net)
+    resumed = CollapseMonitor(net, rule=FROM_THE_START)
     resumed.load_state_dict(torch.load(tmp_path / "monitor.pt", weights_only=True))
     plant(net[2], shrunk(0.4))
     with pytest.warns(CollapseWarning):
         (alarm,) = resumed.record(1500)
     assert alarm.peak == pytest.approx(2.45 / 3, rel=1e-5)
     assert resumed.steps == [0, 500, 1500]
-    again = CollapseMonitor(net)
+    again = CollapseMonitor(net, rule=FROM_THE_START)
     again.load_state_dict(resumed.state_dict())
     assert again.alarms == [alarm]
     assert again.record(2000) == []
@@ -157,7 +181,7 @@ def test_a_resumed_monitor_goes_on(tmp_path):
 def test_the_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     net = network()
-    monitor = CollapseMonitor(net)
+    monitor = CollapseMonitor(net, rule=FROM_THE_START)
     with pytest.warns(CollapseWarning):
         record_fall(monitor, net[2], SHARES, every=500)
     file = monitor.plot(tmp_path / "spectra.png")
@@ -167,7 +191,7 @@ def test_the_plot_is_drawn(tmp_path):
 
 def test_bad_input(tmp_path):
     net = network()
-    monitor = CollapseMonitor(net)
+    monitor = CollapseMonitor(net, rule=FROM_THE_START)
     with pytest.raises(RuntimeError, match="There are no spectra yet"):
         monitor.spectra("0")
     monitor.record(5)
@@ -176,9 +200,9 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match=r"`layer` must be one of \['0', '2'\], got '1'"):
         monitor.levels("1")
     with pytest.raises(ValueError, match="`fall` must be positive"):
-        CollapseMonitor(net, fall=0.0)
+        CollapseRule(fall=0.0)
     with pytest.raises(ValueError, match="`share` must be in"):
-        CollapseMonitor(net, share=2.0)
+        CollapseRule(share=2.0)
     with torch.no_grad():
         net[0].weight[0] = torch.nan
     with pytest.raises(ValueError, match="The weight of layer '0' must be finite"):

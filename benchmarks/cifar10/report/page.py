@@ -136,9 +136,9 @@ def troubles(cells: Cells) -> list[dict[str, str]]:
             state = f"unfinished ({run.state})" if run.state in UNFINISHED else run.state
             lines.append({"run": run.name, "what": state, "step": step, "why": reason})
         for alarm in alarms(run):
-            why = f"layer {alarm['layer']}: {alarm['peak']:.2f} fell to {alarm['level']:.2f}"
+            why = f"layer {alarm.layer}: {alarm.peak:.2f} fell to {alarm.level:.2f}"
             what = "collapse monitor"
-            lines.append({"run": run.name, "what": what, "step": f"{alarm['step']:,}", "why": why})
+            lines.append({"run": run.name, "what": what, "step": f"{alarm.step:,}", "why": why})
     for run in cells.left_out():
         why = "judged with another n, reference or weights than the others; not in the tables"
         lines.append({"run": run.name, "what": "left out", "step": "", "why": why})

@@ -10,8 +10,9 @@ from PIL import Image
 
 from benchmarks.cifar10.report.cells import Cells
 from benchmarks.cifar10.report.curves import Panels
-from benchmarks.cifar10.report.runs import Row, Run
+from benchmarks.cifar10.report.runs import Run
 from benchmarks.cifar10.report.style import INK, looks
+from compopt.penalties import CollapseAlarm, CollapseRule
 
 SHOWN = 4
 """Samples a side in a panel."""
@@ -80,9 +81,18 @@ def levels(run: Run) -> list[tuple[int, float]]:
     return points
 
 
-def alarms(run: Run) -> list[Row]:
-    """Return the collapse monitor's alarms."""
-    return [alarm for row in run.spectra for alarm in row.get("alarms", [])]
+def alarms(run: Run) -> list[CollapseAlarm]:
+    """Return the first alarm of each layer, by the collapse monitor's rule of now.
+
+    Judged anew from the recorded spectra, so that all runs of a sweep are judged alike.
+    """
+    rule, steps = CollapseRule(), [row["step"] for row in run.spectra]
+    found = []
+    for layer in run.spectra[0]["layers"] if run.spectra else ():
+        spectra = [row["layers"][layer] for row in run.spectra]
+        verdicts = (rule.judge(layer, steps[:n], spectra[:n]) for n in range(1, len(steps) + 1))
+        found += [alarm for alarm in verdicts if alarm is not None][:1]
+    return found
 
 
 def _styles(cells: Cells) -> dict[str, dict[str, str]]:
@@ -107,7 +117,7 @@ def draw_levels(cells: Cells) -> Figure | None:
             for alarm in alarms(run):
                 has_alarm = True
                 panels[loss, term].plot(
-                    alarm["step"], alarm["level"], "v", color=INK, markersize=7, fillstyle="none"
+                    alarm.step, alarm.level, "v", color=INK, markersize=7, fillstyle="none"
                 )
     if not drawn:
         return None
