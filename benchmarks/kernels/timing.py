@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from rich.progress import track
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.environment import conditions
@@ -21,6 +22,9 @@ from compopt.kernels import (
 from compopt.kernels.registry import Operation, entries
 
 Function = Callable[[], Any]
+
+MATRIX_SIZE = 512
+"""On the CPU, of operations on matrices."""
 
 
 class _Counter(TorchDispatchMode):
@@ -123,40 +127,34 @@ def _cat_gather(
     return reference.partial_dot(base, out)
 
 
+OTHER_FORMS: dict[str, dict[str, Callable[..., Any]]] = {
+    "gather fp32": {
+        "two passes": _two_pass_gather,
+        "foreach": _foreach_gather,
+        "cat": _cat_gather,
+    },
+}
+
+
 def on_cpu(size: int, rounds: int = 15) -> dict[str, Any]:
     """Time other forms of the plain operations in turns with those that are used."""
-    from compopt.kernels.adaptive_entries import _setup_inputs
-    from compopt.kernels.cg_entries import _update_inputs
-    from compopt.kernels.lists_entries import _gather_inputs
-
     device = torch.device("cpu")
-    gather_inputs = _gather_inputs(size, device)
-    contests: dict[str, dict[str, Function]] = {
-        "gather": {
-            "plain": partial(lists_reference.gather, *gather_inputs),
-            "two passes": partial(_two_pass_gather, *gather_inputs),
-            "foreach": partial(_foreach_gather, *gather_inputs),
-            "cat": partial(_cat_gather, *gather_inputs),
-            "compiled": _compiled(lists_reference.gather, gather_inputs),
-        },
-    }
-    for name, function, inputs in (
-        ("cg_update", reference.cg_update_, _update_inputs(size, device)),
-        ("adaptive_setup", adaptive_reference.adaptive_setup_, _setup_inputs(size, device)),
-    ):
-        contests[name] = {
-            "plain": partial(function, *inputs),
-            "compiled": _compiled(function, inputs),
-        }
-    return {
-        "conditions": conditions(),
-        "size": size,
-        "milliseconds": {name: _in_turns(forms, rounds) for name, forms in contests.items()},
-    }
-
-
-def _compiled(function: Callable[..., Any], inputs: tuple[Any, ...]) -> Function:
-    return partial(torch.compile(function, dynamic=False), *inputs)
+    milliseconds: dict[str, dict[str, float]] = {}
+    timed: set[object] = set()
+    for entry in track(entries(), description="operations"):
+        operation = entry.operation
+        # Of several specialisations the first.
+        if operation is None or operation.reference in timed:
+            continue
+        timed.add(operation.reference)
+        at = size if entry.size_means.startswith("elements") else min(entry.size, MATRIX_SIZE)
+        inputs = operation.inputs(at, device)
+        forms = {"plain": operation.reference, **OTHER_FORMS.get(entry.name, {})}
+        forms["compiled"] = torch.compile(operation.reference, dynamic=False)
+        milliseconds[entry.name] = _in_turns(
+            {form: partial(function, *inputs) for form, function in forms.items()}, rounds
+        )
+    return {"conditions": conditions(), "size": size, "milliseconds": milliseconds}
 
 
 def _in_turns(forms: dict[str, Function], rounds: int) -> dict[str, float]:
