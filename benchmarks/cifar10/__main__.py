@@ -2,6 +2,7 @@
 
     python -m benchmarks.cifar10 run smoke --out out/smoke     all cells, side by side; resumes
     python -m benchmarks.cifar10 status out/smoke              how they stand
+    python -m benchmarks.cifar10 judge out/smoke               a second distance for finished runs
     python -m benchmarks.cifar10 report out/smoke              tables and pictures
 
 A sweep may be shared by several machines: `init` writes it down, and each machine runs `work`.
@@ -82,6 +83,13 @@ def _parser() -> argparse.ArgumentParser:
     command = add("report", _report, "Write tables and pictures of a sweep.")
     command.add_argument("sweep", type=Path)
     command.add_argument("--out", type=Path, help="folder of the report; SWEEP/report if not given")
+
+    command = add("judge", _judge, "Judge finished runs by further metrics.")
+    command.add_argument("sweep", type=Path)
+    command.add_argument("--metrics", nargs="+", default=["fd_effnetlite0_r96_p320"])
+    command.add_argument("--images", type=int, default=2000, help="of each generator")
+    command.add_argument("--cell", action="append", help="only this cell; may be repeated")
+    command.add_argument("--data", type=Path, help="folder of the images")
 
     command = add("data", _data, "Find, download and check the images.")
     command.add_argument("--data", type=Path)
@@ -169,6 +177,16 @@ def _status(args: argparse.Namespace) -> int:
     sweep = Sweep(args.sweep)
     Console().print(status_table(sweep))
     return _exit_status(sweep, None)
+
+
+def _judge(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.second_opinion import judge_again
+
+    count = judge_again(
+        Sweep(args.sweep), args.metrics, args.images, data=args.data, cells=args.cell
+    )
+    print(f"{count} runs judged")
+    return 0
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from benchmarks.cifar10.batches import Draw
 from benchmarks.cifar10.config import OptimizerConfig
@@ -63,7 +63,7 @@ class GameStepper(ABC):
         self._average = average
         if average is not None and not self.averages:
             raise BenchmarkError(
-                f"{config.kind} does not run on several processes: its products are not averaged "
+                f"{config.kind} does not run on several processes: its gradients are not averaged "
                 "over them. Start one process per cell."
             )
         self.optimizers = self._build()
@@ -233,7 +233,10 @@ class OptimisticAdamStepper(_Field):
 
 
 class _Competitive(GameStepper):
-    averages = False
+    @property
+    def _group(self) -> "distributed.ProcessGroup | None":
+        """The processes that share a step: these optimizers average gradients and products."""
+        return None if self._average is None else distributed.group.WORLD
 
     def _solver(self) -> ConjugateGradient:
         return ConjugateGradient(rtol=self.config.rtol, max_iter=self.config.max_iter)
@@ -264,6 +267,7 @@ class CgdStepper(_Competitive):
             self.players["critic"],
             lr=(self.config.lr, self.lr_critic),
             solver=self._solver(),
+            process_group=self._group,
         )
         return {"both": optimizer}
 
@@ -279,6 +283,7 @@ class AcgdStepper(_Competitive):
             beta=self.config.beta,
             eps=1e-5 if self.config.eps is None else self.config.eps,
             solver=self._solver(),
+            process_group=self._group,
         )
         return {"both": optimizer}
 

@@ -29,18 +29,19 @@ run:
   log_every: 1
   checkpoint_every: 2
   evaluation: {at: [2], images: 8, final_images: 16, ema_decay: 0.9, norm_images: 16}
-optimizers: {adam: {kind: adam-simultaneous, lr: 1.0e-3}}
+optimizers: {adam: {kind: adam-simultaneous, lr: 1.0e-3}, acgd: {kind: acgd, lr: 1.0e-3}}
 terms: {wgan-gp: {kind: wgan-gp}}
-tables: [{optimizers: [adam], losses: [wgan], terms: [wgan-gp], seeds: [0]}]
+tables: [{optimizers: [adam, acgd], losses: [wgan], terms: [wgan-gp], seeds: [0]}]
 """
 
 
 @pytest.mark.slow
-def test_torchrun_shares_a_cell(tmp_path, tree):
+@pytest.mark.parametrize("optimizer", ["adam", "acgd"])
+def test_torchrun_shares_a_cell(tmp_path, tree, optimizer):
     file, out = tmp_path / "shared.yaml", tmp_path / "sweep"
     file.write_text(PROTOCOL)
     assert main(["init", str(file), "--out", str(out)]) == 0
-    name = "adam_wgan_wgan-gp_seed0"
+    name = f"{optimizer}_wgan_wgan-gp_seed0"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", "-m", "benchmarks.cifar10", "cell", str(out), name]
     with subprocess.Popen(
@@ -130,6 +131,7 @@ def test_a_batch_must_divide_among_the_processes(tiny, images):
         Training(config, images.train, Ranks(0, 2))
 
 
-def test_a_competitive_cell_is_not_divided(tiny, images):
-    with pytest.raises(BenchmarkError, match="acgd does not run on several processes"):
-        Training(tiny, images.train, Ranks(0, 2))
+def test_a_cell_whose_gradients_are_not_averaged_is_not_divided(tiny, images):
+    config = run_config(tiny.as_dict() | {"optimizer": OptimizerConfig(kind="extra-adam")})
+    with pytest.raises(BenchmarkError, match="extra-adam does not run on several processes"):
+        Training(config, images.train, Ranks(0, 2))

@@ -83,27 +83,45 @@ def tables(cells: Cells) -> list[dict[str, Any]]:
             ]
             rows.append((term, fields))
         others = [(" · ".join(cell.key), entry(cells, cell, metric)) for cell in cells.others]
-        made.append({"metric": metric, "better": better(metric), "rows": rows, "others": others})
+        made.append(
+            {
+                "metric": metric,
+                "n": number_judged(cells, metric),
+                "better": better(metric),
+                "rows": rows,
+                "others": others,
+            }
+        )
     return made
+
+
+def number_judged(cells: Cells, metric: str) -> int:
+    """Return how many images of each generator a metric is of."""
+    rows = (row for cell in cells.by_key.values() for row in cell.rows("raw"))
+    row = next(row for row in rows if metric in row["metrics"])
+    return int(row["n_of"].get(metric, row["n"]))
 
 
 def bounds(cells: Cells) -> list[dict[str, str]]:
     """Return floor and ceiling of each metric, as stored with the results."""
     rows = [row for cell in cells.by_key.values() for row in cell.rows("raw")]
-    if not rows:
-        return []
-    first = rows[0]
-    return [
-        {
-            "metric": metric,
-            "better": better(metric),
-            "floor": f"{first['floors'][metric]:.4g}",
-            "spread": f"{first.get('floor_stds', {}).get(metric, 0):.2g}",
-            "ceiling": f"{first['ceilings'][metric]:.4g}" if metric in first["ceilings"] else "",
-        }
-        for metric in cells.metrics
-        if metric in first.get("floors", {})
-    ]
+    made = []
+    for metric in cells.metrics:
+        row = next((row for row in rows if metric in row.get("floors", {})), None)
+        if row is not None:
+            made.append(
+                {
+                    "metric": metric,
+                    "n": f"{row['n_of'].get(metric, row['n']):,}",
+                    "better": better(metric),
+                    "floor": f"{row['floors'][metric]:.4g}",
+                    "spread": f"{row.get('floor_stds', {}).get(metric, 0):.2g}",
+                    "ceiling": f"{row['ceilings'][metric]:.4g}"
+                    if metric in row["ceilings"]
+                    else "",
+                }
+            )
+    return made
 
 
 def costs(cells: Cells) -> list[dict[str, str]]:
@@ -157,10 +175,12 @@ def environments(cells: Cells) -> list[tuple[str, int]]:
 
 def judged_with(cells: Cells) -> dict[str, Any]:
     """Return n, protocol and weights of the final evaluations; empty if there are none."""
-    for cell in cells.by_key.values():
-        for row in cell.rows("raw"):
-            return {key: row.get(key, {}) for key in ("n", "protocol", "weights_sha256")}
-    return {}
+    rows = [row for cell in cells.by_key.values() for row in cell.rows("raw")]
+    if not rows:
+        return {}
+    weights = {name: digest for row in rows for name, digest in row["other_weights"].items()}
+    found = {key: rows[0].get(key, {}) for key in ("n", "protocol", "weights_sha256")}
+    return {**found, "weights_sha256": weights | found["weights_sha256"]}
 
 
 def render(sweep: Sweep, cells: Cells, pictures: list[Shown]) -> str:
@@ -204,4 +224,5 @@ def write_csv(cells: Cells, file: Path) -> None:
                     row = run.final(generator)
                     for name, value in row["metrics"].items() if row else ():
                         seed = run.config["seed"]
-                        writer.writerow((*key, seed, generator, row["n"], name, repr(value)))
+                        count = row["n_of"].get(name, row["n"])
+                        writer.writerow((*key, seed, generator, count, name, repr(value)))

@@ -7,6 +7,9 @@ from typing import Any
 
 Row = dict[str, Any]
 
+MERGED = ("metrics", "floors", "floor_stds", "ceilings")
+"""Parts of an evaluation that later opinions add to."""
+
 UNFINISHED = ("waiting", "running", "interrupted")
 
 
@@ -21,6 +24,7 @@ class Run:
         log: rows of training, by step.
         evaluations: rows of judged samples, by step.
         spectra: rows of the critic's spectra, by step.
+        opinions: rows of samples judged once more at the end.
         environment: where its parts were computed.
     """
 
@@ -30,6 +34,7 @@ class Run:
     log: list[Row] = field(default_factory=list)
     evaluations: list[Row] = field(default_factory=list)
     spectra: list[Row] = field(default_factory=list)
+    opinions: list[Row] = field(default_factory=list)
     environment: list[Row] = field(default_factory=list)
 
     @property
@@ -68,9 +73,25 @@ class Run:
         return str(self.status["state"])
 
     def final(self, generator: str) -> Row | None:
-        """Return the evaluation that tables take, of the "raw" or "ema" generator."""
+        """Return the evaluation that tables take, of the "raw" or "ema" generator.
+
+        With the metrics of later opinions; ``n_of`` has their numbers of images, ``other_weights``
+        their weights.
+        """
         rows = [r for r in self.evaluations if r["generator"] == generator and r.get("final")]
-        return rows[-1] if rows and self.state == "finished" else None
+        if not rows or self.state != "finished":
+            return None
+        merged = {**rows[-1], "n_of": {}, "other_weights": {}}
+        for row in self.opinions:
+            if row["generator"] == generator and row["step"] == merged["step"]:
+                new = [name for name in row["metrics"] if name not in rows[-1]["metrics"]]
+                merged["n_of"] |= dict.fromkeys(new, row["n"])
+                merged["other_weights"] |= row["weights_sha256"]
+                for key in MERGED:
+                    found = row.get(key, {})
+                    more = {name: found[name] for name in new if name in found}
+                    merged[key] = merged.get(key, {}) | more
+        return merged
 
     def curve(self, generator: str) -> list[Row]:
         """Return the evaluations during training."""
@@ -112,6 +133,7 @@ def _load(path: Path, config: Row) -> Run:
         log=_rows(path / "log.jsonl"),
         evaluations=_rows(path / "evaluations.jsonl"),
         spectra=_rows(path / "spectra.jsonl"),
+        opinions=_rows(path / "opinions.jsonl"),
         environment=environment if isinstance(environment, list) else [environment],
     )
 
