@@ -33,6 +33,15 @@ WIDTH, BATCH_SIZE, LATENT_SIZE = 0.25, 64, 128
 PARTS = {"mixed block from half of the batch": 2, "mixed block from a quarter of it": 4}
 LOSSES_TRIED, LEARNING_RATES = ("wgan", "bce"), (1e-4, 1e-3)
 
+KINDS = {
+    "cold": ("cold", "o"),
+    "first guess from earlier moves": ("move", "^"),
+    "earlier directions recycled": ("Ritz", "s"),
+    "diagonal preconditioner": ("diagonal", "D"),
+    "mixed block from a part of the batch": ("mixed block", "v"),
+}
+"""Ways of solving in the picture: a word of their names, and a mark."""
+
 Batch = tuple[Tensor, Tensor]
 
 
@@ -159,24 +168,22 @@ def draw(settings: dict[str, dict], path: Path) -> None:
     figure, axes = plt.subplots(
         2, 2, figsize=(11, 8), layout="constrained", sharey=True, squeeze=False
     )
-    kinds = {"cold": "o", "from": "^", "Ritz": "s", "diagonal": "D", "mixed": "v"}
     for axis, (name, setting) in zip(axes.flat, settings.items(), strict=False):
         ways = setting["ways"]
-        for color, (kind, marker) in enumerate(kinds.items()):
+        for color, (kind, (word, marker)) in enumerate(KINDS.items()):
             points = [
                 (row["mean_products"], row["median_error"])
                 for way, row in ways.items()
-                if kind in way.split(" | ")[1] and row["median_error"] > 0
+                if word in way.split(" | ")[1] and row["median_error"] > 0
             ]
             if points:
-                axis.scatter(
-                    *zip(*points, strict=True), marker=marker, color=f"C{color}", label=kind
-                )
+                x, y = zip(*points, strict=True)
+                axis.scatter(x, y, marker=marker, color=f"C{color}", label=kind)
         noise = ways["1e-06 | exact, on another batch"]["median_error"]
         axis.axhline(noise, color="0.5", linestyle="--")
-        axis.annotate("another batch", (1, noise), xycoords=("axes fraction", "data"), ha="right")
-        axis.set(title=name, xscale="log", yscale="log")
-        axis.set(xlabel="products a step", ylabel="error of the move")
+        place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+        axis.annotate("exact, on another batch", (1, noise), **place)
+        axis.set(title=name, yscale="log", xlabel="products a step", ylabel="error of the move")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False)
     figure.savefig(path, dpi=110)
