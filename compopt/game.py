@@ -17,7 +17,7 @@ from compopt.kernels import gather, partial_dot, scatter
 
 @dataclass(frozen=True)
 class Game:
-    """A loss, or a loss for each player, with terms that only one player sees.
+    """A loss, or a loss for each player, with further terms.
 
     Attributes:
         loss: scalar; the min player lowers it, the max player raises it.
@@ -25,6 +25,8 @@ class Game:
         max_penalty: scalar that the *max player minimises* besides, or None.
         max_loss: None in a zero-sum game. In a general-sum game the scalar that the max player
             *minimises*, and ``loss`` is the min player's alone.
+        curvature_loss: None, or a loss whose mixed second derivatives stand for those of ``loss``,
+            such as that of a part of the batch.
 
     The penalties are differentiated once and never enter the mixed second derivatives, so a term
     that itself contains gradients (a gradient penalty) costs no third derivative. A term that
@@ -35,10 +37,11 @@ class Game:
     min_penalty: Tensor | None = None
     max_penalty: Tensor | None = None
     max_loss: Tensor | None = None
+    curvature_loss: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Game":
         """Return the game with ``function`` applied to each of its terms."""
-        others = (self.min_penalty, self.max_penalty, self.max_loss)
+        others = (self.min_penalty, self.max_penalty, self.max_loss, self.curvature_loss)
         return Game(function(self.loss), *(p if p is None else function(p) for p in others))
 
     def detached_loss(self) -> Tensor | tuple[Tensor, Tensor]:
@@ -293,14 +296,21 @@ def differentiate(
         TypeError, ValueError: if a term is not a scalar with a graph on the players' device, if a
             player takes no part, or if a gradient is sparse.
 
-    Cost: one backward pass of the loss for both players, one for each penalty.
+    Cost: one backward pass of the loss for both players, one for each penalty, one of
+    ``curvature_loss``.
     """
     params: dict[Player, Sequence[Tensor]] = {"min": min_params, "max": max_params}
     layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
-    grads = loss_gradients("loss", game.loss, [*min_params, *max_params], create_graph=True)
+    both, middle = [*min_params, *max_params], len(min_params)
+    if game.curvature_loss is None:
+        grads = curvature = loss_gradients("loss", game.loss, both, create_graph=True)
+    else:
+        # Both graphs are retained: they may share nodes.
+        grads = loss_gradients("loss", game.loss, both, retain_graph=True)
+        curvature = loss_gradients("curvature_loss", game.curvature_loss, both, create_graph=True)
     by_player: dict[Player, Sequence[Tensor | None]] = {
-        "min": grads[: len(min_params)],
-        "max": grads[len(min_params) :],
+        "min": grads[:middle],
+        "max": grads[middle:],
     }
     flat = {
         player: layouts[player].flatten(by_player[player], None if out is None else out[player])
@@ -316,5 +326,7 @@ def differentiate(
         loss=game.loss.detach(),
         grad_min=flat["min"],
         grad_max=flat["max"],
-        mixed=MixedHessian(by_player, params, layouts, scale),
+        mixed=MixedHessian(
+            {"min": curvature[:middle], "max": curvature[middle:]}, params, layouts, scale
+        ),
     )

@@ -36,6 +36,12 @@ class Draw:
     second_noise: Tensor
     random: torch.Generator
 
+    def part(self, share: float) -> "Draw":
+        """Return the first images and noise vectors, at least one."""
+        count = max(1, round(share * len(self.real)))
+        real, *noise = (t[:count] for t in (self.real, self.noise, self.second_noise))
+        return Draw(real, *noise, self.random)
+
 
 class Batches:
     """Epochs of shuffled images, and noise.

@@ -64,6 +64,7 @@ class OptimizerConfig:
         beta: of "acgd".
         rtol: relative residual at which "cgd" and "acgd" stop their solver.
         max_iter: the solver's limit.
+        curvature_share: of the batch from which "cgd" and "acgd" take second derivatives.
     """
 
     kind: OptimizerKind = "acgd"
@@ -75,6 +76,7 @@ class OptimizerConfig:
     beta: float = 0.99
     rtol: float = 1e-2
     max_iter: int = 20
+    curvature_share: float = 1.0
 
     def __post_init__(self) -> None:
         # A tuple from a file arrives as a list.
@@ -87,6 +89,12 @@ class OptimizerConfig:
             "positive",
         )
         _require(all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "in [0, 1)")
+        _require(
+            0 < self.curvature_share <= 1,
+            "optimizer.curvature_share",
+            self.curvature_share,
+            "in (0, 1]",
+        )
         _require(self.critic_steps >= 1, "optimizer.critic_steps", self.critic_steps, "1 or more")
         _require(
             self.critic_steps == 1 or self.kind == "adam-alternating",

@@ -36,6 +36,10 @@ class GanGame:
     loss: Loss
     term: Term
 
+    def value(self, draw: Draw) -> Tensor:
+        """Return what the critic raises, without terms."""
+        return self.loss.value(self.critic(draw.real), self.critic(self.generator(draw.noise)))
+
     def both(self, draw: Draw) -> Objectives:
         """Return what both players lower at once."""
         fake = self.generator(draw.noise)

@@ -246,10 +246,12 @@ class _Competitive(GameStepper):
         optimizer = self.optimizers["both"]
         assert isinstance(optimizer, ACGD | CGD)
         objectives = self.game.both(draws[0])
+        share = self.config.curvature_share
         value = optimizer.step(
             objectives.value,
             min_penalty=objectives.min_penalty,
             max_penalty=objectives.max_penalty,
+            curvature_loss=None if share == 1 else self.game.value(draws[0].part(share)),
         )
         report = optimizer.last_step
         assert value is not None

@@ -17,7 +17,7 @@ from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
 from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
-from compopt.optim.loss import LossOrClosure, as_game
+from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.players import TwoPlayerOptimizer, select
 from compopt.optim.report import StepReport
 from compopt.optim.step_sizes import StepSizes
@@ -109,6 +109,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         *,
         min_penalty: Tensor | None = None,
         max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor] | None:
         """Take one competitive step of both players.
 
@@ -121,6 +122,9 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             min_penalty: scalar that the min player minimises besides. It is differentiated once
                 and never enters the mixed products.
             max_penalty: scalar that the max player *minimises* besides.
+            curvature_loss: a loss whose mixed second derivatives are taken for those of the loss,
+                such as that of a part of the batch, from a forward pass of its own. Products cost
+                in proportion to it; gradients are those of the loss.
 
         Returns:
             The detached loss, or pair of losses.
@@ -131,7 +135,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
                 parameters and state are as before.
         """
         with torch.no_grad(), use_backend(self.backend):
-            gradients = self._gradients(closure, min_penalty, max_penalty)
+            gradients = self._gradients(closure, Terms(min_penalty, max_penalty, curvature_loss))
             if gradients is None:
                 self._idle_step()
                 return None
@@ -150,6 +154,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         *,
         min_penalty: Tensor | None = None,
         max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
@@ -161,6 +166,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             closure: as in :meth:`step`.
             min_penalty: as in :meth:`step`.
             max_penalty: as in :meth:`step`.
+            curvature_loss: as in :meth:`step`.
             scaler: scales the loss against underflow in half precision. Give the loss unscaled,
                 then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual; a loss
                 scaled by hand would scale the mixed products as well.
@@ -169,7 +175,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             The detached loss. Existing ``.grad`` is replaced, not added to.
         """
         params = {player: self._params(player) for player in PLAYERS}
-        game = self._as_game(closure, min_penalty, max_penalty)
+        game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
         loss, scale = game.loss.detach(), 1.0
         if scaler is not None and scaler.is_enabled():
             if game.max_loss is not None:
@@ -188,32 +194,25 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             self._pending = dataclasses.replace(gradients, loss=loss)
         return self._pending.losses()
 
-    def _as_game(
-        self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
-    ) -> Game:
+    def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
         # Conjugate gradients would refuse the operator, without a word about the losses.
         allows_pair = not isinstance(self.solver, ConjugateGradient)
         device = self._params("min")[0].device
-        return as_game(closure, min_penalty, max_penalty, device, allows_pair=allows_pair)
+        return as_game(closure, terms, device, allows_pair=allows_pair)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
         self._pending = None
         super().zero_grad(set_to_none)
 
-    def _gradients(
-        self,
-        closure: LossOrClosure | None,
-        min_penalty: Tensor | None,
-        max_penalty: Tensor | None,
-    ) -> Gradients | None:
+    def _gradients(self, closure: LossOrClosure | None, terms: Terms) -> Gradients | None:
         pending, self._pending = self._pending, None
         params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:
-            game = self._as_game(closure, min_penalty, max_penalty)
+            game = self._as_game(closure, terms)
             return self._placement.differentiate(game, params, workspace=self._workspace)
-        if min_penalty is not None or max_penalty is not None:
-            raise ValueError("Penalties go with the loss: pass them to `backward` in this form.")
+        if any(term is not None for term in terms):
+            raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
             return None
         grad_min, grad_max = (

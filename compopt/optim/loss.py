@@ -1,7 +1,8 @@
 """The forms in which a step takes its loss."""
 
 from collections.abc import Callable
-from typing import TypeAlias
+from dataclasses import replace
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -13,6 +14,15 @@ from compopt.game import Game
 Loss: TypeAlias = Tensor | Game | list[Tensor] | tuple[Tensor, Tensor]
 LossOrClosure: TypeAlias = Loss | Callable[[], Loss]
 
+
+class Terms(NamedTuple):
+    """What a step takes besides its loss, each a scalar or None; see :class:`~compopt.Game`."""
+
+    min_penalty: Tensor | None = None
+    max_penalty: Tensor | None = None
+    curvature_loss: Tensor | None = None
+
+
 _PAIR_REFUSED = (
     "With a loss for each player the game is general-sum and its linear system is not symmetric, "
     "so that the conjugate gradient method does not apply: use `solver=GMRES()`. A term that only "
@@ -21,21 +31,15 @@ _PAIR_REFUSED = (
 
 
 def as_game(
-    closure: LossOrClosure,
-    min_penalty: Tensor | None,
-    max_penalty: Tensor | None,
-    device: torch.device,
-    *,
-    allows_pair: bool = False,
+    closure: LossOrClosure, terms: Terms, device: torch.device, *, allows_pair: bool = False
 ) -> Game:
-    """Return the game that ``closure`` and the penalties stand for.
+    """Return the game that ``closure`` and further terms stand for.
 
     Args:
         closure: a loss, a pair (min, max) of losses, a :class:`~compopt.Game`, a list of
             micro-batch losses, or a function that returns one of these; it is called with gradients
             enabled.
-        min_penalty: scalar, or None.
-        max_penalty: scalar, or None.
+        terms: given beside it.
         device: of the players.
         allows_pair: whether each player may have a loss of its own.
 
@@ -57,16 +61,15 @@ def as_game(
                 + _PAIR_REFUSED
             )
         check_loss("max_loss", game.max_loss, device)
-    penalties = {"min": (game.min_penalty, min_penalty), "max": (game.max_penalty, max_penalty)}
-    for player, given in penalties.items():
-        if None not in given:
-            raise ValueError(f"`{player}_penalty` is given in the `Game` and as an argument.")
-    return Game(
-        game.loss,
-        game.min_penalty if min_penalty is None else min_penalty,
-        game.max_penalty if max_penalty is None else max_penalty,
-        game.max_loss,
-    )
+    for name, value in terms._asdict().items():
+        if value is None:
+            continue
+        if getattr(game, name) is not None:
+            raise ValueError(f"`{name}` is given in the `Game` and as an argument.")
+        game = replace(game, **{name: value})
+    if game.curvature_loss is not None and game.max_loss is not None:
+        raise ValueError("`curvature_loss` is for zero-sum games; got a loss for each player.")
+    return game
 
 
 def _of_loss(loss: object, device: torch.device) -> Game:

@@ -82,6 +82,14 @@ def test_a_penalty_costs_one_backward_pass_and_no_product(autograd_calls):
     assert autograd_calls == {"first order": 1, "product": 3}
 
 
+def test_beside_a_loss_for_the_curvature_the_loss_needs_no_graph(autograd_calls):
+    case = CASES["mlp-gan"]()
+    optimizer = ACGD(case.min_params, case.max_params, solver=ConjugateGradient(rtol=0, max_iter=1))
+    optimizer.step(case(), curvature_loss=case())
+    # The loss is differentiated without a graph, as products are; the other one with it.
+    assert autograd_calls == {"first order": 1, "product": 1 + optimizer.last_step.num_hvp}
+
+
 def networks(device):
     generator = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 4))
     critic = nn.Sequential(nn.Linear(4, 6), nn.LeakyReLU(), nn.Linear(6, 1))

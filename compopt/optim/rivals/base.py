@@ -14,7 +14,7 @@ from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
 from compopt.field import GradientField, game_field
 from compopt.optim.groups import learning_rate
-from compopt.optim.loss import LossOrClosure, as_game
+from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.players import TwoPlayerOptimizer
 from compopt.optim.report import StepWarning
 
@@ -212,7 +212,7 @@ class Evaluation:
         with self._optimizer._displaced(deltas or {}):
             params = {player: self._optimizer._params(player) for player in PLAYERS}
             device = params["min"][0].device
-            game = as_game(self._closure, *self._penalties, device, allows_pair=True)
+            game = as_game(self._closure, Terms(*self._penalties), device, allows_pair=True)
             self.losses.append(game.detached_loss())
             result = game_field(game, params, second_order=self._optimizer._is_second_order)
         for player, grad in result.grads.items():

@@ -12,7 +12,7 @@ from compopt._typing import PLAYERS, Params, Player, opponent
 from compopt.field import GradientField, game_field, losses_field
 from compopt.game import Game
 from compopt.optim.groups import player_lr
-from compopt.optim.loss import LossOrClosure, as_game
+from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.rivals.base import LearningRate, RivalOptimizer, are_finite
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
@@ -100,7 +100,7 @@ class _DescentAscent(RivalOptimizer):
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
     ) -> Game:
         device = self._params("min")[0].device
-        return as_game(closure, min_penalty, max_penalty, device, allows_pair=True)
+        return as_game(closure, Terms(min_penalty, max_penalty), device, allows_pair=True)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_inner": self._inner}
