@@ -256,7 +256,8 @@ class _Competitive(GameStepper):
         report = optimizer.last_step
         assert value is not None
         assert report is not None
-        calls = 2 + sum(self.game.term.calls)
+        # The loss for the curvature is differentiated as well.
+        calls = 2 + 2 * (share < 1) + sum(self.game.term.calls)
         return Step(value, calls, report.num_hvp, report.num_iter)
 
 
