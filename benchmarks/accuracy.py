@@ -1,5 +1,7 @@
 """How near an optimizer's step comes to the exactly solved one."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -19,11 +21,15 @@ def step_error(contestant: Contestant, workload: Workload) -> float:
     for build in (contestant.build, EXACT):
         play = workload.start()
         before = _parameters(play)
-        losses = play.losses(SEED)
-        build(play, workload.lr)(lambda losses=losses: next(losses))
+        batch = play.draw(torch.Generator().manual_seed(SEED))
+        build(play, workload.lr)(partial(_loss, play, batch))
         ways.append(_parameters(play) - before)
     way, exact = ways
     return float(torch.linalg.vector_norm(way - exact) / torch.linalg.vector_norm(exact))
+
+
+def _loss(play: Play, batch: tuple[Tensor, ...], share: float = 1.0) -> Tensor:
+    return play.loss_of_part(batch, share)
 
 
 def _parameters(play: Play) -> Tensor:

@@ -12,7 +12,8 @@ from compopt import ACGD, ConjugateGradient
 from compopt._profiling import Range
 from compopt.optim.rivals import ExtraAdam
 
-LossFn = Callable[[], Tensor]
+LossFn = Callable[..., Tensor]
+"""Returns the loss of the batch, or of the share of it that is given."""
 Step = Callable[[LossFn], None]
 
 
@@ -67,6 +68,11 @@ def acgd(**options: object) -> Callable[[Play, float], Step]:
     return build
 
 
+def _acgd_with_part(play: Play, lr: float) -> Step:
+    optimizer = ACGD(play.min_player.parameters(), play.max_player.parameters(), lr=lr)
+    return lambda loss_fn: optimizer.step(loss_fn(), curvature_loss=loss_fn(0.25))
+
+
 def _cgds(play: Play, lr: float) -> Step:
     import CGDs
 
@@ -109,6 +115,9 @@ CONTESTANTS = {
         "compopt ACGD, one iteration",
         acgd(solver=ConjugateGradient(rtol=0.0, max_iter=1)),
         is_acgd=True,
+    ),
+    "compopt-part": Contestant(
+        "compopt ACGD, curvature from a quarter", _acgd_with_part, is_acgd=True
     ),
     "compopt-tight": Contestant(
         "compopt ACGD, rtol=1e-6, cold",

@@ -52,9 +52,9 @@ class Run:
         """Take one step."""
         self._step(self._loss)
 
-    def _loss(self) -> Tensor:
+    def _loss(self, share: float = 1.0) -> Tensor:
         self.is_in_loss = True
-        loss = self._play.loss(self._batch)
+        loss = self._play.loss_of_part(self._batch, share)
         self.is_in_loss = False
         return loss
 

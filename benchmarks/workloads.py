@@ -29,6 +29,12 @@ class Play:
     draw: Callable[[torch.Generator], tuple[Tensor, ...]]
     loss: Callable[[tuple[Tensor, ...]], Tensor]
 
+    def loss_of_part(self, batch: tuple[Tensor, ...], share: float) -> Tensor:
+        """Return the loss of the first part of a batch, of one entry at least."""
+        if share == 1:
+            return self.loss(batch)
+        return self.loss(tuple(part[: max(1, round(share * len(part)))] for part in batch))
+
     def losses(self, seed: int) -> Iterator[Tensor]:
         """Yield losses of ever new batches: one used twice would be learned."""
         random = torch.Generator().manual_seed(seed)

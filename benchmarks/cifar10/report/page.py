@@ -214,7 +214,7 @@ def render(sweep: Sweep, cells: Cells, pictures: list[Shown]) -> str:
 
 
 def write_csv(cells: Cells, file: Path) -> None:
-    """Write every metric of every finished run, a line each."""
+    """Write every metric of every finished run, and its number of steps, a line each."""
     with file.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(("optimizer", "loss", "term", "seed", "generator", "n", "metric", "value"))
@@ -222,7 +222,8 @@ def write_csv(cells: Cells, file: Path) -> None:
             for run in cell.runs:
                 for generator in ("raw", "ema"):
                     row = run.final(generator)
-                    for name, value in row["metrics"].items() if row else ():
+                    values = {**row["metrics"], "steps": row["step"]} if row else {}
+                    for name, value in values.items():
                         seed = run.config["seed"]
                         count = row["n_of"].get(name, row["n"])
                         writer.writerow((*key, seed, generator, count, name, repr(value)))

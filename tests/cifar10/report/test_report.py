@@ -56,9 +56,10 @@ def page(small, tmp_path_factory) -> str:
         assert picture.read_bytes().startswith(b"\x89PNG")
     with (out / "results.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    # Three finished runs, two generators, five metrics.
-    assert len(rows) == 30
+    # Three finished runs, two generators, five metrics and the number of steps.
+    assert len(rows) == 36
     assert {row["n"] for row in rows} == {"10000"}
+    assert {row["value"] for row in rows if row["metric"] == "steps"} == {"3000"}
     return written.read_text()
 
 
