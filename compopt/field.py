@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
@@ -21,7 +21,8 @@ K = TypeVar("K", bound=Hashable)
 """What players are called: ``"min"`` and ``"max"``, or their numbers."""
 
 
-class Objective(NamedTuple, Generic[K]):
+@dataclass(frozen=True)
+class Objective(Generic[K]):
     """What one player minimises, ``sign * loss``.
 
     Attributes:
@@ -88,9 +89,9 @@ class GradientField(Generic[K]):
 
     def cross_gradient(self, objective: K, player: K) -> Tensor:
         """Return the gradient of L_objective by ``player``'s parameters, without penalties."""
-        sign, grads = self._objectives[objective]
-        flat = self._layouts[player].flatten(grads[player])
-        return flat if sign == 1 else flat.neg_()
+        own = self._objectives[objective]
+        flat = self._layouts[player].flatten(own.grads[player])
+        return flat if own.sign == 1 else flat.neg_()
 
     def product(
         self,

@@ -100,6 +100,17 @@ def test_modules_are_short():
     assert not {name: size for name, size in sizes.items() if size > 300}
 
 
+def test_named_tuples_have_no_further_base():
+    """Only Python 3.11 and later import one that is generic."""
+    found = []
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text())):
+            bases = [ast.unparse(base) for base in getattr(node, "bases", [])]
+            if len(bases) > 1 and "NamedTuple" in bases:
+                found.append(f"{path.name}: {node.name}")
+    assert not found
+
+
 def test_kernels_is_a_relative_link():
     link = COMPOPT / "kernels"
     assert link.is_symlink()
