@@ -112,16 +112,20 @@ class GradientField(Generic[K]):
 
         Cost: one backward pass through the graphs of the players' gradients that ``vectors`` names.
         """
-        sign = self._objectives[objective].sign
+        products = self.differentiate(objective, rows, vectors)
+        flat = self._layouts[rows].flatten(products, out, scale)
+        return flat if self._objectives[objective].sign == 1 else flat.neg_()
+
+    def differentiate(
+        self, objective: K, rows: K, vectors: Mapping[K, Tensor]
+    ) -> Sequence[Tensor | None]:
+        """Return the product as tensors, None for zeros, and without the sign of the objective."""
         pairs = [
             pair
             for player, vector in vectors.items()
             for pair in self._weighted(objective, player, vector)
         ]
-        layout = self._layouts[rows]
-        products = self._backward(pairs, self._params[rows])
-        flat = layout.flatten(products, out, scale)
-        return flat if sign == 1 else flat.neg_()
+        return self._backward(pairs, self._params[rows])
 
     def interaction(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
         """Return ``H_o @ vectors``: to each player, how others' moves change its own gradient.

@@ -103,14 +103,14 @@ GATHERINGS = (
 )
 
 
-def counted(folder: Path) -> list[dict[str, Any]]:
-    """Count collectives of five steps, and what the placement says of them."""
-    way, group = WAYS["tight"], dist.group.WORLD
+def count_steps(way: Way, placement: Any, num_steps: int) -> list[dict[str, Any]]:
+    """Count collectives of steps after the first, and what the placement says of them."""
     game = SharedGame()
-    optimizer = way.build(game, group)
+    optimizer = way.build(game, placement)
+    group = optimizer.process_group.collectives.group
     way.step(optimizer, game, 0, part_of(group))
     steps = []
-    for step in range(1, 6):
+    for step in range(1, num_steps + 1):
         before = optimizer.process_group.num_collectives, optimizer.process_group.num_bytes
         with Recorder() as recorder:
             way.step(optimizer, game, step, part_of(group))
@@ -126,6 +126,13 @@ def counted(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return steps
+
+
+def counted(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: count_steps(WAYS[name], dist.group.WORLD, num_steps)
+        for name, num_steps in (("tight", 5), ("general-sum", 2))
+    }
 
 
 def states(folder: Path) -> list[Tensor]:

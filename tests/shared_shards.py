@@ -1,12 +1,13 @@
 """What ranks do in the tests of sharded vectors."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from shared_game import NUM_STEPS, WAYS, SharedGame, Way, part_of
-from shared_scenarios import Recorder, group_of, in_group, tensors_of
+from shared_game import NUM_STEPS, TIGHT, WAYS, SharedGame, Way, part_of
+from shared_scenarios import count_steps, group_of, in_group, tensors_of
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.distributed import checkpoint as dcp
@@ -43,26 +44,18 @@ def sharded_ways(folder: Path) -> dict[tuple[int, str], Any]:
     return results
 
 
-def counted_shards(folder: Path) -> list[dict[str, Any]]:
-    group = dist.group.WORLD
-    game, way = SharedGame(), WAYS["tight"]
-    optimizer = way.build(game, Sharded(group))
-    way.step(optimizer, game, 0, part_of(group))
-    steps = []
-    for step in range(1, 4):
-        before = optimizer.process_group.num_collectives, optimizer.process_group.num_bytes
-        with Recorder() as recorder:
-            way.step(optimizer, game, step, part_of(group))
-        steps.append(
-            {
-                "calls": recorder.calls,
-                "num_collectives": optimizer.process_group.num_collectives - before[0],
-                "num_bytes": optimizer.process_group.num_bytes - before[1],
-                "num_iter": optimizer.last_step.num_iter,
-                "predicted": optimizer.last_step.residual_is_predicted,
-            }
-        )
-    return steps
+COUNTED = {
+    "cold": WAYS["tight"],
+    "penalties": replace(WAYS["penalties"], kwargs={"solver": TIGHT}),
+    "warm": Way(kwargs={"solver": TIGHT, "warm_start": True}),
+}
+
+
+def counted_shards(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: count_steps(way, Sharded(dist.group.WORLD), 3 if name == "cold" else 1)
+        for name, way in COUNTED.items()
+    }
 
 
 class Both(nn.Module):

@@ -1,21 +1,24 @@
 """Products with second derivatives over the data of all processes."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from compopt._flat import FlatLayout
 from compopt._typing import Player
-from compopt.distributed.buckets import OverlappedSum
-from compopt.distributed.collectives import Collectives
 from compopt.field import GradientField
 from compopt.game import MixedHessian
 from compopt.kernels import partial_dot
 
+if TYPE_CHECKING:
+    from compopt.distributed.replicated import Replicated
+
 
 class ReplicatedHessian(MixedHessian):
-    """The mean over processes of their mixed blocks. Each half product is one all-reduce."""
+    """The mean over processes of their mixed blocks. Each half product is one reduction."""
 
     def __init__(
         self,
@@ -23,12 +26,10 @@ class ReplicatedHessian(MixedHessian):
         params: Mapping[Player, Sequence[Tensor]],
         layouts: Mapping[Player, FlatLayout],
         scale: float,
-        collectives: Collectives,
-        bucket_bytes: int,
+        placement: "Replicated",
     ) -> None:
         super().__init__(grads, params, layouts, scale)
-        self._collectives = collectives
-        self._bucket_bytes = bucket_bytes
+        self._placement = placement
 
     def hvp(
         self,
@@ -40,8 +41,7 @@ class ReplicatedHessian(MixedHessian):
         room: Tensor | None = None,
     ) -> Tensor:
         """Return the product as :meth:`~compopt.game.MixedHessian.hvp` does, over all data."""
-        out = self._sum(player, vector, out, scale, weight, room)
-        return out.mul_(self._factor())
+        return self._sum(player, vector, out, scale, weight, room).mul_(self._factor())
 
     def hvp_plus(
         self, player: Player, vector: Tensor, base: Tensor, out: Tensor, scale: Tensor
@@ -53,55 +53,41 @@ class ReplicatedHessian(MixedHessian):
 
     def agree(self, flags: Tensor) -> Tensor:
         """Return the flags on which all processes act alike."""
-        return self._collectives.agree(flags)
+        return self._placement.agree(flags)
 
     def _factor(self) -> float:
-        return 1 / (self._collectives.size * self._scale)
+        return 1 / (self._placement.collectives.size * self._scale)
 
     def _sum(
         self,
         player: Player,
         vector: Tensor,
         out: Tensor | None,
-        scale: Tensor | None,
+        scale: Tensor | None = None,
         weight: Tensor | None = None,
         room: Tensor | None = None,
     ) -> Tensor:
-        layout = self._layouts[player]
+        """Return the sum of the processes' products, each of them multiplied by ``scale``."""
+        layout = self.layout(player)
         if out is None:
             out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
-        with OverlappedSum(
-            self._collectives,
+        self._placement.reduce(
+            partial(self._differentiate, player, vector, weight, room),
             self._params[player],
             layout.sizes,
             out,
-            self._bucket_bytes,
             f"mixed product {self.num_products + 1}, for the {player} player",
             scale=scale,
-        ) as running:
-            products = self._differentiate(player, vector, weight, room)
-        running.finish(products)
+        )
         return out
 
 
 class ReplicatedField(GradientField[Player]):
-    """The mean over processes of their gradient fields, for the solve of a general-sum step."""
+    """A gradient field whose products are means over processes, for general-sum steps."""
 
-    def __init__(self, local: GradientField[Player], collectives: Collectives) -> None:
-        self._local = local
-        self._collectives = collectives
-        self.grads = local.grads
-        self.is_zero_sum = local.is_zero_sum
-        self.num_products = 0
-
-    @property
-    def players(self) -> tuple[Player, ...]:
-        """The players in order."""
-        return self._local.players
-
-    def layout(self, player: Player) -> FlatLayout:
-        """Return the flat layout of ``player``'s parameters."""
-        return self._local.layout(player)
+    def __init__(self, local: GradientField[Player], placement: "Replicated") -> None:
+        vars(self).update(vars(local))
+        self._placement = placement
 
     def product(
         self,
@@ -111,13 +97,20 @@ class ReplicatedField(GradientField[Player]):
         out: Tensor | None = None,
         scale: Tensor | None = None,
     ) -> Tensor:
-        """Return the product as the local field does, over all data. One all-reduce."""
-        product = self._local.product(objective, rows, vectors, out, scale)
-        self.num_products += 1
-        phase = f"product {self.num_products}, for the {rows} player"
-        self._collectives.sum_(product, phase).wait()
-        return product.mul_(1 / self._collectives.size)
+        """Return the product of :meth:`GradientField.product`, over all data. One reduction."""
+        layout = self.layout(rows)
+        if out is None:
+            out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+        self._placement.reduce(
+            partial(self.differentiate, objective, rows, vectors),
+            self._params[rows],
+            layout.sizes,
+            out,
+            f"product {self.num_products + 1}, for the {rows} player",
+            scale=scale,
+        )
+        return out.mul_(self._objectives[objective].sign / self._placement.collectives.size)
 
     def agree(self, flags: Tensor) -> Tensor:
         """Return the flags on which all processes act alike."""
-        return self._collectives.agree(flags)
+        return self._placement.agree(flags)

@@ -1,7 +1,8 @@
 """Data parallel: each process has whole vectors, and its own part of the batch."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -52,12 +53,13 @@ class Replicated(Placement):
     A vector of up to ``bucket_mb`` is one bucket. A look is made before each iteration and after
     the last one that is not predicted; none with a fixed count. The first step also compares the
     parameters of the ranks, in one gathering of 32 bytes; ``backward(loss, scaler=...)`` averages
-    the loss in one more of b bytes. General-sum games send both losses with the gradients, and
-    each product as one bucket after its backward pass.
+    the loss in one more of b bytes. General-sum games send both losses with the gradients, in one
+    message of b (n + m + 2) bytes.
 
     What overlaps: a bucket of the gradients, or of a half product, is sent as soon as the backward
     pass has come to its parameters, while the pass goes on with earlier layers. The vector work of
-    the solver needs the whole product, so nothing overlaps with that.
+    the solver needs the whole product, so nothing overlaps with that; and the gradients of
+    general-sum games are sent after their backward passes, one for each loss.
 
     Args:
         process_group: of ``torch.distributed``, any backend that has the device of the parameters:
@@ -69,6 +71,8 @@ class Replicated(Placement):
         >>> group = Replicated(torch.distributed.group.WORLD, bucket_mb=50)  # doctest: +SKIP
         >>> optimizer = ACGD(G.parameters(), D.parameters(), process_group=group)  # doctest: +SKIP
     """
+
+    _reduction: type[OverlappedSum] = OverlappedSum
 
     def __init__(self, process_group: "dist.ProcessGroup", bucket_mb: float = 25.0) -> None:
         check_positive("bucket_mb", bucket_mb)
@@ -125,17 +129,15 @@ class Replicated(Placement):
         out = workspace.vector(joint, "both", "grad")
         # The sum over processes needs the penalties' gradients in place before the last pass.
         base = self._penalty_gradients(game, params, joint)
-        with OverlappedSum(
-            self.collectives,
+        grads = self.reduce(
+            partial(loss_gradients, "loss", game.loss, both, create_graph=True),
             both,
             joint.sizes,
             out,
-            self.bucket_bytes,
             "the gradients",
             base=base,
             extra=[game.loss.detach().reshape(1)],
-        ) as running:
-            grads = loss_gradients("loss", game.loss, both, create_graph=True)
+        )
         count = len(params["min"])
         by_player: dict[Player, Sequence[Tensor | None]] = {
             "min": grads[:count],
@@ -143,7 +145,6 @@ class Replicated(Placement):
         }
         check_takes_part("min", by_player["min"], game.min_penalty)
         check_takes_part("max", by_player["max"], game.max_penalty)
-        running.finish(grads)
         out.mul_(1 / self.collectives.size)
         layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
         flat_min, flat_max, loss = torch.split(out, [layouts["min"].numel, layouts["max"].numel, 1])
@@ -151,9 +152,7 @@ class Replicated(Placement):
             loss=loss.reshape(game.loss.shape).to(game.loss.dtype, copy=True),
             grad_min=flat_min.to(layouts["min"].dtype),
             grad_max=flat_max.neg_().to(layouts["max"].dtype),
-            mixed=ReplicatedHessian(
-                by_player, params, layouts, scale, self.collectives, self.bucket_bytes
-            ),
+            mixed=ReplicatedHessian(by_player, params, layouts, scale, self),
         )
 
     def _penalty_gradients(
@@ -188,8 +187,38 @@ class Replicated(Placement):
             max_loss=means[3].reshape(local.max_loss.shape),
             grad_min=means[0],
             grad_max=means[1],
-            mixed=ReplicatedField(local.mixed, self.collectives),
+            mixed=ReplicatedField(local.mixed, self),
         )
+
+    def reduce(
+        self,
+        derive: Callable[[], Sequence[Tensor | None]],
+        params: Sequence[Tensor],
+        sizes: Sequence[int],
+        out: Tensor,
+        phase: str,
+        **options: Any,
+    ) -> Sequence[Tensor | None]:
+        """Write what a backward pass gives, summed over processes, to ``out`` while it runs.
+
+        Args:
+            derive: makes the pass; returns derivatives by ``params``, None for zeros.
+            params: see :class:`~compopt.distributed.buckets.OverlappedSum`.
+            sizes: likewise.
+            out: likewise.
+            phase: likewise.
+            options: likewise.
+
+        Returns:
+            This process's derivatives.
+        """
+        bucket_bytes = self.bucket_bytes
+        with self._reduction(
+            self.collectives, params, sizes, out, bucket_bytes, phase, **options
+        ) as running:
+            derivatives = derive()
+        running.finish(derivatives)
+        return derivatives
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean over processes of a small tensor. One all-reduce."""

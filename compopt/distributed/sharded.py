@@ -1,6 +1,7 @@
 """Data parallel with sharded vectors: each process keeps a part of every one."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,12 +14,12 @@ from compopt._typing import PLAYERS, Player
 from compopt._workspace import Workspace
 from compopt.distributed.buckets import OverlappedSum
 from compopt.distributed.chunks import Chunks
-from compopt.distributed.collectives import Collectives, Pending
+from compopt.distributed.collectives import Pending
+from compopt.distributed.products import ReplicatedHessian
 from compopt.distributed.replicated import Replicated
 from compopt.game import (
     Game,
     GameGradients,
-    MixedHessian,
     check_takes_part,
     loss_gradients,
 )
@@ -26,6 +27,18 @@ from compopt.kernels import partial_dot
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
+
+
+class ScatteredSum(OverlappedSum):
+    """As its base, each process keeping its part of the sum: ``out`` [sum of ``sizes``]."""
+
+    def _send(
+        self, tensors: Sequence[Tensor | None], sizes: Sequence[int], where: slice
+    ) -> Pending:
+        out = self._out[where]
+        chunks = Chunks.of_lengths(sizes, self._collectives.rank, self._collectives.size)
+        packed = chunks.pack(tensors, out.dtype, out.device)
+        return self._collectives.scatter_sum(packed.view(-1), out, self._phase)
 
 
 class Sharded(Replicated):
@@ -48,6 +61,7 @@ class Sharded(Replicated):
     what                 bytes                                    number
     ===================  =======================================  =================
     gradients, loss      b w (N + M + 1)                          one per bucket
+    penalties, if any    b w (N + M)                              one per bucket
     direction            b N or b M, of the player it is of       2 k
     half product         b w N or b w M                           2 k per bucket
     inner products       b each                                   2 k + 1
@@ -56,7 +70,9 @@ class Sharded(Replicated):
     looks, decision      16 and 24                                k and 1
     ===================  =======================================  =================
 
-    A last iteration that is not predicted has one product, its direction and one look more.
+    A last iteration that is not predicted has one product, its direction and one look more. So has
+    a first guess but for the look; besides, an inner product of b bytes, and three in one message
+    of 3 b bytes at each look and at the end.
 
     Args:
         process_group: see :class:`Replicated`.
@@ -64,6 +80,7 @@ class Sharded(Replicated):
     """
 
     is_sharded = True
+    _reduction = ScatteredSum
 
     def __init__(self, process_group: "dist.ProcessGroup", bucket_mb: float = 25.0) -> None:
         super().__init__(process_group, bucket_mb)
@@ -110,17 +127,15 @@ class Sharded(Replicated):
         sizes = [*layouts["min"].sizes, *layouts["max"].sizes, 1]
         out = torch.empty(sum(sizes), dtype=joint.dtype, device=joint.device)
         penalties = self._penalty_tensors(game, params)
-        with ScatteredSum(
-            self.collectives,
+        grads = self.reduce(
+            partial(loss_gradients, "loss", game.loss, both, create_graph=True),
             both,
             sizes,
             out,
-            self.bucket_bytes,
             "the gradients",
             # Every rank is to have the mean of the losses.
             extra=[loss.expand(self.collectives.size)],
-        ) as running:
-            grads = loss_gradients("loss", game.loss, both, create_graph=True)
+        )
         count = len(params["min"])
         by_player: dict[Player, Sequence[Tensor | None]] = {
             "min": grads[:count],
@@ -128,13 +143,9 @@ class Sharded(Replicated):
         }
         check_takes_part("min", by_player["min"], game.min_penalty)
         check_takes_part("max", by_player["max"], game.max_penalty)
-        running.finish(grads)
         if penalties is not None:
             added = torch.empty_like(out[:-1])
-            with ScatteredSum(
-                self.collectives, both, sizes[:-1], added, self.bucket_bytes, "the penalties"
-            ) as running:
-                running.finish(penalties)
+            self.reduce(lambda: penalties, both, sizes[:-1], added, "the penalties")
             out[:-1].add_(added)
         out.mul_(1 / self.collectives.size)
         grad_min, grad_max, mean = torch.split(out, [layouts["min"].numel, layouts["max"].numel, 1])
@@ -231,20 +242,10 @@ class Sharded(Replicated):
         return dict(zip(vectors, self.total(squares).sqrt().unbind(), strict=True))
 
 
-class ScatteredSum(OverlappedSum):
-    """As its base, each process keeping its part of the sum: ``out`` [sum of ``sizes``]."""
-
-    def _send(
-        self, tensors: Sequence[Tensor | None], sizes: Sequence[int], where: slice
-    ) -> Pending:
-        out = self._out[where]
-        chunks = Chunks.of_lengths(sizes, self._collectives.rank, self._collectives.size)
-        packed = chunks.pack(tensors, out.dtype, out.device)
-        return self._collectives.scatter_sum(packed.view(-1), out, self._phase)
-
-
-class ShardedHessian(MixedHessian):
+class ShardedHessian(ReplicatedHessian):
     """The mean over processes of their mixed blocks, for vectors of which each keeps a part."""
+
+    _placement: Sharded
 
     def __init__(
         self,
@@ -254,9 +255,7 @@ class ShardedHessian(MixedHessian):
         scale: float,
         placement: Sharded,
     ) -> None:
-        super().__init__(grads, params, layouts, scale)
-        self._placement = placement
-        self._collectives: Collectives = placement.collectives
+        super().__init__(grads, params, layouts, scale, placement)
         self._parts = {player: placement.layout(params[player]) for player in PLAYERS}
 
     def size(self, player: Player) -> int:
@@ -277,20 +276,7 @@ class ShardedHessian(MixedHessian):
         room: Tensor | None = None,
     ) -> Tensor:
         """Return this process's part of the product, from its part of the vector."""
-        layout = self._parts[player]
-        if out is None:
-            out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
-        with ScatteredSum(
-            self._collectives,
-            self._params[player],
-            layout.sizes,
-            out,
-            self._placement.bucket_bytes,
-            f"mixed product {self.num_products + 1}, for the {player} player",
-        ) as running:
-            products = self._differentiate(player, vector, weight, room)
-        running.finish(products)
-        out.mul_(1 / (self._collectives.size * self._scale))
+        out = self._sum(player, vector, out, None, weight, room).mul_(self._factor())
         return out if scale is None else out.mul_(scale)
 
     def hvp_plus(
@@ -299,10 +285,6 @@ class ShardedHessian(MixedHessian):
         """As :meth:`~compopt.game.MixedHessian.hvp_plus`, for the part of this process."""
         self.hvp(player, vector, out, scale).add_(base)
         return partial_dot(base, out)
-
-    def agree(self, flags: Tensor) -> Tensor:
-        """Return the flags on which all processes act alike."""
-        return self._placement.agree(flags)
 
     def total(self, partials: Tensor) -> Tensor:
         """Return sums over whole vectors."""

@@ -114,9 +114,9 @@ class _Iteration:
        ``rhs - F y - x``, so neither the reduced right-hand side nor a first guess needs an extra
        product.
     2. From a first guess that saving leaves the reduced right-hand side ``b = rhs - F H c``
-       unformed, so its norm is replaced by the lower bound ``b . x / |x|``, where
-       ``b . x = rhs . x - c . (y - H c)`` needs no product. The solve is then never looser than
-       asked.
+       unformed, so its norm is replaced by the largest of the lower bounds ``b . x / |x|`` that
+       the iterates have given, where ``b . x = rhs . x - c . (y - H c)`` needs no product. The
+       solve is then never looser than asked.
     3. Step lengths are zero once the residual is exactly zero or the iteration has broken down, so
        iterations past the end change nothing. Where the residual is looked at seldom, they are
        zero once it is within the tolerance.
@@ -155,6 +155,7 @@ class _Iteration:
         gamma = self.dot(self.r, self.r)
         self.state = CGState(gamma)
         self.known_rhs_norm: Tensor | None = None
+        self.rhs_bound = torch.zeros_like(gamma)
         if x0 is None:
             self.known_rhs_norm = gamma.sqrt()
         elif coupled_rhs is None:
@@ -201,39 +202,44 @@ class _Iteration:
             self.state.freeze_at((rtol * self.known_rhs_norm).clamp(min=atol))
 
     def rhs_norm(self) -> Tensor:
-        """Return the norm of the reduced right-hand side, or a lower bound of it."""
+        """Return the norm of the reduced right-hand side, or the best lower bound so far."""
         if self.known_rhs_norm is not None:
             return self.known_rhs_norm
         assert self.y is not None
         assert self.coupled_rhs is not None
-        reaction = self.dot(self.coupled_rhs, self.y) - self.coupled_square
-        length = self.dot(self.x, self.x).sqrt()
-        bound = (self.dot(self.rhs, self.x) - reaction) / length
-        return torch.where(length > 0, bound, 0).clamp(min=0)
-
-    def is_converged(self, gamma: Tensor, rtol: float, atol: float) -> Tensor:
-        """Return whether a squared residual norm is within the tolerance, as a 0-dim tensor."""
-        return gamma.sqrt() <= (rtol * self.rhs_norm()).clamp(min=atol)
+        own, both, square = self.operator.total(
+            torch.stack(
+                [
+                    torch.dot(self.rhs, self.x),
+                    torch.dot(self.coupled_rhs, self.y),
+                    torch.dot(self.x, self.x),
+                ]
+            )
+        )
+        bound = (own - both + self.coupled_square) / square.sqrt()
+        # Later bounds may be lower: what one look took for converged must stay so.
+        self.rhs_bound = torch.fmax(self.rhs_bound, torch.where(square > 0, bound, 0))
+        return self.rhs_bound
 
     def outlook(self, rtol: float, atol: float) -> Tensor:
         """Return [2] whether there is nothing left to gain, and whether one iteration is left."""
+        tolerance = (rtol * self.rhs_norm()).clamp(min=atol)
         has_stopped = (
-            self.is_converged(self.state.gamma, rtol, atol)
-            | self.state.breakdown
-            | ~self.state.finite
+            (self.state.gamma.sqrt() <= tolerance) | self.state.breakdown | ~self.state.finite
         )
-        return torch.stack([has_stopped, self.is_converged(self.state.next_gamma, rtol, atol)])
+        return torch.stack([has_stopped, self.state.next_gamma.sqrt() <= tolerance])
 
     def solution(self, num_iter: int, rtol: float, atol: float) -> Solution:
         """Return what has been found."""
+        residual_norm, rhs_norm = self.state.gamma.sqrt(), self.rhs_norm()
         return Solution(
             value=self.x,
             coupled_value=self.y,
             num_iter=num_iter,
-            residual_norm=self.state.gamma.sqrt(),
-            rhs_norm=self.rhs_norm(),
+            residual_norm=residual_norm,
+            rhs_norm=rhs_norm,
             status_code=status_code(
-                self.is_converged(self.state.gamma, rtol, atol),
+                residual_norm <= (rtol * rhs_norm).clamp(min=atol),
                 self.state.breakdown,
                 self.state.finite,
             ),

@@ -42,8 +42,8 @@ def test_collectives_are_those_of_the_formula(ranks):
     game = SharedGame()
     n, m = (sum(p.numel() for p in net.parameters()) for net in (game.generator, game.critic))
     seen = set()
-    for steps in of_ranks(ranks, "counted"):
-        for step in steps:
+    for results in of_ranks(ranks, "counted"):
+        for step in results["tight"]:
             k = step["num_iter"]
             looks = k if step["predicted"] else k + 1
             assert step["num_hvp"] == (2 * k if step["predicted"] else 2 * k + 1)
@@ -57,6 +57,10 @@ def test_collectives_are_those_of_the_formula(ranks):
             assert step["num_collectives"] == len(calls) == 1 + step["num_hvp"] + looks + 1
             assert step["num_bytes"] == sum(reduced) + sum(told)
             seen.add(k)
+        for step in results["general-sum"]:
+            sent = sorted(b for name, b in step["calls"] if name == "all_reduce")
+            half = step["num_hvp"] // 2
+            assert sent == sorted([8 * (n + m + 2), *[8 * m] * half, *[8 * n] * half])
     assert len(seen) > 1, "all steps took equally many iterations: the formula is hardly tried"
 
 

@@ -26,20 +26,26 @@ def test_ranks_equal_one_process(ranks, size, name, monkeypatch):
         assert_same_run(results[rank][size, name], alone)
 
 
-def test_collectives_are_those_of_the_formula(ranks):
+@pytest.mark.parametrize("name", shards.COUNTED)
+def test_collectives_are_those_of_the_formula(ranks, name):
     game = SharedGame()
     w, b = 4, 8
     n, m = (
         sum(-(-p.numel() // w) for p in net.parameters()) for net in (game.generator, game.critic)
     )
-    for steps in of_ranks(ranks, "counted_shards"):
-        for step in steps:
+    guess = 1 if name == "warm" else 0
+    for results in of_ranks(ranks, "counted_shards"):
+        for step in results[name]:
             k = step["num_iter"]
             more = 0 if step["predicted"] else 1
-            # The critic is solved for: k half products are for it, k for the generator.
-            scattered = [b * w * (n + m + 1), *[b * w * m] * (k + more), *[b * w * n] * k]
-            gathered = [*[b * n] * (k + more), *[b * m] * k, b * n, b * m]
+            # The critic is solved for: k half products are for it, k for the generator, and one of
+            # the generator's more from a first guess.
+            scattered = [b * w * (n + m + 1), *[b * w * m] * (k + more), *[b * w * n] * (k + guess)]
+            if name == "penalties":
+                scattered.append(b * w * (n + m))
+            gathered = [*[b * n] * (k + more), *[b * m] * (k + guess), b * n, b * m]
             summed = [*[b] * (2 * k + 1), 2 * b, 2 * b]
+            summed += [b, *[3 * b] * (k + more + 1)] * guess
             told = [*[16] * (k + more), 24]
             calls = step["calls"]
             for names, expected in (

@@ -164,3 +164,17 @@ def test_a_warm_start_at_zero_is_a_cold_one():
     warm = solver.solve(operator, rhs, torch.zeros_like(rhs), coupled_rhs=coupled)
     assert warm.status is Status.CONVERGED
     assert_close(warm.value, cold.value, 1e-7)
+
+
+@pytest.mark.parametrize("seed", [1008, 2270, 2371])
+def test_what_stops_at_a_predicted_residual_has_converged(seed):
+    """Here the last iterate gives a lower bound of the right-hand side than the one before."""
+    torch.manual_seed(seed)
+    operator, rhs, coupled, x, _ = coupled_system(0.3)
+    x0 = x + torch.randn_like(x)
+    solution = ConjugateGradient(rtol=5e-2).solve(operator, rhs, x0, coupled_rhs=coupled)
+    assert solution.is_predicted
+    assert solution.status is Status.CONVERGED
+    assert solution.residual_norm <= 5e-2 * solution.rhs_norm
+    reduced = rhs - operator.matrix @ operator.weigh(coupled)
+    assert solution.rhs_norm <= reduced.norm() * (1 + 1e-12)
