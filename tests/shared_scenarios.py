@@ -15,15 +15,17 @@ from step_faults import Fault, infinite_slope
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from compopt import StepError
+from compopt import CMD, PolymatrixCGD, StepError
 from compopt.distributed import (
     CollectiveError,
     Placement,
     Replicated,
+    UnsharedWarning,
     broadcast_parameters,
     unwrap,
     while_all_have,
 )
+from compopt.optim.rivals import ExtraAdam
 
 SOME = (2, 3)
 """A group that the first process is not in: its ranks are not those of the world."""
@@ -129,10 +131,8 @@ def count_steps(way: Way, placement: Any, num_steps: int) -> list[dict[str, Any]
 
 
 def counted(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    return {
-        name: count_steps(WAYS[name], dist.group.WORLD, num_steps)
-        for name, num_steps in (("tight", 5), ("general-sum", 2))
-    }
+    lengths = {"tight": 5, "general-sum": 2}
+    return {name: count_steps(WAYS[name], dist.group.WORLD, n) for name, n in lengths.items()}
 
 
 def states(folder: Path) -> list[Tensor]:
@@ -311,6 +311,10 @@ def without_group(folder: Path) -> list[str]:
         warnings.simplefilter("always")
         Way().build(game, None)
         Way().build(game, Placement())
+        for cls in (CMD, ExtraAdam):
+            cls(game.generator.parameters(), game.critic.parameters())
+        PolymatrixCGD([game.generator.parameters(), game.critic.parameters()])
+    assert all(warning.category is UnsharedWarning for warning in caught)
     return [f"{Path(w.filename).name}: {w.message}" for w in caught]
 
 

@@ -9,7 +9,12 @@ from compopt.distributed.data import (
     while_all_have,
 )
 from compopt.distributed.placement import Placement
-from compopt.distributed.replicated import Replicated, placement_of
+from compopt.distributed.replicated import (
+    Replicated,
+    UnsharedWarning,
+    placement_of,
+    warn_if_unshared,
+)
 from compopt.distributed.sharded import Sharded
 
 __all__ = [
@@ -17,10 +22,12 @@ __all__ = [
     "Placement",
     "Replicated",
     "Sharded",
+    "UnsharedWarning",
     "UnwrapWarning",
     "batch_weight",
     "broadcast_parameters",
     "placement_of",
     "unwrap",
+    "warn_if_unshared",
     "while_all_have",
 ]

@@ -1,5 +1,6 @@
 """Data parallel: each process has whole vectors, and its own part of the batch."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -253,18 +254,39 @@ class Replicated(Placement):
         self._has_compared = True
 
 
+class UnsharedWarning(UserWarning):
+    """One of several processes steps by itself."""
+
+
+def warn_if_unshared(who: str, remedy: str) -> None:
+    """Warn if there are other processes, whose steps those of ``who`` will not be."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        warnings.warn(
+            f"One of {dist.get_world_size()} processes has {who}, which averages nothing with the "
+            "others, even if modules are wrapped in DistributedDataParallel: they drift apart. "
+            f"{remedy}",
+            UnsharedWarning,
+            stacklevel=_level_outside(),
+        )
+
+
+def _level_outside() -> int:
+    """Return which level of the caller's stack is the first outside this package."""
+    package = __name__.partition(".")[0]
+    frame, level = inspect.currentframe(), 0
+    while frame is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
 def placement_of(process_group: "dist.ProcessGroup | Placement | None") -> Placement:
     """Return where the vectors of an optimizer with this ``process_group`` live."""
     if process_group is None:
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            warnings.warn(
-                f"One of {dist.get_world_size()} processes has an optimizer without a "
-                "`process_group`, which averages nothing with the others, even if modules are "
-                "wrapped in DistributedDataParallel. Pass `torch.distributed.group.WORLD`, or "
-                "`compopt.distributed.Placement()` if each process is to train by itself.",
-                UserWarning,
-                stacklevel=4,
-            )
+        warn_if_unshared(
+            "an optimizer without a `process_group`",
+            "Pass `torch.distributed.group.WORLD`, or `compopt.distributed.Placement()` if each "
+            "process is to train by itself.",
+        )
         return Placement()
     if isinstance(process_group, Placement):
         return process_group

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
 from compopt._checks import check_choice, check_positive
 from compopt._typing import PLAYERS, Params, Player
@@ -18,7 +17,7 @@ from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
 from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
 from compopt.optim.loss import LossOrClosure, Terms, as_game
-from compopt.optim.players import TwoPlayerOptimizer, select
+from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer, select
 from compopt.optim.report import StepReport
 from compopt.optim.step_sizes import StepSizes
 from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable
@@ -48,7 +47,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         on_failure: OnFailure,
         capturable: bool,
         backend: str,
-        process_group: "dist.ProcessGroup | Placement | None" = None,
+        process_group: ProcessGroup = None,
     ) -> None:
         check_choice("solve_for", solve_for, ("min", "max", "alternate", "smaller"))
         check_choice("on_failure", on_failure, ("fallback", "skip", "raise"))
@@ -60,22 +59,17 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         self.solve_for: SolveFor = solve_for
         self.on_failure: OnFailure = on_failure
         self.backend = backend
-        self._placement = placement_of(process_group)
-        if self._placement.is_sharded:
-            check_shardable(self.solver)
         if capturable:
             check_capturable(self.solver, on_failure, solve_for)
-        super().__init__(min_params, max_params, defaults, capturable=capturable)
+        super().__init__(
+            min_params, max_params, defaults, capturable=capturable, process_group=process_group
+        )
 
-    @property
-    def process_group(self) -> Placement:
-        """How processes share a step. Set it to a process group after unpickling."""
-        return self._placement
-
-    @process_group.setter
-    def process_group(self, process_group: "dist.ProcessGroup | Placement | None") -> None:
-        self._placement = placement_of(process_group)
-        self._reset_transient()
+    def _place(self, process_group: ProcessGroup) -> Placement:
+        placement = placement_of(process_group)
+        if placement.is_sharded:
+            check_shardable(self.solver)
+        return placement
 
     def _reset_transient(self) -> None:
         super()._reset_transient()

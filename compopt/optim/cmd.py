@@ -18,6 +18,7 @@ from compopt.optim.mirrors import (
     in_local_coordinates,
     make_chart,
 )
+from compopt.optim.players import TwoPlayerOptimizer
 from compopt.optim.step_sizes import StepSizes
 from compopt.optim.trouble import OnFailure, SolveFor
 from compopt.optim.update import Gradients
@@ -34,6 +35,9 @@ class _InLocalCoordinates(CompetitiveOptimizer):
         for player in PLAYERS:
             check_mirror(_mirror_of(player, mirror))
         super().__init__(*args, **options)
+
+    # Products in local coordinates are those of one process.
+    _place = TwoPlayerOptimizer._place
 
     def _reset_transient(self) -> None:
         super()._reset_transient()

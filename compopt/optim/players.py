@@ -2,15 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params, Player
 from compopt._workspace import Workspace
-from compopt.distributed import Placement
+from compopt.distributed import Placement, warn_if_unshared
 from compopt.optim.groups import (
     Segment,
     check_hyperparameters,
@@ -23,6 +24,8 @@ from compopt.optim.groups import (
 from compopt.optim.loading import check_loadable
 from compopt.optim.state import FlatState, restore_state
 from compopt.optim.step_counts import count_on_device
+
+ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
 
 
 def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
@@ -43,6 +46,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         max_params: of the player that maximises it; None if the first argument has both.
         defaults: of the hyperparameters of a group.
         capturable: whether nothing may be read on the host during a step, as device graphs need.
+        process_group: whose processes share each step; only None here.
 
     Attributes:
         state_keys_of_hooks: names of vectors that hooks keep in the state of a parameter, beside
@@ -71,8 +75,10 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         defaults: dict[str, Any],
         *,
         capturable: bool,
+        process_group: ProcessGroup = None,
     ) -> None:
         self.capturable = bool(capturable)
+        self._placement = self._place(process_group)
         self._reset_transient()
         for player in self._players:
             rate = player_lr(player, defaults["lr"], self._players)
@@ -81,6 +87,28 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         for player in self._players:
             if not any(group["player"] == player for group in self.param_groups):
                 raise ValueError(f'No parameter group has `player` = "{player}".')
+
+    @property
+    def process_group(self) -> Placement:
+        """How processes share a step. Set it to a process group after unpickling."""
+        return self._placement
+
+    @process_group.setter
+    def process_group(self, process_group: ProcessGroup) -> None:
+        self._placement = self._place(process_group)
+        self._reset_transient()
+
+    def _place(self, process_group: ProcessGroup) -> Placement:
+        """Return where the vectors of a step live: here, in each process by itself."""
+        name = type(self).__name__
+        if process_group is not None:
+            raise TypeError(f"{name} takes no `process_group`: only CGD and ACGD share steps.")
+        warn_if_unshared(
+            f"an optimizer, {name}, that takes no `process_group`",
+            "Only CGD and ACGD share steps. Ignore `compopt.distributed.UnsharedWarning` if each "
+            "process is to train by itself.",
+        )
+        return Placement()
 
     def _reset_transient(self) -> None:
         """Set what belongs to this process and this moment only."""
