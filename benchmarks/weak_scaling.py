@@ -3,7 +3,7 @@
 ``python -m benchmarks.weak_scaling`` writes ``benchmarks/results/weak_scaling.json`` and a plot.
 Floating-point operations of a step are counted (on the meta device), bytes and collectives are
 those that :class:`compopt.distributed.Replicated` documents and its tests count. The rest is stated
-in :data:`HARDWARE`, with sources, and in :class:`Hardware`'s assumptions.
+in :data:`MACHINES`, with their :data:`SOURCES`, and in :class:`Machine`'s assumptions.
 """
 
 import json
@@ -27,42 +27,81 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Hardware:
-    """What the model takes for given.
+class Machine:
+    """What the model takes for given. The data sheets' rates are in :data:`MACHINES`.
 
     Attributes:
         peak_flops: of a GPU per second, in TF32 on tensor cores, dense.
-        utilization: assumed share of it that convolutions reach.
         memory_bandwidth: of a GPU, bytes per second.
-        node_size: GPUs joined by NVLink.
         nvlink: bytes per second and direction of a GPU.
         infiniband: bytes per second and direction of a GPU's adapter.
-        nvlink_latency: assumed seconds of a hop.
-        infiniband_latency: assumed seconds of a hop.
+        node_size: GPUs joined by NVLink.
+        link_share: share of a link's rate that messages reach, measured.
+        launch: seconds that a large message takes besides its hops: a tree in NCCL's protocol
+            "Simple". The next two likewise.
+        nvlink_hop: seconds of a hop within a node.
+        infiniband_hop: seconds of a hop between nodes.
+        small_launch: as ``launch``, for a few bytes: the protocol "LL". The next two likewise.
+        small_nvlink_hop: as ``nvlink_hop``.
+        small_infiniband_hop: as ``infiniband_hop``.
+        utilization: assumed share of the peak that convolutions reach.
+        vector_passes: assumed passes over a vector in the solver and the update, per product.
         straggling: assumed standard deviation of the logarithm of a backward pass's time.
     """
 
-    peak_flops: float = 494.7e12
-    utilization: float = 0.3
-    memory_bandwidth: float = 3.35e12
+    peak_flops: float
+    memory_bandwidth: float
+    nvlink: float
+    infiniband: float
     node_size: int = 8
-    nvlink: float = 450e9
-    infiniband: float = 50e9
-    nvlink_latency: float = 3e-6
-    infiniband_latency: float = 8e-6
+    link_share: float = 380 / 450
+    launch: float = 8.4e-6
+    nvlink_hop: float = 4.0e-6
+    infiniband_hop: float = 14e-6
+    small_launch: float = 6.8e-6
+    small_nvlink_hop: float = 0.6e-6
+    small_infiniband_hop: float = 5.0e-6
+    utilization: float = 0.3
+    vector_passes: int = 12
     straggling: float = 0.05
 
 
-HARDWARE = Hardware()
+MACHINES = {
+    "H100, InfiniBand NDR": Machine(
+        peak_flops=494.7e12, memory_bandwidth=3.35e12, nvlink=450e9, infiniband=50e9
+    ),
+    "A100, InfiniBand HDR": Machine(
+        peak_flops=156e12, memory_bandwidth=2.039e12, nvlink=300e9, infiniband=25e9
+    ),
+}
 SOURCES = {
-    "peak_flops, memory_bandwidth, nvlink": (
+    "peak_flops, memory_bandwidth, nvlink of H100": (
         "NVIDIA H100 SXM data sheet (TF32 989 TFLOPS with sparsity, half of it dense; 3.35 TB/s; "
         "NVLink 900 GB/s, both directions together). "
         "https://www.nvidia.com/en-us/data-center/h100/"
     ),
-    "infiniband": (
-        "One ConnectX-7 adapter of 400 Gb/s per GPU: NVIDIA DGX H100 User Guide. "
-        "https://docs.nvidia.com/dgx/dgxh100-user-guide/"
+    "infiniband and node_size of H100": (
+        "Eight H100 and eight ConnectX-7 of up to 400 Gb/s in a DGX H100: DGX BasePOD reference "
+        "architecture. https://docs.nvidia.com/dgx-basepod/"
+        "reference-architecture-infrastructure-foundation-enterprise-ai/latest/core-components.html"
+    ),
+    "peak_flops, memory_bandwidth, nvlink of A100": (
+        "NVIDIA A100 80GB SXM data sheet (TF32 156 TFLOPS; 2,039 GB/s; NVLink 600 GB/s, both "
+        "directions together). https://www.nvidia.com/content/dam/en-zz/Solutions/Data-Center/a100/"
+        "pdf/nvidia-a100-datasheet-us-nvidia-1758950-r4-web.pdf"
+    ),
+    "infiniband and node_size of A100": (
+        "Eight A100 and eight ConnectX-6 of 200 Gb/s for them in a DGX A100. "
+        "https://developer.nvidia.com/blog/defining-ai-innovation-with-dgx-a100/"
+    ),
+    "link_share": (
+        "Copies between two H100 at 380 of 450 GB/s, as users measured. "
+        "https://github.com/NVIDIA/nccl/issues/1264"
+    ),
+    "launch, nvlink_hop, infiniband_hop, and those of small messages": (
+        "NCCL's own model of its trees: 2 ((n - 1) hops within nodes of n GPUs, the logarithm of "
+        "the number of nodes between them). "
+        "https://github.com/NVIDIA/nccl/blob/master/src/graph/tuning.cc"
     ),
     "time of a ring": (
         "2 (n - 1) / n of the bytes over the bus: NCCL tests, doc/PERFORMANCE.md. "
@@ -114,25 +153,34 @@ def count(name: str, width: float) -> Workload:
     return Workload(name, *sizes, counter.get_total_flops(), report.num_hvp)
 
 
-def all_reduce(num_bytes: int, num_gpus: int, hardware: Hardware = HARDWARE) -> float:
-    """Return the seconds of an all-reduce: a ring in each node, then rings across nodes."""
-    inside = min(num_gpus, hardware.node_size)
-    nodes = math.ceil(num_gpus / hardware.node_size)
-    seconds = 2 * (inside - 1) / inside * num_bytes / hardware.nvlink
-    seconds += 2 * math.ceil(math.log2(inside)) * hardware.nvlink_latency
-    if nodes > 1:
-        # Each GPU of a node exchanges its share of what the node has summed.
-        seconds += 2 * (nodes - 1) / nodes * num_bytes / inside / hardware.infiniband
-        seconds += 2 * math.ceil(math.log2(nodes)) * hardware.infiniband_latency
-    return seconds
+def all_reduce(num_bytes: int, num_gpus: int, machine: Machine) -> float:
+    """Return the seconds of an all-reduce: within each node, then across nodes."""
+    inside, nodes = shape(num_gpus, machine)
+    hops = (inside - 1) * machine.nvlink_hop + math.ceil(math.log2(nodes)) * machine.infiniband_hop
+    over_nvlink = 2 * (inside - 1) / inside * num_bytes / machine.nvlink
+    # Each GPU of a node exchanges its share of what the node has summed.
+    over_infiniband = 2 * (nodes - 1) / nodes * num_bytes / inside / machine.infiniband
+    return machine.launch + 2 * hops + (over_nvlink + over_infiniband) / machine.link_share
+
+
+def broadcast(num_gpus: int, machine: Machine) -> float:
+    """Return the seconds in which all come to know a few bytes of the first."""
+    inside, nodes = shape(num_gpus, machine)
+    between = math.ceil(math.log2(nodes)) * machine.small_infiniband_hop
+    return machine.small_launch + (inside - 1) * machine.small_nvlink_hop + between
+
+
+def shape(num_gpus: int, machine: Machine) -> tuple[int, int]:
+    """Return GPUs per node, and nodes."""
+    return min(num_gpus, machine.node_size), math.ceil(num_gpus / machine.node_size)
 
 
 def step_time(
     work: Workload,
     num_gpus: int,
+    machine: Machine,
     *,
     overlap: bool,
-    hardware: Hardware = HARDWARE,
     slowdown: float = 1.0,
 ) -> float:
     """Return the seconds of a step.
@@ -140,59 +188,66 @@ def step_time(
     Args:
         work: of each GPU, which stays the same.
         num_gpus: how many.
+        machine: of what kind.
         overlap: whether all buckets of a message but the last one (25 MiB) travel while the
             backward pass goes on.
-        hardware: what is assumed.
         slowdown: of the slowest GPU in each backward pass.
     """
     messages = work.messages()
-    compute = work.flops / (hardware.peak_flops * hardware.utilization)
+    compute = work.flops / (machine.peak_flops * machine.utilization)
     per_pass = compute * slowdown / len(messages)
     seconds = 0.0
     for num_bytes in messages:
-        # Twelve passes over a vector in the solver and the update, for each product.
-        vectors = 12 * num_bytes / hardware.memory_bandwidth
-        sent = all_reduce(num_bytes, num_gpus, hardware) if num_gpus > 1 else 0.0
+        vectors = machine.vector_passes * num_bytes / machine.memory_bandwidth
+        sent = all_reduce(num_bytes, num_gpus, machine) if num_gpus > 1 else 0.0
         last = min(num_bytes, 25 * 2**20) / num_bytes
         hidden = min(sent * (1 - last), per_pass) if overlap else 0.0
         seconds += per_pass + vectors + sent - hidden
     if num_gpus > 1:
-        seconds += (NUM_ITER + 1) * hardware.infiniband_latency * math.log2(num_gpus)
+        # A look before each iteration, and whether to move.
+        seconds += (NUM_ITER + 1) * broadcast(num_gpus, machine)
     return seconds
 
 
-def straggler_slowdown(
-    num_gpus: int, hardware: Hardware = HARDWARE, draws: int = 400, seed: int = 0
-) -> float:
+def straggler_slowdown(num_gpus: int, machine: Machine, draws: int = 400, seed: int = 0) -> float:
     """Return by how much the slowest of many GPUs is slower than the mean, by simulation."""
     if num_gpus == 1:
         return 1.0
     random = np.random.default_rng(seed)
-    times = np.exp(random.normal(0.0, hardware.straggling, size=(draws, num_gpus)))
-    return float(times.max(axis=1).mean() / math.exp(hardware.straggling**2 / 2))
+    times = np.exp(random.normal(0.0, machine.straggling, size=(draws, num_gpus)))
+    return float(times.max(axis=1).mean() / math.exp(machine.straggling**2 / 2))
 
 
 def model(workloads: list[Workload]) -> dict[str, Any]:
-    """Return all curves."""
-    curves = {}
+    """Return all curves, by workload and machine."""
+    described, curves = {}, {}
     for work in workloads:
-        curves[work.name] = {
+        described[work.name] = {
             "parameters": [work.num_min, work.num_max],
             "gflops": work.flops / 1e9,
             "bytes": sum(work.messages()),
-            "overlapped": [step_time(work, n, overlap=True) for n in NUM_GPUS],
-            "not_overlapped": [step_time(work, n, overlap=False) for n in NUM_GPUS],
-            "with_stragglers": [
-                step_time(work, n, overlap=True, slowdown=straggler_slowdown(n)) for n in NUM_GPUS
-            ],
+        }
+        curves[work.name] = {
+            name: {
+                "overlapped": [step_time(work, n, machine, overlap=True) for n in NUM_GPUS],
+                "not_overlapped": [step_time(work, n, machine, overlap=False) for n in NUM_GPUS],
+                "with_stragglers": [
+                    step_time(
+                        work, n, machine, overlap=True, slowdown=straggler_slowdown(n, machine)
+                    )
+                    for n in NUM_GPUS
+                ],
+            }
+            for name, machine in MACHINES.items()
         }
     return {
         "kind": "a model, not a measurement",
         "num_gpus": NUM_GPUS,
         "batch_per_gpu": BATCH,
         "iterations": NUM_ITER,
-        "hardware": asdict(HARDWARE),
+        "machines": {name: asdict(machine) for name, machine in MACHINES.items()},
         "sources": SOURCES,
+        "workloads": described,
         "curves": curves,
     }
 
@@ -205,18 +260,21 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     styles = {"overlapped": "-", "not_overlapped": "--", "with_stragglers": ":"}
-    figure, panels = plt.subplots(1, len(result["curves"]), figsize=(10, 4), layout="constrained")
-    for panel, (name, curves) in zip(panels, result["curves"].items(), strict=True):
-        for key, style in styles.items():
-            times = [1e3 * seconds for seconds in curves[key]]
-            panel.plot(result["num_gpus"], times, style, marker=".", label=key.replace("_", " "))
+    figure, panels = plt.subplots(1, len(result["curves"]), figsize=(10, 4.8), layout="constrained")
+    for panel, (work, machines) in zip(panels, result["curves"].items(), strict=True):
+        for color, (machine, curves) in zip(("C0", "C1"), machines.items(), strict=True):
+            for key, style in styles.items():
+                times = [1e3 * seconds for seconds in curves[key]]
+                label = f"{machine}: {key.replace('_', ' ')}"
+                panel.plot(result["num_gpus"], times, style, color=color, marker=".", label=label)
         panel.set_xscale("log", base=2)
         panel.set_ylim(bottom=0)
-        panel.set_title(name)
+        panel.set_title(work)
         panel.set_xlabel("GPUs, 64 samples each (8 per node)")
         panel.set_ylabel("step, ms")
         panel.axvline(8, color="0.8", zorder=0)
-    panels[0].legend(frameon=False)
+    lines = panels[0].get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     figure.suptitle("Weak scaling of an ACGD step: a model from data sheets, not a measurement")
     figure.savefig(path, dpi=120)
     plt.close(figure)
@@ -227,9 +285,10 @@ def main() -> None:
     result = model([count("DCGAN, 1.9 M parameters", 1.0), count("DCGAN, 100 M parameters", 8.5)])
     (FOLDER / "weak_scaling.json").write_text(json.dumps(result, indent=1) + "\n")
     draw(result, FOLDER / "weak_scaling.png")
-    for name, curves in result["curves"].items():
-        first, last = curves["overlapped"][0], curves["overlapped"][-1]
-        print(f"{name}: {1e3 * first:.2f} ms on 1 GPU, {1e3 * last:.2f} ms on 1024")
+    for work, machines in result["curves"].items():
+        for machine, curves in machines.items():
+            first, last = curves["overlapped"][0], curves["overlapped"][-1]
+            print(f"{work}, {machine}: {1e3 * first:.2f} ms on 1 GPU, {1e3 * last:.2f} on 1024")
 
 
 if __name__ == "__main__":
