@@ -1,17 +1,22 @@
 """How far a step in lower precision is from that in float32, and from that in float64.
 
-``python -m benchmarks.precision`` prints the table of the guide. The networks are convolutional,
-on random images, after ten float32 steps; all forms take the same step from there.
+``python -m benchmarks.precision`` writes ``benchmarks/results/precision.json``, which the
+guide shows, and prints them. The networks are convolutional, on random images, after ten float32
+steps; all forms take the same step from there.
 """
 
 import copy
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.environment import conditions
 from compopt import ACGD, ConjugateGradient
 
+RESULT = Path(__file__).parent / "results" / "precision.json"
 FORMS = ("float32", "bf16 autocast", "fp16 autocast and scaler", "bf16 parameters")
 
 
@@ -137,5 +142,12 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
+def main() -> None:
+    """Measure, write the result and print the table."""
+    errors = measure()
+    RESULT.write_text(json.dumps({"conditions": conditions(), "errors": errors}, indent=1) + "\n")
+    print(table(errors))
+
+
 if __name__ == "__main__":
-    print(table(measure()))
+    main()

@@ -42,4 +42,11 @@ def soak_sentence() -> str:
     )
 
 
-myst_substitutions = {"soak": soak_sentence()}
+def precision_table() -> str:
+    """Return the stored errors of steps in lower precision."""
+    from benchmarks.precision import RESULT, table
+
+    return table(json.loads(RESULT.read_text())["errors"])
+
+
+myst_substitutions = {"soak": soak_sentence(), "precision": precision_table()}

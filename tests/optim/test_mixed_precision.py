@@ -1,9 +1,11 @@
 """The step in lower precision, against that in float64, by number."""
 
+import json
+
 import pytest
 import torch
 
-from benchmarks.precision import FORMS, Trial, measure, table
+from benchmarks.precision import FORMS, RESULT, Trial, measure, table
 
 # Largest relative errors of the players' moves: generator, critic. The solver stops at 1e-2, and
 # another batch changes the moves by about 1.
@@ -35,6 +37,14 @@ def test_fp16_has_more_digits_than_bf16(results):
 
 def test_table_has_a_row_for_each_form(results):
     assert [line.split("|")[1].strip() for line in table(results).splitlines()[2:]] == list(FORMS)
+
+
+def test_stored_errors_are_within_the_limits():
+    stored = json.loads(RESULT.read_text())["errors"]
+    for form, limits in LIMITS.items():
+        for player, limit in zip(("generator", "critic"), limits, strict=True):
+            assert len(stored[form][player]) == 5
+            assert max(stored[form][player]) < limit
 
 
 @pytest.mark.parametrize("form", ["bf16", "fp16"])

@@ -90,7 +90,9 @@ def test_resume_with_a_scheduler_is_bitwise(info: OptimizerInfo, name: str) -> N
     run(*first, range(7))
     file = io.BytesIO()
     networks = [first[0].generator.state_dict(), first[0].critic.state_dict()]
-    torch.save([networks, first[1].state_dict(), first[2].state_dict()], file)
+    # Older torch puts a function, which is no plain value, into the state of SWALR.
+    state = {key: value for key, value in first[2].state_dict().items() if not callable(value)}
+    torch.save([networks, first[1].state_dict(), state], file)
     file.seek(0)
     networks, optimizer_state, scheduler_state = torch.load(file, weights_only=True)
     second = build()
