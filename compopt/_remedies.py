@@ -1,7 +1,10 @@
 """What the errors of a second backward pass mean, and what to do about them."""
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from torch import Tensor
 
 
 class Cause(NamedTuple):
@@ -96,6 +99,25 @@ CAUSES: tuple[Cause, ...] = (
         "Write it out in elementary torch operations, which have derivatives of every order.",
     ),
 )
+
+
+def lost_to_a_compiler(loss: Tensor, grads: Iterable[Tensor | None]) -> bool:
+    """Return whether gradients that are to be differentiated come without graph from a compiler.
+
+    The backward pass of a compiled network says that it cannot be differentiated only where one of
+    the tensors that it saved requires a gradient. Otherwise its results look like constants.
+    """
+    if all(grad is None or grad.requires_grad for grad in grads):
+        return False
+    nodes, seen = [loss.grad_fn], set()
+    while nodes:
+        node = nodes.pop()
+        if type(node).__name__ == "CompiledFunctionBackward":
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    return False
 
 
 def explain(error: RuntimeError) -> str | None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from compopt._checks import check_loss, check_vector
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
-from compopt._remedies import explain
+from compopt._remedies import COMPILED, explain, lost_to_a_compiler
 from compopt._typing import PLAYERS, Player, opponent
 from compopt.kernels import gather, partial_dot, scatter
 
@@ -78,6 +78,7 @@ def loss_gradients(
     Raises:
         TypeError, ValueError: if ``loss`` is not a scalar with a graph on the device of ``params``,
             or if a gradient is sparse.
+        RuntimeError: if a gradient that is to be differentiated comes from a compiled network.
     """
     check_loss(name, loss, params[0].device)
     with torch.enable_grad():
@@ -88,6 +89,8 @@ def loss_gradients(
                 f"Gradients must be dense, got layout {grad.layout}. "
                 "Use `sparse=False` in embeddings."
             )
+    if options.get("create_graph") and lost_to_a_compiler(loss, grads):
+        raise RuntimeError(f"The gradient of `{name}` has no graph. {COMPILED}")
     return grads
 
 

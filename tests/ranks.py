@@ -66,6 +66,8 @@ def _work(
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
+                # Raised inside torch.distributed.checkpoint of torch 2.6.
+                warnings.filterwarnings("ignore", "TypedStorage is deprecated", UserWarning)
                 results[scenario.__name__] = scenario(folder)
         except Exception as error:
             # The test that asked for it decides whether this is what should happen.

@@ -11,7 +11,7 @@ from torch.autograd.graph import Node
 
 from compopt._checks import check_loss
 from compopt._flat import FlatLayout
-from compopt._remedies import NOT_FINITE, NOT_TWICE, explain
+from compopt._remedies import COMPILED, NOT_FINITE, NOT_TWICE, explain, lost_to_a_compiler
 from compopt._typing import PLAYERS, Player, opponent
 from compopt.diagnosis._findings import PreflightError, PreflightReport
 from compopt.diagnosis._graph import (
@@ -120,6 +120,8 @@ class Rehearsal:
             raise self._located("The gradient", failing_node([loss], run), error) from error
         for node in cutting:
             raise PreflightError(f"{self.labels.of(node)} cannot be used. {NOT_TWICE}")
+        if lost_to_a_compiler(loss, [*grads["min"], *grads["max"]]):
+            raise PreflightError(f"The gradient has no graph. {COMPILED}")
         for player in PLAYERS:
             self._check_dense_and_finite(player, grads[player], loss, run)
         return grads, seconds

@@ -84,6 +84,10 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
         return super().forward(input)
 
 
+# Compilers of older torch cannot follow a union of types.
+_FUSED_BATCH_NORMS = (FusedBatchNorm1d, FusedBatchNorm2d)
+
+
 class FusedLayerNorm(nn.LayerNorm):
     """``LayerNorm`` with a closed second backward pass."""
 
@@ -153,7 +157,7 @@ class FusedSequential(nn.Sequential):
         while index < len(layers):
             layer = layers[index]
             index += 1
-            if index < len(layers) and isinstance(layer, FusedBatchNorm1d | FusedBatchNorm2d):
+            if index < len(layers) and isinstance(layer, _FUSED_BATCH_NORMS):
                 slope = slope_of(layers[index])
                 watched = has_hooks(layer) or has_hooks(layers[index])
                 if slope is not None and not watched and applies_to_batch(layer, input):

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from autograd_errors import COMPILED
 from preflight_games import Layer, play, trouble
 from torch import Tensor, nn
 
+from compopt import CGD
+from compopt._remedies import lost_to_a_compiler
 from compopt.diagnosis import PreflightError, preflight
 
 
@@ -39,8 +40,40 @@ def test_compiled_function_is_recognised():
     compiled = torch.compile(loss_fn, backend="aot_eager", fullgraph=True)
     with pytest.raises(PreflightError) as raised:
         preflight(compiled, min_player, max_player)
-    assert COMPILED in str(raised.value)
+    assert "A network compiled by `torch.compile` has no second derivative" in str(raised.value)
     assert "the uncompiled module" in str(raised.value)
+
+
+def test_step_on_a_compiled_loss_is_refused():
+    """The compiled backward pass of some releases gives gradients without a graph."""
+    loss_fn, min_player, max_player = play(nn.Tanh())
+    compiled = torch.compile(loss_fn, backend="aot_eager", fullgraph=True)
+    before = [param.detach().clone() for param in max_player.parameters()]
+    optimizer = CGD(min_player.parameters(), max_player.parameters())
+    with pytest.raises(RuntimeError, match="the uncompiled module"):
+        optimizer.step(compiled())
+    assert all(map(torch.equal, before, max_player.parameters()))
+
+
+class Constant(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sum()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.detach().expand(3)
+
+
+def test_gradients_without_graph_are_blamed_on_a_compiler_only_where_there_is_one():
+    x = torch.ones(3, requires_grad=True)
+    loss = Constant.apply(2 * x)
+    (grad,) = torch.autograd.grad(loss, x, create_graph=True)
+    assert not grad.requires_grad
+    assert not lost_to_a_compiler(loss, [grad, None])
+    compiled = type("CompiledFunction", (Constant,), {}).apply(2 * x)
+    assert lost_to_a_compiler(3 * compiled + 1, [grad, None])
+    assert not lost_to_a_compiler(compiled, [x, None])
 
 
 def test_distributed_wrapper_is_named(tmp_path, monkeypatch):
