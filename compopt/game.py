@@ -44,6 +44,11 @@ class Game:
         others = (self.min_penalty, self.max_penalty, self.max_loss, self.curvature_loss)
         return Game(function(self.loss), *(p if p is None else function(p) for p in others))
 
+    def graph_options(self) -> dict[str, bool]:
+        """Return how the loss is differentiated, so that its graph or both are there for more."""
+        # Graphs are retained because terms may share nodes.
+        return {"create_graph": self.curvature_loss is None, "retain_graph": True}
+
     def detached_loss(self) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss, or the pair (min, max) of losses, without graphs."""
         if self.max_loss is None:
@@ -92,6 +97,15 @@ def loss_gradients(
     if options.get("create_graph") and lost_to_a_compiler(loss, grads):
         raise RuntimeError(f"The gradient of `{name}` has no graph. {COMPILED}")
     return grads
+
+
+def curvature_gradients(
+    game: Game, params: Sequence[Tensor], grads: Sequence[Tensor | None]
+) -> Sequence[Tensor | None]:
+    """Return the gradients that products differentiate: ``grads``, or another loss's."""
+    if game.curvature_loss is None:
+        return grads
+    return loss_gradients("curvature_loss", game.curvature_loss, params, create_graph=True)
 
 
 def check_takes_part(
@@ -305,12 +319,8 @@ def differentiate(
     params: dict[Player, Sequence[Tensor]] = {"min": min_params, "max": max_params}
     layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
     both, middle = [*min_params, *max_params], len(min_params)
-    if game.curvature_loss is None:
-        grads = curvature = loss_gradients("loss", game.loss, both, create_graph=True)
-    else:
-        # Both graphs are retained: they may share nodes.
-        grads = loss_gradients("loss", game.loss, both, retain_graph=True)
-        curvature = loss_gradients("curvature_loss", game.curvature_loss, both, create_graph=True)
+    grads = loss_gradients("loss", game.loss, both, **game.graph_options())
+    curvature = curvature_gradients(game, both, grads)
     by_player: dict[Player, Sequence[Tensor | None]] = {
         "min": grads[:middle],
         "max": grads[middle:],

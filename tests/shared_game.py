@@ -68,6 +68,11 @@ def penalized(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
     )
 
 
+def other_curvature(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
+    curvature = game.loss(step, part) + game.critic(game.generator(game.noise[step, part])).mean()
+    return optimizer.step(game.loss(step, part), curvature_loss=curvature)
+
+
 def one_penalty(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
     loss, penalty = game.loss(step, part), game.gradient_penalty(step, part)
     return optimizer.step(lambda: Game(loss, max_penalty=penalty))
@@ -177,6 +182,7 @@ WAYS: dict[str, Way] = {
     "closure": Way(closure),
     "penalties": Way(penalized),
     "one-penalty": Way(one_penalty),
+    "curvature-loss": Way(other_curvature),
     "micro-batches": Way(micro_batches),
     "two-phase": Way(two_phase),
     "scaled": Way(scaled),

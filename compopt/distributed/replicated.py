@@ -25,6 +25,7 @@ from compopt.game import (
     GameGradients,
     add_penalty,
     check_takes_part,
+    curvature_gradients,
     loss_gradients,
 )
 
@@ -131,7 +132,7 @@ class Replicated(Placement):
         # The sum over processes needs the penalties' gradients in place before the last pass.
         base = self._penalty_gradients(game, params, joint)
         grads = self.reduce(
-            partial(loss_gradients, "loss", game.loss, both, create_graph=True),
+            partial(loss_gradients, "loss", game.loss, both, **game.graph_options()),
             both,
             joint.sizes,
             out,
@@ -140,12 +141,13 @@ class Replicated(Placement):
             extra=[game.loss.detach().reshape(1)],
         )
         count = len(params["min"])
+        check_takes_part("min", grads[:count], game.min_penalty)
+        check_takes_part("max", grads[count:], game.max_penalty)
+        curvature = curvature_gradients(game, both, grads)
         by_player: dict[Player, Sequence[Tensor | None]] = {
-            "min": grads[:count],
-            "max": grads[count:],
+            "min": curvature[:count],
+            "max": curvature[count:],
         }
-        check_takes_part("min", by_player["min"], game.min_penalty)
-        check_takes_part("max", by_player["max"], game.max_penalty)
         out.mul_(1 / self.collectives.size)
         layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
         flat_min, flat_max, loss = torch.split(out, [layouts["min"].numel, layouts["max"].numel, 1])

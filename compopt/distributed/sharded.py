@@ -21,6 +21,7 @@ from compopt.game import (
     Game,
     GameGradients,
     check_takes_part,
+    curvature_gradients,
     loss_gradients,
 )
 from compopt.kernels import partial_dot
@@ -128,7 +129,7 @@ class Sharded(Replicated):
         out = torch.empty(sum(sizes), dtype=joint.dtype, device=joint.device)
         penalties = self._penalty_tensors(game, params)
         grads = self.reduce(
-            partial(loss_gradients, "loss", game.loss, both, create_graph=True),
+            partial(loss_gradients, "loss", game.loss, both, **game.graph_options()),
             both,
             sizes,
             out,
@@ -137,12 +138,13 @@ class Sharded(Replicated):
             extra=[loss.expand(self.collectives.size)],
         )
         count = len(params["min"])
+        check_takes_part("min", grads[:count], game.min_penalty)
+        check_takes_part("max", grads[count:], game.max_penalty)
+        curvature = curvature_gradients(game, both, grads)
         by_player: dict[Player, Sequence[Tensor | None]] = {
-            "min": grads[:count],
-            "max": grads[count:],
+            "min": curvature[:count],
+            "max": curvature[count:],
         }
-        check_takes_part("min", by_player["min"], game.min_penalty)
-        check_takes_part("max", by_player["max"], game.max_penalty)
         if penalties is not None:
             added = torch.empty_like(out[:-1])
             self.reduce(lambda: penalties, both, sizes[:-1], added, "the penalties")
