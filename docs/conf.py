@@ -28,9 +28,14 @@ napoleon_custom_sections = ["Cost", "Memory"]
 napoleon_use_ivar = True
 
 
+def stored(name: str) -> dict:
+    """Return a file of results."""
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text())
+
+
 def soak_sentence() -> str:
     """Return what the stored soak run found."""
-    result = json.loads((ROOT / "benchmarks" / "results" / "soak.json").read_text())
+    result = stored("soak.json")
     looks = result["looks"]
     middle, last = looks[len(looks) // 2], looks[-1]
     statuses = ", ".join(f"{count} {name}" for name, count in result["statuses"].items())
@@ -49,4 +54,44 @@ def precision_table() -> str:
     return table(json.loads(RESULT.read_text())["errors"])
 
 
-myst_substitutions = {"soak": soak_sentence(), "precision": precision_table()}
+def solver_study_table() -> str:
+    """Return products and errors of each way of solving, by setting."""
+    settings = stored("solver_study.json")["settings"]
+    names = dict.fromkeys(name for setting in settings.values() for name in setting["ways"])
+    lines = [f"| rtol | way of solving | {' | '.join(settings)} |"]
+    lines.append("|---" * (len(settings) + 2) + "|")
+    for name in names:
+        cells = []
+        for setting in settings.values():
+            way = setting["ways"][name]
+            error = f"{way['median_error']:.0e}" if way["median_error"] else "reference"
+            cells.append(f"{way['mean_products']:.1f}, {error}")
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def product_forms_table() -> str:
+    """Return time and error of each form of a product."""
+    lines = [
+        "| network | products to | form | set-up | product | error |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network, directions in stored("product_forms.json")["workloads"].items():
+        for player, rows in directions.items():
+            for row in rows:
+                figures = f"{row['set_up']:.2f} | {row['product']:.2f} | {row['error']:.0e}"
+                if row["compilation_s"]:
+                    figures = f"{row['compilation_s']:.0f} s" + figures[figures.index(" |") :]
+                lines.append(f"| {network} | {player} | {row['name']} | {figures} |")
+    return "\n".join(lines)
+
+
+exponents = stored("step_scaling.json")["exponents"]
+myst_substitutions = {
+    "soak": soak_sentence(),
+    "precision": precision_table(),
+    "solver_study": solver_study_table(),
+    "product_forms": product_forms_table(),
+    "parameters_exponent": f"{exponents['num_parameters']['acgd']:.2f}",
+    "batch_exponent": f"{exponents['batch_size']['acgd']:.2f}",
+}

@@ -18,7 +18,7 @@ from compopt.optim.trouble import OnFailure, SolveFor
 from compopt.solvers import ConjugateGradient, Solver
 
 RTOL = 5e-2
-"""Default tolerance of a solve, a tenth or so of the difference between steps on two batches."""
+"""Default tolerance of a solve; exact steps on two batches differ by more than their length."""
 
 
 class ACGD(CompetitiveOptimizer):
@@ -64,8 +64,8 @@ class ACGD(CompetitiveOptimizer):
     Note:
         The published code solves to 1e-6 relative (its ``tol=1e-12`` is on squared norms), which
         ``solver=ConjugateGradient(rtol=1e-6, max_iter=1000)`` restores. On mini-batches that buys
-        nothing: steps on two batches differ by tens of percent. In a game without noise, take
-        ``ConjugateGradient()``.
+        nothing: steps on two batches differ by more than their length. In a game without noise,
+        take ``ConjugateGradient()``.
 
     Cost: as :class:`~compopt.CGD`. Memory: three vectors per player are kept from step to step.
 
