@@ -9,8 +9,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c const
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits_gan.py --out out/digits_gan
 
+# Files side by side: `make test JOBS=8`. What a file sets up for its tests is set up once.
+JOBS ?= 2
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m slow

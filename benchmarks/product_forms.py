@@ -2,7 +2,8 @@
 
 Run ``python -m benchmarks.product_forms``. One product in either direction, for the image networks:
 
-- ``differentiated twice``: what compopt does. The graph of the gradients is kept and walked.
+- ``differentiated twice``: what compopt does. The graph of the gradients is kept and walked. With
+  the weights of convolutions in either layout.
 - ``linearized``: forward over reverse by ``torch.func.linearize``, once a step, then applied.
 - ``forward over reverse``: ``torch.func.jvp`` of the gradient, which computes the gradient anew.
 - ``compiled``: reverse over reverse by ``torch.func``, in one region of ``torch.compile``, which
@@ -56,11 +57,18 @@ class Form:
 class Direction:
     """Products that end in one player's parameters, from a direction in the other's."""
 
-    def __init__(self, play: Play, player: str, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        play: Play,
+        player: str,
+        dtype: torch.dtype = torch.float32,
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
         _keep_no_statistics(play.min_player)
         _keep_no_statistics(play.max_player)
         random = torch.Generator().manual_seed(0)
-        self.networks = play.min_player.to(dtype), play.max_player.to(dtype)
+        networks = (play.min_player, play.max_player)
+        self.networks = tuple(net.to(dtype=dtype, memory_format=layout) for net in networks)
         self.batch = tuple(part.to(dtype) for part in play.draw(random))
         self.params = tuple(_tensors(network) for network in self.networks)
         self.index = LOSS_ARGUMENTS[player]
@@ -180,9 +188,11 @@ def measure(build: Callable[[], Play], player: str, rounds: int, compiles: bool)
     """
     exact = _flat(Direction(build(), player, torch.float64).twice().product())
     direction = Direction(build(), player)
-    makers = [direction.twice, direction.linearized, direction.forward_over_reverse]
+    channels_last = Direction(build(), player, layout=torch.channels_last).twice()
+    channels_last.name += ", channels last"
+    makers = [direction.linearized, direction.forward_over_reverse]
     makers += [direction.compiled] if compiles else []
-    forms = [make() for make in makers]
+    forms = [direction.twice(), channels_last, *(make() for make in makers)]
     errors = [float(torch.linalg.vector_norm(_flat(form.product()) - exact)) for form in forms]
     times: list[list[float]] = []
     for _ in track(range(rounds), description=f"products to the {player} player"):
