@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("sweep", type=Path)
     command.add_argument("--metrics", nargs="+", default=["fd_effnetlite0_r96_p320"])
     command.add_argument("--images", type=int, default=2000, help="of each generator")
+    command.add_argument("--generators", nargs="+", default=["raw", "ema"], choices=["raw", "ema"])
     command.add_argument("--cell", action="append", help="only this cell; may be repeated")
     command.add_argument("--data", type=Path, help="folder of the images")
 
@@ -183,7 +184,12 @@ def _judge(args: argparse.Namespace) -> int:
     from benchmarks.cifar10.second_opinion import judge_again
 
     count = judge_again(
-        Sweep(args.sweep), args.metrics, args.images, data=args.data, cells=args.cell
+        Sweep(args.sweep),
+        args.metrics,
+        args.images,
+        generators=args.generators,
+        data=args.data,
+        cells=args.cell,
     )
     print(f"{count} runs judged")
     return 0

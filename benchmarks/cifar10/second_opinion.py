@@ -22,6 +22,7 @@ def judge_again(
     metrics: Sequence[str],
     count: int,
     *,
+    generators: Sequence[str] = ("raw", "ema"),
     data: Path | None = None,
     cells: Sequence[str] | None = None,
 ) -> int:
@@ -34,6 +35,7 @@ def judge_again(
         sweep: whose runs.
         metrics: names of ``benchmarks.metrics.METRICS``.
         count: images of each generator.
+        generators: "raw" for the trained one, "ema" for its average.
         data: folder of the real images.
         cells: only these; all if None.
 
@@ -50,14 +52,14 @@ def judge_again(
         name
         for name in cells or sweep.cells
         if sweep.status(name)["state"] == "finished"
-        and not _is_judged(sweep.folder(name), metrics, count)
+        and not _is_judged(sweep.folder(name), metrics, count, generators)
     ]
     for name in track(waiting, description="runs judged"):
-        _judge(sweep, name, judge, images, list(metrics), count)
+        _judge(sweep, name, judge, images, list(metrics), count, generators)
     return len(waiting)
 
 
-def _is_judged(path: Path, metrics: Sequence[str], count: int) -> bool:
+def _is_judged(path: Path, metrics: Sequence[str], count: int, generators: Sequence[str]) -> bool:
     rows = RunFolder(path).rows(OPINIONS)
     for row in rows:
         if row["n"] != count:
@@ -65,15 +67,20 @@ def _is_judged(path: Path, metrics: Sequence[str], count: int) -> bool:
                 f"{path} was judged by {row['n']} images, so all runs must be; got {count}. Use "
                 f"`--images {row['n']}`, or remove the files {OPINIONS} to judge all anew."
             )
-    of = {g: {m for row in rows if row["generator"] == g for m in row["metrics"]} for g in _WHICH}
+    of = {
+        g: {m for row in rows if row["generator"] == g for m in row["metrics"]} for g in generators
+    }
     return all(set(metrics) <= found for found in of.values())
 
 
-_WHICH = ("raw", "ema")
-
-
 def _judge(
-    sweep: Sweep, name: str, judge: Judge, images: Images, metrics: list[str], count: int
+    sweep: Sweep,
+    name: str,
+    judge: Judge,
+    images: Images,
+    metrics: list[str],
+    count: int,
+    generators: Sequence[str],
 ) -> None:
     config, path = sweep.config(name), sweep.folder(name)
     torch.set_num_threads(config.threads)
@@ -82,7 +89,10 @@ def _judge(
         raise BenchmarkError(f"{path} has no checkpoint to judge. Run the cell again.")
     training = Training(config, images.train, Ranks())
     training.load_state_dict(state["training"])
-    for which, generator in zip(_WHICH, (training.generator, training.ema.module), strict=True):
-        made = sample(generator, count, seed=config.seed, norm_images=config.evaluation.norm_images)
+    trained = {"raw": training.generator, "ema": training.ema.module}
+    for which in generators:
+        made = sample(
+            trained[which], count, seed=config.seed, norm_images=config.evaluation.norm_images
+        )
         row = {"step": training.step, "generator": which, **judge.scores(made, metrics)}
         RunFolder(path).append(OPINIONS, row)
