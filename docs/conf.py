@@ -86,6 +86,27 @@ def product_forms_table() -> str:
     return "\n".join(lines)
 
 
+def toy_table() -> str:
+    """Return what the CGD paper states beside what its experiments gave here."""
+    said = stored("toy/statements.json")
+    lines = ["| experiment | published | found | |", "|---|---|---|---|"]
+    for row in (row for part in said.values() for row in part):
+        verdict = "agree" if row["agrees"] else "**disagree**"
+        lines.append(f"| {row['experiment']} | {row['published']} | {row['found']} | {verdict} |")
+    return "\n".join(lines)
+
+
+def poisson_table() -> str:
+    """Return the errors of the networks for the Poisson equation."""
+    runs = stored("poisson_pinn/curves.json")
+    lines = ["| method | steps | seconds | last error | smallest error |", "|---|---|---|---|---|"]
+    for name, run in runs.items():
+        seconds, last = run["curve"][-1]
+        smallest = min(error for _, error in run["curve"])
+        lines.append(f"| {name} | {run['steps']} | {seconds:.0f} | {last:.1e} | {smallest:.1e} |")
+    return "\n".join(lines)
+
+
 exponents = stored("step_scaling.json")["exponents"]
 myst_substitutions = {
     "soak": soak_sentence(),
@@ -94,4 +115,6 @@ myst_substitutions = {
     "product_forms": product_forms_table(),
     "parameters_exponent": f"{exponents['num_parameters']['acgd']:.2f}",
     "batch_exponent": f"{exponents['batch_size']['acgd']:.2f}",
+    "poisson": poisson_table(),
+    "toy": toy_table(),
 }

@@ -56,19 +56,32 @@ CONSTANT = (
 )
 """Those with a constant step size, which the paper's statements are about."""
 
-SCALAR = (
-    *CONSTANT,
-    Method("alternating GDA", rivals.AlternatingDescentAscent, 4),
-    Method("past extragradient", rivals.PastExtraGradient, 2),
-    Method("LOLA", rivals.LOLA, 4),
-    Method("SGA, aligned", partial(rivals.SGA, align=True), 6),
-    Method("Lookahead-minmax", _lookahead, 2),
+ALTERNATING = Method("alternating GDA", rivals.AlternatingDescentAscent, 4)
+LOOKAHEAD = Method("Lookahead-minmax", _lookahead, 2)
+ADAPTIVE = (
     Method("ACGD", ACGD, 4),
-    Method("CMD in a box", partial(CMD, mirror=("box", -1.0, 1.0)), 4),
     Method("Adam", _by(torch.optim.Adam), 2),
     Method("ExtraAdam", rivals.ExtraAdam, 4),
     Method("OptimisticAdam", rivals.OptimisticAdam, 2),
 )
+
+SCALAR = (
+    *CONSTANT,
+    ALTERNATING,
+    Method("past extragradient", rivals.PastExtraGradient, 2),
+    Method("LOLA", rivals.LOLA, 4),
+    Method("SGA, aligned", partial(rivals.SGA, align=True), 6),
+    LOOKAHEAD,
+    Method("CMD in a box", partial(CMD, mirror=("box", -1.0, 1.0)), 4),
+    *ADAPTIVE,
+)
+
+COVARIANCE = (*CONSTANT, ALTERNATING, LOOKAHEAD, *ADAPTIVE)
+"""Without those that take the steps of one that is here, as the game is zero-sum: LOLA is LCGD, CMD
+without constraints CGD, and past extragradient looks ahead to the iterates of OGDA."""
+
+LARGER = tuple(m for m in CONSTANT if m.name in ("CGD", "SGA", "ConOpt", "OGDA"))
+"""The paper's own, for the larger covariances."""
 
 MIXTURE = (
     Method("ACGD", partial(ACGD, beta=0.9), 4),

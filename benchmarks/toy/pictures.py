@@ -19,6 +19,11 @@ COLORS = {
     "OGDA": "C5",
     "ExtraGradient": "C6",
     "LEAD": "C8",
+    "alternating GDA": "0.3",
+    "Lookahead-minmax": "C7",
+    "Adam": "navy",
+    "ExtraAdam": "teal",
+    "OptimisticAdam": "goldenrod",
 }
 
 
@@ -106,7 +111,7 @@ def covariance(
             panel.grid(alpha=0.3)
             panel.set_xlabel("forward-pass equivalents (x: diverges from there)", fontsize=8)
         line[0].set_ylabel("error")
-    panels[0][0].legend(fontsize=7)
+    panels[0][0].legend(fontsize=7, ncols=2 if len(names) > 8 else 1)
     text = "\n".join(
         f"{'agree' if s.agrees else 'DISAGREE'}: {s.published}  [{s.found}]" for s in said
     )

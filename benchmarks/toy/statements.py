@@ -115,6 +115,32 @@ def covariance_statements(cells: Cells, size: int, rates: Sequence[float]) -> It
     yield Statement(where, text, found, agrees)
 
 
+def larger_statements(cells: Cells, size: int, rates: Sequence[float]) -> Iterable[Statement]:
+    """Yield the statements on covariance estimation for d = 60, at the ends of the step sizes."""
+    where = f"covariance, d = {size}"
+    ends: dict[str, dict[float, float]] = {}
+    for key, cell in cells.items():
+        _, _, name, lr = key.split(" ")
+        final = math.inf if cell["diverged"] else cell["errors"][-1]
+        ends.setdefault(name, {})[float(lr[3:])] = final / cell["errors"][0]
+    text = "Only CGD, at every step size, and OGDA at 0.005 converge (here: to less than a tenth)."
+    agrees = all(
+        (end < 0.1) == (name == "CGD" or (name == "OGDA" and lr == 0.005))
+        for name, by_rate in ends.items()
+        for lr, end in by_rate.items()
+    )
+    found = ", ".join(
+        f"{name} {end:.1e} at {lr:g}"
+        for name, by_rate in ends.items()
+        for lr, end in by_rate.items()
+    )
+    yield Statement(where, text, f"relative to the start: {found}", agrees)
+    cell = cells[f"d={size} exact CGD lr={max(rates):g}"]
+    least = math.inf if cell["diverged"] else min(cell["errors"])
+    text = "CGD at eta = 0.4 ends at about 1e-7 (figure; within a factor 10)."
+    yield Statement(where, text, f"{least:.1e}", 1e-8 <= least <= 1e-6)
+
+
 def stochastic_statements(cells: Cells, size: int, rates: Sequence[float]) -> Iterable[Statement]:
     """Yield the statements on covariance estimation from samples."""
     where = f"covariance, d = {size}, samples"
@@ -158,9 +184,13 @@ def stochastic_statements(cells: Cells, size: int, rates: Sequence[float]) -> It
 
 
 def covers_both(cell: Any) -> bool:
-    """Return whether each mode has a fifth of the points or more at the last evaluations."""
+    """Return whether each mode has a fifth of the points or more at every one of three evaluations.
+
+    They are the last ones. On an average of them a generator that hops from mode to mode would pass
+    for one that covers both.
+    """
     last = cell["shares"][-3:]
-    return bool(last) and all(sum(share[i] for share in last) / len(last) >= 0.2 for i in (0, 1))
+    return bool(last) and all(min(share) >= 0.2 for share in last)
 
 
 def mixture_statements(cells: Cells) -> Iterable[Statement]:

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import scipy.sparse.linalg
 import torch
+from games import GeneralGame
 from torch import Tensor
 
 from compopt import GMRES
-from compopt.operators import MatrixOperator
+from compopt.field import losses_field
+from compopt.operators import MatrixOperator, PolymatrixOperator
 from compopt.solvers import Status
 
 
@@ -59,6 +61,24 @@ def test_iterates_are_those_of_scipy(seed: int, restart: int) -> None:
             matrix.numpy(), rhs.numpy(), x0=x0.numpy(), rtol=0.0, restart=restart, maxiter=cycles
         )
         np.testing.assert_allclose(ours.value.numpy(), theirs, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("restart", [2, 4, 12])
+@pytest.mark.parametrize("seed", range(6))
+def test_steps_of_random_general_sum_games_are_those_of_scipy(seed: int, restart: int) -> None:
+    game = GeneralGame(seed)
+    losses = dict(enumerate(game.losses()))
+    field = losses_field(losses, {0: [game.x], 1: [game.y]}, second_order=True)
+    sizes = {0: torch.linspace(0.1, 0.4, 4), 1: torch.linspace(0.5, 0.2, 3)}
+    operator = PolymatrixOperator(field, {player: size.double() for player, size in sizes.items()})
+    rhs = operator.scale * operator.join(field.grads)
+    for cycles in (1, 3):
+        solver = GMRES(rtol=0.0, max_iter=restart * cycles, restart=restart)
+        theirs, _ = scipy.sparse.linalg.gmres(
+            operator.to_scipy(), rhs.numpy(), rtol=0.0, restart=restart, maxiter=cycles
+        )
+        ours = solver.solve(operator, rhs).value.numpy()
+        np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("rtol", [1e-1, 1e-3, 1e-8])

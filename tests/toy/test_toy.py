@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from benchmarks.toy import __main__ as toy
-from benchmarks.toy.methods import CONSTANT, MIXTURE, SCALAR, Method
+from benchmarks.toy.methods import CONSTANT, COVARIANCE, LARGER, MIXTURE, SCALAR, Method
 from benchmarks.toy.runs import covariance_run, scalar_run
-from benchmarks.toy.statements import covers_both, has_converged, scalar_statements
+from benchmarks.toy.statements import (
+    covers_both,
+    has_converged,
+    mixture_statements,
+    scalar_statements,
+)
 from benchmarks.toy.store import Store
 from compopt import games
 
@@ -27,10 +32,11 @@ def test_quick_run_has_every_part(quick) -> None:
     out, said = quick
     assert list(said) == ["scalar", "covariance", "samples", "mixture"]
     assert said == json.loads((out / "statements.json").read_text())
-    for name in ("trajectories", "divergence", "covariance-20", "samples", "mixture"):
+    covariances = [f"covariance-{size}" for size in (20, 40, 60)]
+    for name in ("trajectories", "divergence", *covariances, "samples", "mixture"):
         assert (out / f"{name}.png").stat().st_size > 5000
     assert len(Store(out / "scalar.json").cells) == 3 * 3 * len(SCALAR)
-    assert len(Store(out / "covariance.json").cells) == 2 * (len(CONSTANT) - 1)
+    assert len(Store(out / "covariance.json").cells) == 2 * len(COVARIANCE) + 2 * 2 * len(LARGER)
     assert len(Store(out / "samples.json").cells) == 2 * 2 * 5
     assert len(Store(out / "mixture.json").cells) == 2 * len(MIXTURE)
 
@@ -112,6 +118,30 @@ def test_both_modes_need_a_fifth_each() -> None:
     assert covers_both({"shares": [[0, 0], [0.5, 0.2], [0.5, 0.2], [0.5, 0.2]]})
     assert not covers_both({"shares": [[0.5, 0.5], [0.9, 0.1], [0.9, 0.1], [0.9, 0.1]]})
     assert not covers_both({"shares": []})
+
+
+def test_a_generator_that_hops_does_not_cover_both_modes() -> None:
+    assert not covers_both({"shares": [[0.9, 0.0], [0.0, 0.9], [0.9, 0.0]]})
+    assert not covers_both({"shares": [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.1, 0.8]]})
+
+
+def test_mixture_statements_are_computed_from_the_runs() -> None:
+    good, bad = {"shares": [[0.5, 0.5]] * 3}, {"shares": [[0.9, 0.0]] * 3}
+    cells = {
+        f"{method.name} lr={lr} seed={seed}": good if method.name == "ACGD" else bad
+        for method in MIXTURE
+        for lr in ("0.1", "0.4")
+        for seed in (0, 1)
+    }
+    said = list(mixture_statements(cells))
+    assert len(said) == 4
+    assert all(statement.agrees for statement in said)
+    assert said[0].found == "both modes: 2/2 at 0.1, 2/2 at 0.4"
+    for index, name in enumerate(("ACGD", "OGDA with RMSProp", "SGA", "ConOpt")):
+        key = f"{name} lr=0.4 seed=1"
+        turned = {**cells, key: bad if name == "ACGD" else good}
+        agrees = [statement.agrees for statement in mixture_statements(turned)]
+        assert agrees == [i != index for i in range(4)]
 
 
 @pytest.mark.slow
