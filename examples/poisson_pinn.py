@@ -8,8 +8,8 @@ solves the joint system of both players' losses. All have the same network, poin
 processor time. Interrupted curves go on from their last checkpoint.
 
 The paper of the competitive form (https://arxiv.org/abs/2204.11144) reports errors about four
-orders of magnitude below the best plain network's, after far more steps. In 150 seconds of one core,
-where a step of the game with its linear solve costs 45 to 90 of Adam's, there is no such gap:
+orders of magnitude below the best plain network's, after far more steps. In 150 seconds of one
+core, where a step of the game with its linear solve costs 45 to 90 of Adam's, there is no such gap:
 general-sum ACGD ends at a third of Adam's error and nearly twice that of L-BFGS (the curves are in
 ``benchmarks/results/poisson_pinn``).
 """
