@@ -76,9 +76,12 @@ SCALAR = (
     *ADAPTIVE,
 )
 
-COVARIANCE = (*CONSTANT, ALTERNATING, LOOKAHEAD, *ADAPTIVE)
-"""Without those that take the steps of one that is here, as the game is zero-sum: LOLA is LCGD, CMD
-without constraints CGD, and past extragradient looks ahead to the iterates of OGDA."""
+OTHERS = (ALTERNATING, LOOKAHEAD, *ADAPTIVE)
+"""Besides CONSTANT, for covariance estimation.
+
+Without those that take the steps of one that is there, as the game is zero-sum: LOLA is LCGD, CMD
+without constraints CGD, and past extragradient looks ahead to the iterates of OGDA.
+"""
 
 LARGER = tuple(m for m in CONSTANT if m.name in ("CGD", "SGA", "ConOpt", "OGDA"))
 """The paper's own, for the larger covariances."""

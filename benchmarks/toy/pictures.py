@@ -95,13 +95,18 @@ def covariance(
     said: Sequence[Statement],
     file: Path,
 ) -> None:
-    """Draw error against passes: a row for each source of the covariance, a column a step size."""
+    """Draw error against passes: a row for each source of the covariance, a column a step size.
+
+    Methods may lack some of the step sizes.
+    """
     figure = Figure(figsize=(4.0 * len(rates), 3.2 * len(rows) + 1.2), layout="constrained")
     panels = figure.subplots(len(rows), len(rates), squeeze=False, sharey="row")
     for row, line in zip(rows, panels, strict=True):
         for lr, panel in zip(rates, line, strict=True):
             for name in names:
-                cell = cells[f"{row} {name} lr={lr:g}"]
+                cell = cells.get(f"{row} {name} lr={lr:g}")
+                if cell is None:
+                    continue
                 panel.semilogy(
                     cell["passes"], cell["errors"], label=name, color=COLORS[name], lw=1.4
                 )

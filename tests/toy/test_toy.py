@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from benchmarks.toy import __main__ as toy
-from benchmarks.toy.methods import CONSTANT, COVARIANCE, LARGER, MIXTURE, SCALAR, Method
+from benchmarks.toy.methods import CONSTANT, LARGER, MIXTURE, OTHERS, SCALAR, Method
 from benchmarks.toy.runs import covariance_run, scalar_run
 from benchmarks.toy.statements import (
     covers_both,
     has_converged,
+    larger_statements,
     mixture_statements,
     scalar_statements,
 )
@@ -36,7 +37,8 @@ def test_quick_run_has_every_part(quick) -> None:
     for name in ("trajectories", "divergence", *covariances, "samples", "mixture"):
         assert (out / f"{name}.png").stat().st_size > 5000
     assert len(Store(out / "scalar.json").cells) == 3 * 3 * len(SCALAR)
-    assert len(Store(out / "covariance.json").cells) == 2 * len(COVARIANCE) + 2 * 2 * len(LARGER)
+    methods = (*CONSTANT, *OTHERS, *LARGER, *LARGER)
+    assert len(Store(out / "covariance.json").cells) == 2 * len(methods)
     assert len(Store(out / "samples.json").cells) == 2 * 2 * 5
     assert len(Store(out / "mixture.json").cells) == 2 * len(MIXTURE)
 
@@ -123,6 +125,30 @@ def test_both_modes_need_a_fifth_each() -> None:
 def test_a_generator_that_hops_does_not_cover_both_modes() -> None:
     assert not covers_both({"shares": [[0.9, 0.0], [0.0, 0.9], [0.9, 0.0]]})
     assert not covers_both({"shares": [[0.5, 0.5], [0.5, 0.5], [0.5, 0.5], [0.1, 0.8]]})
+
+
+def test_larger_statements_are_computed_from_the_runs() -> None:
+    good = {"errors": [10.0, 1.0, 2e-7], "diverged": False}
+    bad = {"errors": [10.0, 5.0, 4.0], "diverged": False}
+    lost = {"errors": [10.0, 1e-9], "diverged": True}
+    cells = {
+        f"d=60 exact {method.name} lr={lr}": good if method.name == "CGD" else lost
+        for method in LARGER
+        for lr in ("0.005", "0.4")
+    }
+    cells["d=60 exact OGDA lr=0.005"] = {"errors": [10.0, 0.9], "diverged": False}
+    said = list(larger_statements(cells, 60, (0.005, 0.4)))
+    assert [statement.agrees for statement in said] == [True, True]
+    for key, cell, expected in (
+        ("CGD lr=0.005", bad, [False, True]),
+        ("CGD lr=0.4", lost, [False, False]),
+        ("CGD lr=0.4", {"errors": [10.0, 1e-9], "diverged": False}, [True, False]),
+        ("OGDA lr=0.005", bad, [False, True]),
+        ("OGDA lr=0.4", good, [False, True]),
+        ("SGA lr=0.005", good, [False, True]),
+    ):
+        turned = {**cells, f"d=60 exact {key}": cell}
+        assert [s.agrees for s in larger_statements(turned, 60, (0.005, 0.4))] == expected, key
 
 
 def test_mixture_statements_are_computed_from_the_runs() -> None:
