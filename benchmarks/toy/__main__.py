@@ -40,6 +40,7 @@ class Scale:
         alphas: strengths of the scalar games.
         rates: step sizes of the other experiments.
         budget: forward-pass equivalents of covariance estimation.
+        draws: further covariances: of eight, those whose smallest singular value is largest.
         stochastic_budget: likewise from samples.
         samples: numbers of samples.
         seeds: runs of the GAN at each step size.
@@ -49,6 +50,7 @@ class Scale:
     alphas: tuple[int, ...] = (1, 3, 6)
     rates: tuple[float, ...] = (0.005, 0.025, 0.1, 0.4)
     budget: int = 100_000
+    draws: tuple[int, ...] = (5, 6)
     stochastic_budget: int = 10_000
     samples: tuple[int, ...] = (100, 1000, 10_000)
     seeds: int = 2
@@ -56,7 +58,13 @@ class Scale:
 
 
 QUICK = Scale(
-    rates=(0.005, 0.4), budget=400, stochastic_budget=200, samples=(50, 500), seeds=1, gan_steps=2
+    rates=(0.005, 0.4),
+    budget=400,
+    draws=(1,),
+    stochastic_budget=200,
+    samples=(50, 500),
+    seeds=1,
+    gan_steps=2,
 )
 
 GAMES = {
@@ -106,7 +114,18 @@ def run_covariance(out: Path, scale: Scale, sizes: Sequence[int]) -> list[Statem
         )
         own: list[Statement] = []
         if size == 20:
-            own = list(covariance_statements(cells, size, scale.rates))
+            draws = store.fill(
+                "covariance, further draws",
+                (
+                    (
+                        f"d=20 draw={draw} {method.name} lr={lr:g}",
+                        partial(covariance_run, method, lr, scale.budget, size, None, draw),
+                    )
+                    for draw in scale.draws
+                    for method, lr in zip(LARGER[:2], reversed(ends), strict=True)
+                ),
+            )
+            own = list(covariance_statements(cells, size, scale.rates, draws))
         elif size == 60:
             own = list(larger_statements(cells, size, ends))
         names = [method.name for method in (*at_all, *at_ends)]

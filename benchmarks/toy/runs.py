@@ -30,10 +30,10 @@ def scalar_run(method: Method, game: games.TestGame, lr: float = 0.2, steps: int
 
 
 def covariance_run(
-    method: Method, lr: float, budget: int, size: int, num_samples: int | None
+    method: Method, lr: float, budget: int, size: int, num_samples: int | None, draw: int = 0
 ) -> Any:
     """Return the error of covariance estimation against forward-pass equivalents."""
-    game = games.covariance_estimation(size, num_samples=num_samples)
+    game = games.covariance_estimation(size, num_samples=num_samples, seed=draw)
     x, y = game.players()
     optimizer = method.make([x], [y], lr=lr)
     error = games.covariance_error(game, x, y)
