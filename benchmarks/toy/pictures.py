@@ -1,5 +1,6 @@
 """The figures of the experiments."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,16 @@ def _said_beside(panel: Axes, statements: Sequence[Statement]) -> None:
         verdict = "agree" if statement.agrees else "DISAGREE"
         lines.append(f"{verdict}: {statement.published}")
     panel.set_xlabel(panel.get_xlabel() + "\n\n" + "\n".join(lines), fontsize=8)
+
+
+def _said_below(figure: Figure, statements: Sequence[Statement]) -> None:
+    """Write the published statements, the verdicts and what was found under a figure."""
+    # About so many characters of this size fit into an inch.
+    width = int(15 * figure.get_figwidth())
+    lines = (
+        f"{'agree' if s.agrees else 'DISAGREE'}: {s.published}  [{s.found}]" for s in statements
+    )
+    figure.supxlabel("\n".join(textwrap.fill(line, width) for line in lines), fontsize=8)
 
 
 def trajectories(
@@ -117,10 +128,7 @@ def covariance(
             panel.set_xlabel("forward-pass equivalents (x: diverges from there)", fontsize=8)
         line[0].set_ylabel("error")
     panels[0][0].legend(fontsize=7, ncols=2 if len(names) > 8 else 1)
-    text = "\n".join(
-        f"{'agree' if s.agrees else 'DISAGREE'}: {s.published}  [{s.found}]" for s in said
-    )
-    figure.supxlabel(text, fontsize=8)
+    _said_below(figure, said)
     figure.savefig(file, dpi=110)
 
 
@@ -148,8 +156,5 @@ def mixture(
             panel.set_title(f"{name}, {lr:g}: {success}/{len(runs)}", fontsize=7)
             panel.set(xlim=(-0.8, 1.6), ylim=(-0.5, 1.8))
             panel.tick_params(labelsize=6)
-    text = "\n".join(
-        f"{'agree' if s.agrees else 'DISAGREE'}: {s.published}\n[{s.found}]" for s in said
-    )
-    figure.supxlabel(text, fontsize=8)
+    _said_below(figure, said)
     figure.savefig(file, dpi=110)

@@ -30,6 +30,10 @@ class Statement:
         return asdict(self)
 
 
+def _shown(error: float) -> str:
+    return f"{error:.1e}" if math.isfinite(error) else "diverges"
+
+
 def last_radius(cell: Any) -> float:
     """Return the last distance from the origin, relative to the first."""
     first, last = (math.hypot(*cell["path"][index]) for index in (0, -1))
@@ -97,9 +101,9 @@ def covariance_statements(
     cgd = best("CGD", largest)
     others = {name: best(name, largest) for name in ("OGDA", "ConOpt")}
     text = "CGD at the largest step size reaches 1e-10 within the budget."
-    yield Statement(where, text, f"CGD {cgd:.1e} at eta = {largest:g}", cgd <= 1e-10)
+    yield Statement(where, text, f"CGD {_shown(cgd)} at eta = {largest:g}", cgd <= 1e-10)
     text = "OGDA and consensus optimization at that step size do not."
-    found = ", ".join(f"{name} {value:.1e}" for name, value in others.items())
+    found = ", ".join(f"{name} {_shown(value)}" for name, value in others.items())
     yield Statement(where, text, found, min(others.values()) > 1e-10)
 
     def least(cell: Any, until: float = math.inf) -> float:
@@ -116,13 +120,13 @@ def covariance_statements(
     rate = min(sga, key=lambda lr: sga[lr])
     text = "The best SGA, at eta = 0.005, ends at about 4e-12 (figure; within a factor 10)."
     agrees = rate == 0.005 and 4e-13 <= sga[rate] <= 4e-11
-    found = f"{sga[rate]:.1e} at eta = {rate:g}{others_drawn('SGA')}"
+    found = f"{_shown(sga[rate])} at eta = {rate:g}{others_drawn('SGA')}"
     yield Statement(where, text, found, agrees)
     ogda = {lr: best("OGDA", lr) for lr in rates}
     text = "OGDA converges for eta <= 0.025 only (here: to less than a tenth of its start)."
     start = cells[f"d={size} exact OGDA lr={largest:g}"]["errors"][0]
     agrees = all((value < 0.1 * start) == (lr <= 0.025) for lr, value in ogda.items())
-    found = ", ".join(f"{value:.1e} at {lr:g}" for lr, value in ogda.items())
+    found = ", ".join(f"{_shown(value)} at {lr:g}" for lr, value in ogda.items())
     yield Statement(where, text, found, agrees)
 
 
@@ -141,7 +145,7 @@ def larger_statements(cells: Cells, size: int, rates: Sequence[float]) -> Iterab
         for lr, end in by_rate.items()
     )
     found = ", ".join(
-        f"{name} {end:.1e} at {lr:g}"
+        f"{name} {_shown(end)} at {lr:g}"
         for name, by_rate in ends.items()
         for lr, end in by_rate.items()
     )
@@ -149,7 +153,7 @@ def larger_statements(cells: Cells, size: int, rates: Sequence[float]) -> Iterab
     cell = cells[f"d={size} exact CGD lr={max(rates):g}"]
     least = math.inf if cell["diverged"] else min(cell["errors"])
     text = "CGD at eta = 0.4 ends at about 1e-7 (figure; within a factor 10)."
-    yield Statement(where, text, f"{least:.1e}", 1e-8 <= least <= 1e-6)
+    yield Statement(where, text, _shown(least), 1e-8 <= least <= 1e-6)
 
 
 def stochastic_statements(cells: Cells, size: int, rates: Sequence[float]) -> Iterable[Statement]:
