@@ -53,7 +53,7 @@ class Scale:
     draws: tuple[int, ...] = (5, 6)
     stochastic_budget: int = 10_000
     samples: tuple[int, ...] = (100, 1000, 10_000)
-    seeds: int = 2
+    seeds: int = 3
     gan_steps: int = 300
 
 

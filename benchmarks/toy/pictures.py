@@ -127,7 +127,12 @@ def covariance(
             panel.grid(alpha=0.3)
             panel.set_xlabel("forward-pass equivalents (x: diverges from there)", fontsize=8)
         line[0].set_ylabel("error")
-    panels[0][0].legend(fontsize=7, ncols=2 if len(names) > 8 else 1)
+    if len(names) > 8:
+        figure.legend(
+            *panels[0][0].get_legend_handles_labels(), fontsize=8, loc="outside right upper"
+        )
+    else:
+        panels[0][0].legend(fontsize=7)
     _said_below(figure, said)
     figure.savefig(file, dpi=110)
 
