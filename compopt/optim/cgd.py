@@ -40,7 +40,8 @@ class CGD(CompetitiveOptimizer):
             if None.
         warm_start: whether to start the solver from the player's last move, which costs one
             product and saves iterations where successive steps are alike. With mini-batches they
-            are not.
+            are not, and what a loose solve leaves of the last move adds up: give the solver an
+            ``rtol`` of 1e-2 or less.
         solve_for: the player whose move is solved for, the other replying in closed form:
             ``"min"``, ``"max"``, ``"smaller"`` (the one with fewer parameters, which takes least
             memory) or ``"alternate"`` (as the published code does, beginning with the max player).
