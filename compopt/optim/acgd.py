@@ -19,6 +19,12 @@ from compopt.solvers import ConjugateGradient, Solver
 
 RTOL = 5e-2
 """Default tolerance of a solve; exact steps on two batches differ by more than their length."""
+RTOL_WARM = 1e-2
+"""That from a warm start, where what a solve leaves of the last move adds up over steps."""
+
+
+def _default_solver(warm_start: bool) -> Solver:
+    return ConjugateGradient(rtol=RTOL_WARM if warm_start else RTOL)
 
 
 class ACGD(CompetitiveOptimizer):
@@ -50,7 +56,8 @@ class ACGD(CompetitiveOptimizer):
             :class:`~compopt.CGD`.
         weight_decay: see :class:`~compopt.CGD`, as for all arguments that follow.
         max_grad_norm: applied before the average is updated.
-        solver: of the linear system, ``ConjugateGradient(rtol=5e-2)`` if None.
+        solver: of the linear system; if None ``ConjugateGradient(rtol=5e-2)``, and with a warm
+            start ``ConjugateGradient(rtol=1e-2)``.
         warm_start: see :class:`~compopt.CGD`. The last move is scaled by the present step sizes.
         solve_for: see :class:`~compopt.CGD`.
         on_failure: see :class:`~compopt.CGD`.
@@ -104,7 +111,7 @@ class ACGD(CompetitiveOptimizer):
                 "weight_decay": weight_decay,
                 "max_grad_norm": max_grad_norm,
             },
-            solver=ConjugateGradient(rtol=RTOL) if solver is None else solver,
+            solver=_default_solver(warm_start) if solver is None else solver,
             warm_start=warm_start,
             solve_for=solve_for,
             on_failure=on_failure,

@@ -198,3 +198,12 @@ def test_reports_are_read_only_when_asked_for(monkeypatch):
     # be the last, then the outcome of the step.
     looks = num_iter if optimizer.last_step.residual_is_predicted else num_iter + 1
     assert reads == ["tolist"] * (looks + 1)
+
+
+def test_a_warm_start_is_solved_more_tightly_unless_told_otherwise():
+    case = CASES["mlp-gan"]()
+    players = case.min_params, case.max_params
+    assert ACGD(*players).solver == ConjugateGradient(rtol=5e-2)
+    assert ACGD(*players, warm_start=True).solver == ConjugateGradient(rtol=1e-2)
+    loose = ConjugateGradient(rtol=0.3)
+    assert ACGD(*players, warm_start=True, solver=loose).solver is loose
