@@ -12,9 +12,10 @@ from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.game import GanGame
 from benchmarks.cifar10.losses import LOSSES
 from benchmarks.cifar10.networks import build_networks
-from benchmarks.cifar10.optimizers import STEPPERS, _AdamFamily
+from benchmarks.cifar10.optimizers import STEPPERS
 from benchmarks.cifar10.terms import build_term
 from compopt import ACGD, CGD, ConjugateGradient
+from compopt.distributed import Replicated
 from compopt.penalties import WganGP
 
 
@@ -198,14 +199,51 @@ def test_state_goes_through_a_checkpoint(tiny, images, kind, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("kind", STEPPERS)
-def test_only_first_order_steps_are_divided_among_processes(tiny, images, kind):
+@pytest.mark.parametrize("kind", ["adam-simultaneous", "adam-alternating"])
+def test_gradients_of_first_order_steps_are_averaged_for_them(tiny, images, kind):
     stepper, draws = make(tiny, images, kind)
     config, averaged = OptimizerConfig(kind=kind), []
-    if not issubclass(STEPPERS[kind], _AdamFamily):
-        with pytest.raises(BenchmarkError, match="does not run on several processes"):
-            STEPPERS[kind](stepper.game, config, averaged.append)
-        return
     shared = STEPPERS[kind](stepper.game, config, lambda grads: averaged.append(len(list(grads))))
     shared.step(draws)
     assert len(averaged) == 2
+
+
+@pytest.mark.parametrize("kind", ["extra-adam", "optimistic-adam"])
+def test_what_averages_nothing_is_not_divided(tiny, images, kind):
+    stepper, _ = make(tiny, images, kind)
+    with pytest.raises(BenchmarkError, match="does not run on several processes"):
+        STEPPERS[kind](stepper.game, OptimizerConfig(kind=kind), lambda grads: None)
+
+
+@pytest.mark.parametrize("kind", ["cgd", "acgd"])
+def test_competitive_steps_share_gradients_and_products_themselves(tiny, images, kind):
+    stepper, _ = make(tiny, images, kind)
+    alone = STEPPERS[kind](stepper.game, OptimizerConfig(kind=kind))
+    assert not isinstance(alone.optimizers["both"].process_group, Replicated)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        shared = STEPPERS[kind](stepper.game, OptimizerConfig(kind=kind), lambda grads: None)
+        assert isinstance(shared.optimizers["both"].process_group, Replicated)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_second_derivatives_may_come_from_a_part_of_the_batch(tiny, images, share, monkeypatch):
+    stepper, (draw,) = make(tiny, images, "acgd")
+    config = OptimizerConfig(kind="acgd", curvature_share=share)
+    seen = []
+    value = type(stepper.game).value
+
+    def noted(game, part):
+        seen.append(part)
+        return value(game, part)
+
+    monkeypatch.setattr(type(stepper.game), "value", noted)
+    step = STEPPERS["acgd"](stepper.game, config).step([draw])
+    (part,) = seen
+    count = round(share * len(draw.real))
+    assert torch.equal(part.real, draw.real[:count])
+    assert torch.equal(part.noise, draw.noise[:count])
+    assert step.gradient_calls == 4
