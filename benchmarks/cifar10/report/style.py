@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
+from PIL import Image
 
 INK = "#1b1b1f"
 """Of text and axes; in pages it follows the colour of the text."""
@@ -81,6 +82,10 @@ def looks(optimizers: Sequence[tuple[str, str]]) -> dict[str, dict[str, str]]:
 def save_png(figure: Figure, file: Path) -> None:
     """Write a picture for print, on white."""
     figure.savefig(file, dpi=200, facecolor="white")
+    with Image.open(file) as picture:
+        # A third of the size, and no difference to the eye.
+        small = picture.convert("RGB").quantize(256)
+    small.save(file, optimize=True)
     # Laid out now: doing it again for the page would take as long and change nothing.
     figure.set_layout_engine("none")
 
