@@ -83,9 +83,12 @@ def findings(cells: Cells) -> Findings:
     shown, not_shown = [], []
     singles: dict[str, int] = {}
     for loss in cells.losses:
+        compared: list[Cell] = []
         for first in filter(_is_implicit, _of(cells, loss)):
+            # Two implicit cells are a pair once.
+            compared.append(first)
             for second in _of(cells, loss):
-                if second is first:
+                if second in compared:
                     continue
                 end, same = _pairs(first, second, cells.distances)
                 result = agreed(end)
