@@ -192,7 +192,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         # Conjugate gradients would refuse the operator, without a word about the losses.
         allows_pair = not isinstance(self.solver, ConjugateGradient)
         device = self._params("min")[0].device
-        return as_game(closure, terms, device, allows_pair=allows_pair)
+        return as_game(closure, terms, device, allows_pair=allows_pair, allows_curvature=True)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""

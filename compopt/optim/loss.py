@@ -31,7 +31,12 @@ _PAIR_REFUSED = (
 
 
 def as_game(
-    closure: LossOrClosure, terms: Terms, device: torch.device, *, allows_pair: bool = False
+    closure: LossOrClosure,
+    terms: Terms,
+    device: torch.device,
+    *,
+    allows_pair: bool = False,
+    allows_curvature: bool = False,
 ) -> Game:
     """Return the game that ``closure`` and further terms stand for.
 
@@ -42,6 +47,7 @@ def as_game(
         terms: given beside it.
         device: of the players.
         allows_pair: whether each player may have a loss of its own.
+        allows_curvature: whether a loss may stand in for second derivatives.
 
     Raises:
         TypeError, ValueError: if it stands for none, naming what to pass instead.
@@ -67,6 +73,8 @@ def as_game(
         if getattr(game, name) is not None:
             raise ValueError(f"`{name}` is given in the `Game` and as an argument.")
         game = replace(game, **{name: value})
+    if game.curvature_loss is not None and not allows_curvature:
+        raise ValueError("`curvature_loss` is for CGD, ACGD, CMD and ACMD, which solve with it.")
     if game.curvature_loss is not None and game.max_loss is not None:
         raise ValueError("`curvature_loss` is for zero-sum games; got a loss for each player.")
     return game

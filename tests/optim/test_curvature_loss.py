@@ -8,6 +8,7 @@ from cases import CASES, Case
 from dense import AdaptiveStepSizes, assert_close, blocks, cgd_deltas, flat
 
 from compopt import ACGD, CGD, GMRES, ConjugateGradient, Game
+from compopt.optim import rivals
 
 EXACT = ConjugateGradient(rtol=1e-12, max_iter=500)
 
@@ -130,3 +131,10 @@ def test_bad_input_changes_nothing(case):
         pair.step((case(), -case()), curvature_loss=case())
     assert torch.equal(flat([*case.min_params, *case.max_params]), before)
     assert not optimizer.state
+
+
+@pytest.mark.parametrize("optimizer_class", [rivals.ExtraAdam, rivals.ConsensusOptimization])
+def test_what_does_not_solve_refuses_it(case, optimizer_class):
+    optimizer = optimizer_class(case.min_params, case.max_params, lr=0.1)
+    with pytest.raises(ValueError, match="`curvature_loss` is for CGD, ACGD, CMD and ACMD"):
+        optimizer.step(lambda: Game(case(), curvature_loss=case()))
