@@ -80,6 +80,8 @@ def main() -> None:
         print(f"{args.steps - first} steps since the last start")
         if first < args.steps:
             print(f"loss {loss:.4f}; {optimizer.last_step}")
+    # No rank leaves while another writes.
+    dist.barrier()
     dist.destroy_process_group()
 
 
