@@ -9,8 +9,17 @@ import torch
 from torch import Tensor
 
 
-def check_non_negative(name: str, value: object, *, allow_tensor: bool = False) -> None:
-    """Raise unless ``value`` is a finite number >= 0 (or, where allowed, a 0-dim tensor)."""
+def check_non_negative(
+    name: str, value: object, *, allow_tensor: bool = False, remedy: str = ""
+) -> None:
+    """Raise unless ``value`` is a finite number >= 0 (or, where allowed, a 0-dim tensor).
+
+    Args:
+        name: of the argument.
+        value: to check.
+        allow_tensor: whether it may be a tensor.
+        remedy: what to do about a negative value.
+    """
     if isinstance(value, Tensor):
         if not allow_tensor:
             raise TypeError(f"`{name}` must be a number, got a tensor. Use `float(value)`.")
@@ -26,7 +35,8 @@ def check_non_negative(name: str, value: object, *, allow_tensor: bool = False) 
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"`{name}` must be a number, got {value!r}.")
     if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"`{name}` must be finite and not negative, got {value!r}.")
+        rule = f"`{name}` must be finite and not negative, got {value!r}."
+        raise ValueError(f"{rule} {remedy}" if remedy and value < 0 else rule)
 
 
 def check_positive(name: str, value: object) -> None:

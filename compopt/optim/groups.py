@@ -88,10 +88,22 @@ def complete_group(
 
 def check_hyperparameters(group: dict[str, Any]) -> None:
     """Raise unless the hyperparameters that all algorithms have are valid in ``group``."""
-    check_non_negative("lr", group["lr"], allow_tensor=True)
+    check_direction(group)
     check_non_negative("weight_decay", group["weight_decay"])
     if group["max_grad_norm"] is not None:
         check_positive("max_grad_norm", group["max_grad_norm"])
+
+
+def check_direction(group: dict[str, Any]) -> None:
+    """Raise unless the group moves its player the way the player goes by itself."""
+    remedy = "The max player raises the loss by itself: give both players positive rates."
+    check_non_negative("lr", group["lr"], allow_tensor=True, remedy=remedy)
+    if group.get("maximize"):
+        raise ValueError(
+            f"`maximize` must not be set in a group of the {group['player']} player, got "
+            f"{group['maximize']!r}. The max player raises the loss by itself: pass the parameters "
+            "that should raise it as `max_params`."
+        )
 
 
 def player_lr(player: Any, lr: Any, players: Sequence[Any] = PLAYERS) -> Any:
@@ -117,6 +129,28 @@ def interaction_strength(group: dict[str, Any]) -> float | Tensor:
     """Return the step size with which the group's interaction counts: its learning rate if None."""
     strength: float | None = group["interaction"]
     return learning_rate(group) if strength is None else strength
+
+
+def group_parts(
+    param_groups: Sequence[dict[str, Any]],
+    player: Player,
+    size: Callable[[Tensor], int] = Tensor.numel,
+) -> Iterator[tuple[slice, dict[str, Any]]]:
+    """Yield the groups of ``player`` that have trainable parameters, and where their entries are.
+
+    Args:
+        param_groups: of the optimizer.
+        player: whose groups.
+        size: number of entries of a parameter in the flat vector.
+    """
+    start = 0
+    for group in param_groups:
+        params = [param for param in group["params"] if param.requires_grad]
+        # A rank may keep no entry of a group and still has to join the collectives for it.
+        if group["player"] == player and params:
+            stop = start + sum(size(param) for param in params)
+            yield slice(start, stop), group
+            start = stop
 
 
 class Segment(NamedTuple):

@@ -4,7 +4,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any
 
+import torch
 from torch import Tensor
+
+NOT_NEGATIVE = frozenset({"exp_avg_sq"})
+"""State that is an average of squares."""
 
 OPTIONAL = frozenset({"delta"})
 """State that an optimizer may begin without, and that one without warm start may be given."""
@@ -51,13 +55,23 @@ def check_loadable(
         )
     known: set[Any] = set()
     for group, saved in zip(param_groups, groups, strict=True):
+        ids = list(saved.get("params", ()))
+        if len(known.union(ids)) < len(known) + len(ids):
+            raise ValueError(
+                "The loaded groups name the same parameter more than once. The state dict was not "
+                "made by `optimizer.state_dict()`, or is damaged."
+            )
         if "params" not in saved or len(group["params"]) != len(saved["params"]):
             return
         # Hyperparameters that it lacks stay as they are.
         check_group({**group, **saved, "params": group["params"]})
         known.update(saved["params"])
         for param, index in zip(group["params"], saved["params"], strict=True):
-            entry = state_dict["state"].get(index)
+            entry = state_dict["state"].get(index, {})
+            if not isinstance(entry, Mapping):
+                raise TypeError(
+                    f"The loaded state of parameter {index} must be a dictionary, got {entry!r}."
+                )
             if entry and state_keys is not None:
                 keys = set(state_keys(group["player"]))
                 _check_entry(index, param, entry, keys, OPTIONAL | kept_by_hooks)
@@ -82,10 +96,12 @@ def _check_entry(
             "keep. Load it into one of the class that saved it, with the same hooks."
         )
     count = entry["step"]
-    if isinstance(count, Tensor) and count.numel() != 1:
+    if isinstance(count, bool) or not isinstance(count, Tensor | int | float):
+        raise TypeError(f"The loaded `step` of parameter {index} must be a number, got {count!r}.")
+    if isinstance(count, Tensor) and (count.numel() != 1 or count.dtype == torch.bool):
         raise ValueError(
             f"The loaded `step` of parameter {index} must be a number, got shape "
-            f"{tuple(count.shape)}."
+            f"{tuple(count.shape)} and dtype {count.dtype}."
         )
     # A count on a device is not read.
     if not isinstance(count, Tensor) or count.device.type == "cpu":
@@ -115,4 +131,21 @@ def _check_vector(key: str, index: Any, param: Tensor, value: object) -> None:
         raise ValueError(
             f"The loaded `{key}` of parameter {index} must be of a real floating-point dtype, got "
             f"{value.dtype}."
+        )
+    if value.layout != torch.strided:
+        raise ValueError(
+            f"The loaded `{key}` of parameter {index} must be dense, got layout {value.layout}."
+        )
+    if value.device.type == "meta":
+        return
+    if not torch.isfinite(value).all():
+        raise ValueError(
+            f"The loaded `{key}` of parameter {index} holds NaN or Inf. It was saved after a "
+            "failure, or is damaged: load an earlier one."
+        )
+    if key in NOT_NEGATIVE and (value < 0).any():
+        raise ValueError(
+            f"The loaded `{key}` of parameter {index} is an average of squares and must not be "
+            f"negative, got {float(value.min())!r}. It was saved by another optimizer, or is "
+            "damaged."
         )

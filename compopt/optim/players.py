@@ -16,6 +16,7 @@ from compopt.optim.groups import (
     Segment,
     check_hyperparameters,
     complete_group,
+    group_parts,
     player_groups,
     player_lr,
     segments,
@@ -165,7 +166,8 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
 
     def _clip_groups(self, player: Player, grad: Tensor) -> None:
         """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
-        for where, group, _ in self._segments(player):
+        # By group, not by segment: a group may have parameters with different step counts.
+        for where, group in group_parts(self.param_groups, player, self._placement.size):
             if group["max_grad_norm"] is not None:
                 norm = self._placement.norms({player: grad[where]})[player]
                 grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))

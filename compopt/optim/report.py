@@ -56,11 +56,15 @@ class StepReport:
     def relative_residual(self) -> float:
         """Euclidean norm of the residual over that of the right-hand side (0 if both are 0).
 
+        Infinite if only the right-hand side is 0.
+
         NaN where it was neither computed nor predicted: after a single iteration of a fixed count.
         After a warm start the norm of the right-hand side is a lower bound.
         """
-        residual = float(self._residual_norm)
-        return residual / float(self._rhs_norm) if residual else 0.0
+        residual, rhs = float(self._residual_norm), float(self._rhs_norm)
+        if rhs == 0.0:
+            return residual * math.inf if residual else 0.0
+        return residual / rhs
 
     @property
     def grad_norm_min(self) -> float:

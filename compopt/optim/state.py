@@ -97,6 +97,9 @@ def restore_state(
     saved_ids = [index for group in state_dict["param_groups"] for index in group["params"]]
     for index, param in zip(saved_ids, params, strict=True):
         for key, saved in state_dict["state"].get(index, {}).items():
+            if key == "step" and isinstance(saved, int | float):
+                # Before torch 1.12 counts were numbers, and some tools still write them so.
+                saved = torch.tensor(float(saved), dtype=torch.float32, device="cpu")
             if isinstance(saved, Tensor):
                 device = param.device if capturable or key != "step" else torch.device("cpu")
                 copy = saved.to(device=device, copy=True)

@@ -1,6 +1,8 @@
 """What every penalty says of itself, and how it is called by name."""
 
+import difflib
 import inspect
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -44,7 +46,8 @@ class Penalty:
             The term.
 
         Raises:
-            TypeError: if an argument without a default is not among them.
+            TypeError: if an argument without a default is not among them, or no penalty has an
+                argument of a name that is.
 
         Example:
             >>> import torch
@@ -53,19 +56,34 @@ class Penalty:
             >>> R1().on(critic=critic, real=torch.zeros(4, 3), fake=None).shape
             torch.Size([])
         """
-        parameters = inspect.signature(type(self).__call__).parameters
-        names = list(parameters)[1:]
-        missing = [
-            name
-            for name in names
-            if name not in available and parameters[name].default is inspect.Parameter.empty
-        ]
+        own: type[Any] = type(self)
+        arguments = _arguments(own)
+        known = {name for kind in _kinds(Penalty) for name in _arguments(kind)}
+        for name in available.keys() - known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean `{close[0]}`?" if close else f"They take {sorted(known)}."
+            raise TypeError(f"No penalty takes `{name}`. {hint}")
+        missing = [name for name, needed in arguments.items() if needed and name not in available]
         if missing:
             raise TypeError(
                 f"{type(self).__name__} must be given {', '.join(f'`{name}`' for name in missing)}."
             )
-        result: Tensor = self(**{name: available[name] for name in names if name in available})
+        result: Tensor = self(**{name: available[name] for name in arguments if name in available})
         return result
+
+
+def _kinds(kind: type[Any]) -> Iterator[type[Any]]:
+    for derived in kind.__subclasses__():
+        yield derived
+        yield from _kinds(derived)
+
+
+def _arguments(kind: type[Any]) -> dict[str, bool]:
+    """Return the arguments of a kind of penalty, and whether each has to be given."""
+    if not any("__call__" in vars(base) for base in kind.__mro__):
+        return {}
+    _, *parameters = inspect.signature(kind.__call__).parameters.values()
+    return {parameter.name: parameter.default is parameter.empty for parameter in parameters}
 
 
 def sign_in_loss(player: Player) -> int:

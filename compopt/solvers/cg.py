@@ -147,6 +147,9 @@ class _Iteration:
             self.t = operator.new_inner("t")
             if x0 is not None:
                 self.coupled_square = self.dot(coupled_rhs, self.y)
+                # Zero solves a zero system exactly; from elsewhere no residual would be within a
+                # tolerance of zero.
+                x0 = torch.where(self.dot(rhs, rhs) + self.coupled_square == 0, 0, x0)
                 self.y.add_(operator.reaction(x0, self.t))
                 self.r.sub_(x0)
             self.r.sub_(operator.factor(self.y, operator.new_vector("q")))

@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from step_faults import SOLVERS, Fault, each_policy, setting
 from torch import nn
 
 from compopt import ACGD, CGD, StepError, StepWarning
+from compopt.solvers import Status
 
 # What the warning says has a test of its own.
 pytestmark = pytest.mark.filterwarnings("ignore::compopt.StepWarning")
@@ -116,3 +118,43 @@ def test_a_failure_is_said_once(on_failure: str) -> None:
     (warning,) = caught
     assert re.search("was not taken.*NaN or Inf", str(warning.message))
     assert warning.filename == __file__
+
+
+@pytest.mark.parametrize("spoil", ["loss", "gradient"])
+@pytest.mark.parametrize("on_failure", ["fallback", "skip", "raise"])
+@pytest.mark.parametrize("cls", [CGD, ACGD])
+def test_report_after_a_warm_start_that_failed(cls: Any, on_failure: str, spoil: str) -> None:
+    x, y = (torch.ones(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    optimizer = cls([x], [y], lr=0.1, warm_start=True, on_failure=on_failure)
+    optimizer.step((x * y).sum())
+    before = snapshot(optimizer)
+    if spoil == "loss":
+        loss = (x * y).sum() * float("nan")
+    else:
+        loss = (x * y).sum() + ((x - x.detach()) ** 2).sum().sqrt()
+    if on_failure == "raise":
+        with pytest.raises(StepError, match="not taken"):
+            optimizer.step(loss)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", StepWarning)
+            optimizer.step(loss)
+    assert not optimizer.last_step.taken
+    assert "failed" in str(optimizer.last_step)
+    assert_same_bits(snapshot(optimizer), before)
+
+
+@pytest.mark.parametrize("cls", [CGD, ACGD])
+def test_warm_start_of_a_zero_system_is_solved_at_once(cls: Any) -> None:
+    x, y = (torch.ones(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    optimizer = cls([x], [y], lr=0.1, warm_start=True)
+    optimizer.step((x * y).sum())
+    with torch.no_grad():
+        x.zero_()
+        y.zero_()
+    optimizer.step((x * y).sum())
+    report = optimizer.last_step
+    assert (report.status, report.num_iter, report.relative_residual) == (Status.CONVERGED, 0, 0)
+    assert report.taken
+    assert not x.any()
+    assert not y.any()

@@ -307,3 +307,12 @@ def test_pair_of_learning_rates_of_any_kind(info: OptimizerInfo) -> None:
         rates = [float(group["lr"]) for group in optimizer.param_groups]
         assert rates == pytest.approx([0.2, 0.1])
         assert_dense_step(info, optimizer, DenseReference(info, game))
+
+
+@each_optimizer
+def test_direction_of_a_player_cannot_be_turned(info: OptimizerInfo) -> None:
+    x, y = (torch.zeros(1, requires_grad=True) for _ in range(2))
+    with pytest.raises(ValueError, match=r"`maximize`.*max player raises the loss by itself"):
+        info.cls([{"params": [x], "maximize": True}], [y])
+    with pytest.raises(ValueError, match=r"`lr`.*-0.1.*max player raises the loss by itself"):
+        info.cls([x], [y], lr=(0.1, -0.1))

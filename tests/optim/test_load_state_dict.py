@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 import torch
 from games import QuadraticGame
-from optimizer_registry import OptimizerInfo, Variant, each_optimizer
+from optimizer_info import NAN
+from optimizer_registry import OPTIMIZERS, OptimizerInfo, Variant, each_optimizer
 from snapshots import all_params, assert_same_bits, snapshot
+from torch import Tensor
 from training_runs import END, STOP, advance, start
 
 from compopt import ACGD
@@ -81,6 +83,73 @@ def test_failing_load_changes_nothing(
     assert repr(run[1]) == groups
     advance(run, STOP, END)
     assert_same_bits(snapshot(run[1]), snapshot(straight[1]))
+
+
+def set_entry(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def spoil(state: dict[str, Any]) -> None:
+        state["state"][0][key] = value
+
+    return spoil
+
+
+def change_average(change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, Any]], None]:
+    def spoil(state: dict[str, Any]) -> None:
+        state["state"][0]["exp_avg_sq"] = change(state["state"][0]["exp_avg_sq"])
+
+    return spoil
+
+
+def no_entry(state: dict[str, Any]) -> None:
+    state["state"][0] = None
+
+
+def list_entry(state: dict[str, Any]) -> None:
+    state["state"][0] = []
+
+
+def same_ids(state: dict[str, Any]) -> None:
+    state["param_groups"][0]["params"][1] = state["param_groups"][0]["params"][0]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "match"),
+    [
+        pytest.param(set_entry("step", True), TypeError, "`step`.*True", id="bool"),
+        pytest.param(set_entry("step", "3"), TypeError, "`step`.*'3'", id="text"),
+        pytest.param(set_entry("step", None), TypeError, "`step`.*None", id="none"),
+        pytest.param(no_entry, TypeError, "must be a dictionary, got None", id="entry-none"),
+        pytest.param(list_entry, TypeError, r"must be a dictionary, got \[\]", id="entry-list"),
+        pytest.param(change_average(Tensor.to_sparse), ValueError, "dense", id="sparse"),
+        pytest.param(change_average(lambda v: v * NAN), ValueError, "NaN or Inf", id="nan"),
+        pytest.param(change_average(lambda v: v - 100), ValueError, "negative", id="negative"),
+        pytest.param(same_ids, ValueError, "more than once", id="same-ids"),
+    ],
+)
+def test_damaged_state_is_refused_and_changes_nothing(
+    spoil: Callable[[dict[str, Any]], None], error: type[Exception], match: str
+) -> None:
+    info = next(info for info in OPTIMIZERS if info.cls is ACGD)
+    warm = Variant("", {"warm_start": True})
+    run = advance(start(info, warm), 0, STOP)
+    state = copy.deepcopy(run[1].state_dict())
+    spoil(state)
+    before, groups = snapshot(run[1]), repr(run[1])
+    with pytest.raises(error, match=match):
+        run[1].load_state_dict(state)
+    assert_same_bits(snapshot(run[1]), before)
+    assert repr(run[1]) == groups
+
+
+@each_optimizer
+def test_counts_may_be_numbers(info: OptimizerInfo) -> None:
+    warm = Variant("", {"warm_start": True})
+    run = advance(start(info, warm), 0, STOP)
+    state = copy.deepcopy(run[1].state_dict())
+    for entry in state["state"].values():
+        entry["step"] = entry["step"].item()
+    run[1].load_state_dict(state)
+    advance(run, STOP, END)
+    assert_same_bits(snapshot(run[1]), snapshot(advance(start(info, warm), 0, END)[1]))
 
 
 def test_state_of_a_one_player_optimizer_is_refused() -> None:

@@ -177,6 +177,13 @@ class TestCatalogue:
         with pytest.raises(TypeError, match="R1 must be given `critic`, `real`"):
             penalties.R1().on(fake=torch.ones(2, 2))
 
+    def test_a_misspelt_input_is_refused(self):
+        critic = torch.nn.Linear(2, 1)
+        with pytest.raises(TypeError, match=r"No penalty takes `raal`\. Did you mean `real`\?"):
+            penalties.R1().on(critic=critic, real=torch.ones(2, 2), raal=None)
+        with pytest.raises(TypeError, match=r"No penalty takes `q`\. They take \['"):
+            penalties.R1().on(critic=critic, real=torch.ones(2, 2), q=None)
+
     @pytest.mark.parametrize("cls", CATALOGUE.values(), ids=lambda cls: cls.__name__)
     def test_says_what_a_user_must_know(self, cls):
         for word in ("For: ", "Sign: ", "Couples: ", "Order: ", "Cost: ", "Attributes:"):

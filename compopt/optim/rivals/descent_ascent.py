@@ -7,11 +7,11 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from compopt._checks import check_choice, check_non_negative
+from compopt._checks import check_choice
 from compopt._typing import PLAYERS, Params, Player, opponent
 from compopt.field import GradientField, game_field, losses_field
 from compopt.game import Game
-from compopt.optim.groups import player_lr
+from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.rivals.base import LearningRate, RivalOptimizer, are_finite
 
@@ -45,12 +45,14 @@ class _DescentAscent(RivalOptimizer):
         for player, make in zip(PLAYERS, pair, strict=True):
             # It fills its defaults into these groups, which stay ours.
             self._inner[player] = make(self._groups(player), lr=player_lr(player, lr))
+            for group in self._groups(player):
+                self._check_group(group)
 
     def _groups(self, player: Player) -> list[dict[str, Any]]:
         return [group for group in self.param_groups if group["player"] == player]
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        check_non_negative("lr", group["lr"], allow_tensor=True)
+        check_direction(group)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         """The players' optimizers check theirs."""
