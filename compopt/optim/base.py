@@ -110,9 +110,9 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         Args:
             closure: the scalar loss with its graph, or a pair (min, max) of losses of which each
                 player minimises its own (needs ``solver=GMRES()``), or a :class:`~compopt.Game`, or
-                a list of micro-batch losses, which are averaged; or a function without arguments
-                that returns one of these and does not call ``backward()``. None takes the step that
-                :meth:`backward` has prepared, and changes nothing if there is none.
+                :class:`~compopt.MicroBatches` of these, which are averaged; or a function without
+                arguments that returns one of these and does not call ``backward()``. None takes the
+                step that :meth:`backward` has prepared, and changes nothing if there is none.
             min_penalty: scalar that the min player minimises besides. It is differentiated once
                 and never enters the mixed products.
             max_penalty: scalar that the max player *minimises* besides.
