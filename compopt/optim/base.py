@@ -16,7 +16,7 @@ from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
 from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
-from compopt.optim.loss import LossOrClosure, Terms, as_game
+from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer, select
 from compopt.optim.report import StepReport
 from compopt.optim.scaling import TakesScaler
@@ -112,8 +112,9 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             closure: the scalar loss with its graph, or a pair (min, max) of losses of which each
                 player minimises its own (needs ``solver=GMRES()``), or a :class:`~compopt.Game`, or
                 :class:`~compopt.MicroBatches` of these, which are averaged; or a function without
-                arguments that returns one of these and does not call ``backward()``. None takes the
-                step that :meth:`backward` has prepared, and changes nothing if there is none.
+                arguments that returns one of these and does not call ``backward()``. None, given
+                or returned, takes the step that :meth:`backward` has prepared, and changes nothing
+                if there is none.
             min_penalty: scalar that the min player minimises besides. It is differentiated once
                 and never enters the mixed products.
             max_penalty: scalar that the max player *minimises* besides.
@@ -202,6 +203,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
         super().zero_grad(set_to_none)
 
     def _gradients(self, closure: LossOrClosure | None, terms: Terms) -> Gradients | None:
+        closure = evaluated(closure, lambda: self._pending is not None)
         pending, self._pending = self._pending, None
         params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:

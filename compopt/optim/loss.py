@@ -58,6 +58,17 @@ _NOT_ONE_LOSS = (
 )
 
 
+def evaluated(
+    closure: LossOrClosure | None, is_prepared: Callable[[], bool]
+) -> LossOrClosure | None:
+    """Call a closure with gradients enabled; None if it leaves the loss to a prepared step."""
+    if not callable(closure) or isinstance(closure, Tensor):
+        return closure
+    with torch.enable_grad():
+        loss = closure()
+    return None if loss is None and is_prepared() else lambda: loss
+
+
 def as_game(
     closure: LossOrClosure,
     terms: Terms,

@@ -196,6 +196,23 @@ def test_grad_scaler_loop_equals_unscaled_steps(
     assert scaler.get_scale() == 4 * SCALES[dtype]
 
 
+@pytest.mark.parametrize("where", ["before", "inside"])
+@each_competitive
+def test_closure_of_none_takes_the_prepared_step(info: OptimizerInfo, where: str) -> None:
+    game, twin_game = QuadraticGame(), QuadraticGame()
+    optimizer, twin = info.exact(game), info.exact(twin_game)
+
+    def closure() -> None:
+        if where == "inside":
+            optimizer.backward(game.loss())
+
+    if where == "before":
+        optimizer.backward(game.loss())
+    optimizer.step(closure)
+    twin.step(twin_game.loss())
+    assert_same_bits(snapshot(optimizer), snapshot(twin))
+
+
 @pytest.mark.parametrize("init_scale", [1.0, 2.0**16])
 @pytest.mark.parametrize("unscale", [False, True], ids=["step", "unscale-step"])
 @each_competitive
