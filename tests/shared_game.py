@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from compopt import ACGD, CGD, GMRES, ConjugateGradient, Game
+from compopt import ACGD, CGD, GMRES, ConjugateGradient, Game, MicroBatches
 from compopt.distributed import batch_weight
 
 NUM_STEPS = 50
@@ -81,7 +81,8 @@ def one_penalty(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any
 def micro_batches(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
     rows = torch.arange(BATCH)[part]
     middle = len(rows) // 2
-    return optimizer.step([game.loss(step, rows[:middle]), game.loss(step, rows[middle:])])
+    halves = (rows[:middle], rows[middle:])
+    return optimizer.step(MicroBatches(game.loss(step, half) for half in halves))
 
 
 def two_phase(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:

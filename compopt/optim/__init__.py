@@ -3,6 +3,7 @@
 from compopt.optim.acgd import ACGD
 from compopt.optim.cgd import CGD
 from compopt.optim.cmd import ACMD, CMD
+from compopt.optim.loss import MicroBatches
 from compopt.optim.polymatrix import PolymatrixCGD
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
 
@@ -12,6 +13,7 @@ __all__ = [
     "CGD",
     "CMD",
     "ConvergenceWarning",
+    "MicroBatches",
     "PolymatrixCGD",
     "StepError",
     "StepReport",

@@ -16,23 +16,23 @@ from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
 from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
-from compopt.optim.loss import LossOrClosure, Terms, as_game
+from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer, select
 from compopt.optim.report import StepReport
+from compopt.optim.scaling import TakesScaler
 from compopt.optim.step_sizes import StepSizes
 from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver, Status
 
 
-class CompetitiveOptimizer(TwoPlayerOptimizer):
+class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
     """Base of CGD and its kin: everything but the step sizes.
 
     Subclasses give ``_step_sizes`` and check their own hyperparameters. The arguments are those of
     :class:`~compopt.CGD`.
     """
 
-    _how_to_step = "Call `step(loss)`, or `optimizer.backward(loss)` before `step()`."
     _options = ("capturable", "solver", "warm_start", "solve_for", "on_failure", "backend")
 
     def __init__(
@@ -75,6 +75,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         super()._reset_transient()
         self.last_step: StepReport | None = None
         self._pending: Gradients | None = None
+        self._pending_has_scaler = False
         self._trouble = Trouble()
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -110,9 +111,10 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         Args:
             closure: the scalar loss with its graph, or a pair (min, max) of losses of which each
                 player minimises its own (needs ``solver=GMRES()``), or a :class:`~compopt.Game`, or
-                a list of micro-batch losses, which are averaged; or a function without arguments
-                that returns one of these and does not call ``backward()``. None takes the step that
-                :meth:`backward` has prepared, and changes nothing if there is none.
+                :class:`~compopt.MicroBatches` of these, which are averaged; or a function without
+                arguments that returns one of these and does not call ``backward()``. None, given
+                or returned, takes the step that :meth:`backward` has prepared, and changes nothing
+                if there is none.
             min_penalty: scalar that the min player minimises besides. It is differentiated once
                 and never enters the mixed products.
             max_penalty: scalar that the max player *minimises* besides.
@@ -163,7 +165,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             curvature_loss: as in :meth:`step`.
             scaler: scales the loss against underflow in half precision. Give the loss unscaled,
                 then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual; a loss
-                scaled by hand would scale the mixed products as well.
+                scaled by hand would scale the mixed products as well, and is refused there.
 
         Returns:
             The detached loss. Existing ``.grad`` is replaced, not added to.
@@ -183,6 +185,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
             views = self._placement.whole(params[player], grad)
             for param, view in zip(params[player], views, strict=True):
                 param.grad = view.to(param.dtype)
+        self._pending_has_scaler = scaler is not None and scaler.is_enabled()
         self._pending = gradients
         if scale != 1.0:
             self._pending = dataclasses.replace(gradients, loss=loss)
@@ -200,6 +203,7 @@ class CompetitiveOptimizer(TwoPlayerOptimizer):
         super().zero_grad(set_to_none)
 
     def _gradients(self, closure: LossOrClosure | None, terms: Terms) -> Gradients | None:
+        closure = evaluated(closure, lambda: self._pending is not None)
         pending, self._pending = self._pending, None
         params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:

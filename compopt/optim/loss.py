@@ -1,7 +1,7 @@
 """The forms in which a step takes its loss."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -11,7 +11,30 @@ from compopt._checks import check_loss
 from compopt._typing import PLAYERS
 from compopt.game import Game
 
-Loss: TypeAlias = Tensor | Game | list[Tensor] | tuple[Tensor, Tensor]
+BatchLoss: TypeAlias = Tensor | Game | tuple[Tensor, Tensor]
+
+
+class MicroBatches:
+    """Losses of the parts of a batch, which a step averages.
+
+    Args:
+        losses: a loss, a pair (min, max) of losses or a :class:`~compopt.Game` for each part, all
+            of one form. Each term is averaged over the parts, so that parts of equal size give the
+            step of the whole batch.
+
+    Example:
+        >>> import compopt, torch
+        >>> x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
+        >>> optimizer = compopt.CGD([x], [y])
+        >>> optimizer.step(compopt.MicroBatches(part * (x @ y) for part in (1.0, 2.0)))
+        tensor(1.5000)
+    """
+
+    def __init__(self, losses: Iterable[BatchLoss]) -> None:
+        self.losses = tuple(losses)
+
+
+Loss: TypeAlias = BatchLoss | MicroBatches
 LossOrClosure: TypeAlias = Loss | Callable[[], Loss]
 
 
@@ -26,8 +49,24 @@ class Terms(NamedTuple):
 _PAIR_REFUSED = (
     "With a loss for each player the game is general-sum and its linear system is not symmetric, "
     "so that the conjugate gradient method does not apply: use `solver=GMRES()`. A term that only "
-    "one player sees can be passed as `min_penalty` or `max_penalty`; micro-batches as a list."
+    "one player sees can be passed as `min_penalty` or `max_penalty`; micro-batches as "
+    "`compopt.MicroBatches([...])`."
 )
+_NOT_ONE_LOSS = (
+    "Write a loss for each player as a tuple, `(min_loss, max_loss)`, and micro-batches, which are "
+    "averaged, as `compopt.MicroBatches([...])`."
+)
+
+
+def evaluated(
+    closure: LossOrClosure | None, is_prepared: Callable[[], bool]
+) -> LossOrClosure | None:
+    """Call a closure with gradients enabled; None if it leaves the loss to a prepared step."""
+    if not callable(closure) or isinstance(closure, Tensor):
+        return closure
+    with torch.enable_grad():
+        loss = closure()
+    return None if loss is None and is_prepared() else lambda: loss
 
 
 def as_game(
@@ -41,9 +80,9 @@ def as_game(
     """Return the game that ``closure`` and further terms stand for.
 
     Args:
-        closure: a loss, a pair (min, max) of losses, a :class:`~compopt.Game`, a list of
-            micro-batch losses, or a function that returns one of these; it is called with gradients
-            enabled.
+        closure: a loss, a pair (min, max) of losses, a :class:`~compopt.Game`,
+            :class:`~compopt.MicroBatches`, or a function that returns one of these; it is called
+            with gradients enabled.
         terms: given beside it.
         device: of the players.
         allows_pair: whether each player may have a loss of its own.
@@ -56,9 +95,10 @@ def as_game(
     if callable(loss) and not isinstance(loss, Tensor):
         with torch.enable_grad():
             loss = loss()
-    if isinstance(loss, list):
-        loss = _mean_loss(loss, device)
-    game = _of_loss(loss, device)
+    if isinstance(loss, MicroBatches):
+        game = _mean_game([_of_loss(part, device) for part in loss.losses], device)
+    else:
+        game = _of_loss(loss, device)
     check_loss("loss", game.loss, device)
     if game.max_loss is not None:
         if not allows_pair:
@@ -83,17 +123,42 @@ def as_game(
 def _of_loss(loss: object, device: torch.device) -> Game:
     if isinstance(loss, Game):
         return loss
+    if isinstance(loss, list | Iterator):
+        count = f"a list of {len(loss)}" if isinstance(loss, list) else f"a {type(loss).__name__}"
+        raise TypeError(
+            f"`loss` must be one loss or a pair (min, max), got {count}. {_NOT_ONE_LOSS}"
+        )
     if not isinstance(loss, tuple):
         return Game(check_loss("loss", loss, device))
     if len(loss) != len(PLAYERS):
-        raise TypeError(f"`loss` must be one loss or a pair (min, max), got {len(loss)} of them.")
+        raise TypeError(
+            f"`loss` must be one loss or a pair (min, max), got {len(loss)} of them. "
+            + _NOT_ONE_LOSS
+        )
     first, second = loss
     return Game(check_loss("loss", first, device), max_loss=check_loss("max_loss", second, device))
 
 
-def _mean_loss(losses: list[Tensor], device: torch.device) -> Tensor:
-    if not losses:
-        raise ValueError("`loss` must have at least one micro-batch, got an empty list.")
+def _mean_game(games: Sequence[Game], device: torch.device) -> Game:
+    """Return the game whose every term is the mean of that term over ``games``."""
+    if not games:
+        raise ValueError("`MicroBatches` must hold at least one loss, got none.")
+    terms = {f.name: [getattr(game, f.name) for game in games] for f in fields(Game)}
+    means = {name: _mean_term(name, values, device) for name, values in terms.items()}
+    loss = means.pop("loss")
+    assert loss is not None
+    return Game(loss, **means)
+
+
+def _mean_term(name: str, terms: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
+    missing = sum(term is None for term in terms)
+    if name != "loss" and missing:
+        if missing == len(terms):
+            return None
+        raise ValueError(
+            f"`MicroBatches` must hold losses of one form, got `{name}` in "
+            f"{len(terms) - missing} of {len(terms)}. Give it in all of them, or beside them as an "
+            "argument of the step."
+        )
     with torch.enable_grad():
-        scalars = [check_loss("loss", loss, device).reshape(()) for loss in losses]
-        return torch.stack(scalars).mean()
+        return torch.stack([check_loss(name, term, device).reshape(()) for term in terms]).mean()

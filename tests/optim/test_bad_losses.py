@@ -11,7 +11,7 @@ from optimizer_registry import OptimizerInfo, each_competitive, each_entry
 from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor, nn
 
-from compopt import Game
+from compopt import Game, MicroBatches
 
 
 def backward_by_the_user(game: QuadraticGame) -> Tensor:
@@ -60,18 +60,39 @@ LOSSES: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
         "one zero-sum loss, got a tuple of 2.*`min_penalty`",
     ),
     "closure-of-pair": (lambda game: lambda: (game.loss(), game.loss()), TypeError, "tuple of 2"),
-    "no-micro-batch": (lambda game: [], ValueError, "empty list"),
-    "micro-batch-of-float": (lambda game: [game.loss(), 1.0], TypeError, "got float"),
+    "no-micro-batch": (lambda game: MicroBatches([]), ValueError, "at least one loss, got none"),
+    "micro-batch-of-float": (lambda game: MicroBatches([game.loss(), 1.0]), TypeError, "got float"),
     "micro-batch-detached": (
-        lambda game: [game.loss(), game.loss().detach()],
+        lambda game: MicroBatches([game.loss(), game.loss().detach()]),
         ValueError,
         "without a graph",
     ),
-    "micro-batch-vector": (lambda game: [game.loss().expand(2)], ValueError, r"shape \(2,\)"),
+    "micro-batch-vector": (
+        lambda game: MicroBatches([game.loss().expand(2)]),
+        ValueError,
+        r"shape \(2,\)",
+    ),
     "micro-batch-meta": (
-        lambda game: [game.loss(), game.loss().to("meta")],
+        lambda game: MicroBatches([game.loss(), game.loss().to("meta")]),
         ValueError,
         "got meta",
+    ),
+    "micro-batches-of-two-forms": (
+        lambda game: MicroBatches([Game(game.loss(), game.loss()), game.loss()]),
+        ValueError,
+        "one form, got `min_penalty` in 1 of 2",
+    ),
+    "list": (
+        lambda game: [game.loss(), -game.loss()],
+        TypeError,
+        r"got a list of 2. .*tuple, `\(min_loss, max_loss\)`.*`compopt.MicroBatches",
+    ),
+    "list-of-one": (lambda game: [game.loss()], TypeError, "a list of 1.*MicroBatches"),
+    "closure-of-list": (lambda game: lambda: [game.loss()], TypeError, "a list of 1.*MicroBatches"),
+    "generator": (
+        lambda game: (game.loss(batch) for batch in range(2)),
+        TypeError,
+        "got a generator.*MicroBatches",
     ),
     "game-of-none": (lambda game: Game(None), TypeError, "`loss`.*got NoneType"),
     "game-of-constant": (lambda game: Game(torch.tensor(1.0)), ValueError, "without a graph"),

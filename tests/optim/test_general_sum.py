@@ -10,7 +10,7 @@ from games import GeneralGame, NetworkGame
 from snapshots import all_params
 from torch import Tensor
 
-from compopt import ACGD, CGD, GMRES, ConjugateGradient, DirectSolver, Game
+from compopt import ACGD, CGD, GMRES, ConjugateGradient, DirectSolver, Game, MicroBatches
 
 SOLVERS = {
     "gmres": GMRES(rtol=1e-13, max_iter=60, restart=30),
@@ -45,6 +45,15 @@ def test_cgd_is_the_joint_solution(solver: Any, solve_for: str, seed: int) -> No
         assert [value.requires_grad for value in returned] == [False, False]
         assert optimizer.last_step.taken
         assert_close(game.w().detach(), expected, f"step {number}")
+
+
+def test_micro_batches_of_pairs_are_averaged_loss_by_loss() -> None:
+    game, rates = GeneralGame(), torch.full((7,), 0.1, dtype=torch.float64)
+    expected = game.w().detach() + dense_move(game, rates)
+    first, second = game.losses()
+    parts = [(0.5 * first, 1.5 * second), (1.5 * first, 0.5 * second)]
+    CGD([game.x], [game.y], lr=0.1, solver=SOLVERS["direct"]).step(MicroBatches(parts))
+    assert_close(game.w().detach(), expected, "step")
 
 
 @each_player

@@ -10,7 +10,7 @@ from optimizer_registry import OptimizerInfo, each_competitive, each_of_one_poin
 from snapshots import assert_same_bits, bits, snapshot
 from torch import Tensor, nn
 
-from compopt import Game
+from compopt import Game, MicroBatches
 
 FORMS: dict[str, Callable[[torch.optim.Optimizer, Callable[[], Tensor]], Any]] = {
     "loss": lambda opt, loss: opt.step(loss()),
@@ -19,14 +19,14 @@ FORMS: dict[str, Callable[[torch.optim.Optimizer, Callable[[], Tensor]], Any]] =
     "closure-keyword": lambda opt, loss: opt.step(closure=loss),
     "game": lambda opt, loss: opt.step(Game(loss())),
     "closure-of-game": lambda opt, loss: opt.step(lambda: Game(loss())),
-    "list-of-one": lambda opt, loss: opt.step([loss()]),
-    "closure-of-list": lambda opt, loss: opt.step(lambda: [loss()]),
+    "micro-batch": lambda opt, loss: opt.step(MicroBatches([loss()])),
+    "closure-of-micro-batch": lambda opt, loss: opt.step(lambda: MicroBatches([loss()])),
     "one-element-vector": lambda opt, loss: opt.step(loss().reshape(1)),
     "one-element-matrix": lambda opt, loss: opt.step(loss().reshape(1, 1)),
     "backward": lambda opt, loss: (opt.backward(loss()), opt.step())[0],
     "backward-closure": lambda opt, loss: (opt.backward(loss), opt.step())[0],
     "backward-game": lambda opt, loss: (opt.backward(Game(loss())), opt.step())[0],
-    "backward-list": lambda opt, loss: (opt.backward([loss()]), opt.step())[0],
+    "backward-micro-batch": lambda opt, loss: (opt.backward(MicroBatches([loss()])), opt.step())[0],
 }
 
 
@@ -49,12 +49,12 @@ def test_every_form_takes_the_same_step(info: OptimizerInfo, form: str) -> None:
 
 
 @each_optimizer
-def test_list_of_micro_batches_is_their_mean(info: OptimizerInfo) -> None:
+def test_micro_batches_are_their_mean(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(torch.float64), NetworkGame(torch.float64)
     optimizer = info.exact(game)
     twin = info.exact(twin_game)
     for _ in range(3):
-        loss = optimizer.step(lambda: [game.loss(batch) for batch in range(4)])
+        loss = optimizer.step(lambda: MicroBatches(game.loss(batch) for batch in range(4)))
         mean = twin.step(lambda: sum(twin_game.loss(batch) for batch in range(4)) / 4)
         assert_close(loss, mean.detach(), "loss")
     params = zip(
@@ -73,10 +73,25 @@ def test_mean_of_equal_halves_is_the_whole_batch(info: OptimizerInfo) -> None:
     for half, where in zip(halves, (slice(0, 8), slice(8, 16)), strict=True):
         half.generator, half.critic = game.generator, game.critic
         half.noise, half.real = half.noise[:, where], half.real[:, where]
-    info.exact(game).step(lambda: [half.loss() for half in halves])
+    info.exact(game).step(lambda: MicroBatches(half.loss() for half in halves))
     info.exact(twin_game).step(twin_game.loss)
     for param, other in zip(game.max_params, twin_game.max_params, strict=True):
         assert_close(param.detach(), other.detach(), info.name)
+
+
+@each_of_one_point
+def test_micro_batches_of_games_are_averaged_term_by_term(info: OptimizerInfo) -> None:
+    game, twin_game = QuadraticGame(), QuadraticGame()
+    terms = quadratic_penalties(game)
+    games = [Game(k * game.loss(), *(k**2 * term for term in terms)) for k in (1.0, 3.0)]
+    loss = info.exact(game).step(MicroBatches(games))
+    assert_close(loss, 2 * twin_game.loss().detach(), "loss")
+    info.exact(twin_game).step(
+        Game(2 * twin_game.loss(), *(5 * term for term in quadratic_penalties(twin_game)))
+    )
+    for player in ("min", "max"):
+        params, twin = (flat(g.params(player)).detach() for g in (game, twin_game))
+        assert_close(params, twin, f"{info.name}, {player}")
 
 
 @each_optimizer

@@ -196,6 +196,59 @@ def test_grad_scaler_loop_equals_unscaled_steps(
     assert scaler.get_scale() == 4 * SCALES[dtype]
 
 
+@pytest.mark.parametrize("where", ["before", "inside"])
+@each_competitive
+def test_closure_of_none_takes_the_prepared_step(info: OptimizerInfo, where: str) -> None:
+    game, twin_game = QuadraticGame(), QuadraticGame()
+    optimizer, twin = info.exact(game), info.exact(twin_game)
+
+    def closure() -> None:
+        if where == "inside":
+            optimizer.backward(game.loss())
+
+    if where == "before":
+        optimizer.backward(game.loss())
+    optimizer.step(closure)
+    twin.step(twin_game.loss())
+    assert_same_bits(snapshot(optimizer), snapshot(twin))
+
+
+@pytest.mark.parametrize("init_scale", [1.0, 2.0**16])
+@pytest.mark.parametrize("unscale", [False, True], ids=["step", "unscale-step"])
+@each_competitive
+def test_loss_scaled_by_hand_is_refused(
+    info: OptimizerInfo, unscale: bool, init_scale: float
+) -> None:
+    game, twin_game = QuadraticGame(), QuadraticGame()
+    optimizer, twin = info.exact(game), info.exact(twin_game)
+    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
+    before = snapshot(optimizer)
+    optimizer.backward(scaler.scale(game.loss()))
+    if unscale:
+        scaler.unscale_(optimizer)
+    with pytest.raises(RuntimeError, match=r"`optimizer.backward\(loss, scaler=scaler\)`"):
+        scaler.step(optimizer)
+    optimizer.zero_grad()
+    assert_same_bits(snapshot(optimizer), before)
+    if unscale:
+        scaler.update()
+    optimizer.backward(game.loss(), scaler=scaler)
+    scaler.step(optimizer)
+    twin.step(twin_game.loss())
+    for param, other in zip(all_params(optimizer), all_params(twin), strict=True):
+        assert_close(param.detach(), other.detach(), info.name)
+
+
+@each_competitive
+def test_backward_of_a_scaled_loss_names_the_scaler(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(game.loss()).backward()
+    with pytest.raises(RuntimeError, match=r"`optimizer.backward\(loss, scaler=scaler\)`"):
+        scaler.step(optimizer)
+
+
 @each_competitive
 def test_scaler_that_is_off(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(), NetworkGame()

@@ -116,7 +116,7 @@ class FieldOptimizer(RivalOptimizer):
             closure: a function without arguments that returns the loss and does not call
                 ``backward()``; or, where the algorithm has no second point, the loss itself with
                 its graph. The loss is a scalar, a pair (min, max) of scalars, a
-                :class:`~compopt.Game`, or a list of micro-batch losses, which are averaged. None
+                :class:`~compopt.Game`, or :class:`~compopt.MicroBatches`, which are averaged. None
                 creates the state and changes nothing else.
             min_penalty: scalar that the min player minimises besides. It is differentiated once. A
                 closure that is called at a second point returns it in a :class:`~compopt.Game`.
