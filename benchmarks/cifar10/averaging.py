@@ -38,7 +38,7 @@ class ExponentialAverage:
 
 @torch.no_grad()
 def sample(generator: nn.Module, count: int, *, seed: int, norm_images: int = 2048) -> Tensor:
-    """Return images [count, 3, 32, 32] uint8 on the CPU, a function of weights and seed.
+    """Return images [count, 3, size, size] uint8 on the CPU, a function of weights and seed.
 
     The generator runs in evaluation mode with the statistics of its batch normalization computed
     anew, so that they belong to its present weights. It is not changed, nor is any global state.

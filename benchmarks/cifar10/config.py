@@ -36,14 +36,20 @@ class NetworkConfig:
     """A pair of networks.
 
     Attributes:
-        kind: "small" (the published small WGAN), "dcgan" or "sn-resnet".
+        kind: "small" (the published small WGAN), "dcgan", "sn-resnet", or "dcgan16", the DCGAN pair
+            with one layer less, which trains on images halved to 16 pixels.
         width: multiplies all numbers of channels; 1 is as published.
         latent_size: length of the noise vector.
     """
 
-    kind: Literal["small", "dcgan", "sn-resnet"] = "dcgan"
+    kind: Literal["small", "dcgan", "dcgan16", "sn-resnet"] = "dcgan"
     width: float = 1.0
     latent_size: int = 128
+
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of the images."""
+        return 16 if self.kind == "dcgan16" else 32
 
     def __post_init__(self) -> None:
         _require(self.width > 0, "network.width", self.width, "positive")

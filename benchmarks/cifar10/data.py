@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.official import FOLDER, MD5, TEST, TRAIN, read_official
@@ -21,7 +22,7 @@ class Images:
     """Real images.
 
     Attributes:
-        train: [n, 3, 32, 32] uint8, in a fixed order.
+        train: [n, 3, size, size] uint8, in a fixed order.
         test: the same for images held out, or None.
         source: what they are, for reports: "CIFAR-10" or "image folder".
     """
@@ -35,6 +36,13 @@ class Images:
         """Digest of the training images: what tells one data set from another."""
         return hashlib.sha256(self.train.numpy().data).hexdigest()
 
+    def resized(self, size: int) -> "Images":
+        """Return images of ``size`` pixels: means over squares of these, rounded."""
+        if size == self.train.shape[-1]:
+            return self
+        test = None if self.test is None else _means(self.test, size)
+        return Images(_means(self.train, size), test, self.source)
+
     def describe(self) -> dict[str, str | int]:
         """Return what a result must say of its data."""
         return {
@@ -43,6 +51,15 @@ class Images:
             "test_images": 0 if self.test is None else len(self.test),
             "train_sha256": self.sha256,
         }
+
+
+def _means(images: Tensor, size: int) -> Tensor:
+    # In parts: as floats, all images at once take four times their memory.
+    parts = [
+        functional.adaptive_avg_pool2d(part.float(), size).round().to(torch.uint8)
+        for part in images.split(1000)
+    ]
+    return torch.cat(parts)
 
 
 def cache_folder() -> Path:

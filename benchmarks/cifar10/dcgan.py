@@ -1,5 +1,7 @@
 """The DCGAN pair of the published comparisons."""
 
+import itertools
+
 from torch import Tensor, nn
 
 from benchmarks.networks import scaled
@@ -19,27 +21,25 @@ class Generator(nn.Module):
         Code beside Schäfer, Zheng and Anandkumar (2020). https://arxiv.org/abs/1910.05852
     """
 
+    multiples: tuple[int, ...] = (4, 2, 1)
+    """Channels of each layer's input in units of 64; a layer doubles the 4 pixels at the start."""
+
     def __init__(self, latent_size: int = 128, *, width: float = 1.0) -> None:
         super().__init__()
         self.latent_size = latent_size
-        dim = scaled(CHANNELS, width)
-        self.fc = nn.Sequential(
-            nn.Linear(latent_size, 16 * 4 * dim), nn.BatchNorm1d(16 * 4 * dim), nn.ReLU()
-        )
-        self.conv = nn.Sequential(
-            nn.ConvTranspose2d(4 * dim, 2 * dim, 4, stride=2, padding=1),
-            nn.BatchNorm2d(2 * dim),
-            nn.ReLU(),
-            nn.ConvTranspose2d(2 * dim, dim, 4, stride=2, padding=1),
-            nn.BatchNorm2d(dim),
-            nn.ReLU(),
-            nn.ConvTranspose2d(dim, 3, 4, stride=2, padding=1),
-            nn.Tanh(),
-        )
+        dims = [scaled(CHANNELS, width) * multiple for multiple in self.multiples]
+        first = 16 * dims[0]
+        self.fc = nn.Sequential(nn.Linear(latent_size, first), nn.BatchNorm1d(first), nn.ReLU())
+        layers: list[nn.Module] = []
+        for inputs, outputs in itertools.pairwise(dims):
+            layers += [nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1)]
+            layers += [nn.BatchNorm2d(outputs), nn.ReLU()]
+        last = nn.ConvTranspose2d(dims[-1], 3, 4, stride=2, padding=1)
+        self.conv = nn.Sequential(*layers, last, nn.Tanh())
         _initialize(self, width)
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return images [n, 3, 32, 32] in (-1, 1) for noise [n, latent_size]."""
+        """Return images [n, 3, size, size] in (-1, 1) for noise [n, latent_size]."""
         return self.conv(self.fc(z).unflatten(1, (-1, 4, 4)))
 
 
@@ -51,19 +51,34 @@ class Critic(nn.Module):
         dropout: probability of dropping a whole channel, after each convolution.
     """
 
+    multiples: tuple[int, ...] = (1, 2, 4)
+    """Channels of each layer's output in units of 64; a layer halves the image."""
+
     def __init__(self, *, width: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
-        dim = scaled(CHANNELS, width)
+        dims = [scaled(CHANNELS, width) * multiple for multiple in self.multiples]
         layers: list[nn.Module] = []
-        for inputs, outputs in ((3, dim), (dim, 2 * dim), (2 * dim, 4 * dim)):
+        for inputs, outputs in itertools.pairwise((3, *dims)):
             layers += [nn.Conv2d(inputs, outputs, 4, stride=2, padding=1), nn.LeakyReLU(0.01)]
             layers += [nn.Dropout2d(dropout)] if dropout else []
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 4 * dim, 1))
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * dims[-1], 1))
         _initialize(self, width)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return scores [n, 1] of images [n, 3, 32, 32]."""
+        """Return scores [n, 1] of images [n, 3, size, size]."""
         return self.layers(images)
+
+
+class Generator16(Generator):
+    """The generator without its first layer, for images of 16 pixels."""
+
+    multiples = (2, 1)
+
+
+class Critic16(Critic):
+    """The critic without its last layer, for images of 16 pixels."""
+
+    multiples = (1, 2)
 
 
 def _initialize(module: nn.Module, width: float) -> None:

@@ -2,10 +2,26 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from benchmarks.cifar10.data import Images
 from benchmarks.cifar10.errors import BenchmarkError
+
+SIZE = 32
+"""Pixels of the images that feature networks take."""
+
+
+def enlarged(images: Tensor) -> Tensor:
+    """Return uint8 images of 32 pixels: bilinear interpolations of smaller ones, rounded."""
+    if images.shape[-1] == SIZE:
+        return images
+    parts = [
+        functional.interpolate(part.float(), (SIZE, SIZE), mode="bilinear").round().to(torch.uint8)
+        for part in images.split(1000)
+    ]
+    return torch.cat(parts)
 
 
 class Judge:
@@ -17,7 +33,9 @@ class Judge:
     """
 
     def __init__(self, images: Images, device: str = "cpu") -> None:
-        self._images = images
+        # Samples are enlarged likewise.
+        test = None if images.test is None else enlarged(images.test)
+        self._images = Images(enlarged(images.train), test, images.source)
         self._device = device
         self._references: dict[int, Any] = {}
 
@@ -43,6 +61,7 @@ class Judge:
         # Imported here so that runs without metrics need none of its packages.
         from benchmarks.metrics import Reference, evaluate
 
+        samples = enlarged(samples)
         count = len(samples)
         if count not in self._references:
             self._references[count] = Reference(

@@ -10,6 +10,7 @@ from benchmarks.networks import SmallCritic, SmallGenerator
 PAIRS: dict[str, tuple[type[nn.Module], type[nn.Module]]] = {
     "small": (SmallGenerator, SmallCritic),
     "dcgan": (dcgan.Generator, dcgan.Critic),
+    "dcgan16": (dcgan.Generator16, dcgan.Critic16),
     "sn-resnet": (resnet.Generator, resnet.Critic),
 }
 

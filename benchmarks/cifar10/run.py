@@ -55,12 +55,13 @@ class Run:
         torch.set_num_threads(config.threads)
         self.config = config
         self.ranks = ranks or Ranks()
-        self.judge = Judge(images, config.device)
+        resized = images.resized(config.network.image_size)
+        self.judge = Judge(resized, config.device)
         evaluation = config.evaluation
         self.judge.check(evaluation.images, evaluation.metrics)
         self.judge.check(evaluation.final_images, evaluation.final_metrics)
         self.folder = RunFolder(path)
-        self.training = Training(config, images.train, self.ranks)
+        self.training = Training(config, resized.train, self.ranks)
         written = {"run": config.as_dict(), "data": images.describe()}
         if self.ranks.is_first:
             folder.write_once(path / "config.json", written, "hyperparameters")

@@ -43,8 +43,7 @@ def judge_again(
         BenchmarkError: if a metric or cell is unknown, or a checkpoint is damaged.
     """
     images = load_images(data)
-    judge = Judge(images)
-    judge.check(count, list(metrics))
+    Judge(images).check(count, list(metrics))
     unknown = sorted(set(cells or ()) - set(sweep.cells))
     if unknown:
         raise BenchmarkError(f"There are no cells {unknown} in {sweep.path}.")
@@ -54,8 +53,12 @@ def judge_again(
         if sweep.status(name)["state"] == "finished"
         and not _is_judged(sweep.folder(name), metrics, count, generators)
     ]
+    sizes = {sweep.config(name).network.image_size for name in waiting}
+    resized = {size: images.resized(size) for size in sizes}
+    judges = {size: Judge(resized[size]) for size in sizes}
     for name in track(waiting, description="runs judged"):
-        _judge(sweep, name, judge, images, list(metrics), count, generators)
+        size = sweep.config(name).network.image_size
+        _judge(sweep, name, judges[size], resized[size], list(metrics), count, generators)
     return len(waiting)
 
 

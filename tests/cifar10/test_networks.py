@@ -11,6 +11,7 @@ from benchmarks.networks import num_parameters
 PUBLISHED = {
     "small": (8_665_283, 1_694_145),
     "dcgan": (1_195_587, 662_977),
+    "dcgan16": (402_627, 136_385),
     "sn-resnet": (4_276_739, 1_053_825),
 }
 
@@ -26,7 +27,8 @@ def test_parameter_counts_are_the_published_ones(kind):
 def test_any_width_maps_noise_to_images_to_scores(kind, width):
     generator, critic = build_networks(NetworkConfig(kind, width, 5), 0, dropout=0.5)
     images = generator(torch.randn(3, 5))
-    assert images.shape == (3, 3, 32, 32)
+    size = NetworkConfig(kind).image_size
+    assert images.shape == (3, 3, size, size)
     assert images.abs().max() <= 1
     assert critic(images).shape == (3, 1)
     assert num_parameters(generator) != PUBLISHED[kind][0]
@@ -69,7 +71,7 @@ def test_all_cells_of_a_seed_start_alike_and_leave_the_global_state(tiny):
 @pytest.mark.parametrize("kind", PAIRS)
 def test_dropout_is_active_in_training_alone(kind):
     _, critic = build_networks(NetworkConfig(kind, 0.25), 0, dropout=0.5)
-    images = torch.rand(2, 3, 32, 32)
+    images = torch.rand(2, 3, *[NetworkConfig(kind).image_size] * 2)
     assert not torch.equal(critic(images), critic(images))
     critic.eval()
     assert torch.equal(critic(images), critic(images))
