@@ -155,6 +155,22 @@ def check_one_device(name: str, params: Iterable[Tensor]) -> None:
         )
 
 
+def check_hooks(params: Sequence[Tensor]) -> None:
+    """Raise if a parameter has a hook on its gradient: products would go through it as well."""
+    for index, param in enumerate(params):
+        # Torch has no other way to ask, and none to leave hooks out of a backward pass.
+        if getattr(param, "_backward_hooks", None) or getattr(
+            param, "_post_accumulate_grad_hooks", None
+        ):
+            raise ValueError(
+                f"Parameters of a competitive step must have no hooks (`register_hook`, "
+                f"`register_post_accumulate_grad_hook`), got one on parameter {index} of shape "
+                f"{tuple(param.shape)}. Autograd would call it on every second-derivative product. "
+                "Remove it, and work on gradients between `optimizer.backward(loss)`, which puts "
+                "them into `.grad`, and `optimizer.step()`."
+            )
+
+
 def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
     """Return ``loss`` if it is a real scalar with a graph, on ``device``."""
     if not isinstance(loss, Tensor):

@@ -79,6 +79,15 @@ class GradientField(Generic[K]):
         """The players in order."""
         return tuple(self._params)
 
+    def independent(self) -> list[tuple[K, K]]:
+        """Return the pairs (i, j) of players such that the loss of i does not depend on j."""
+        return [
+            (player, other)
+            for player, own in self._objectives.items()
+            for other, grads in own.grads.items()
+            if other != player and all(grad is None for grad in grads)
+        ]
+
     def layout(self, player: K) -> FlatLayout:
         """Return the flat layout of ``player``'s parameters."""
         return self._layouts[player]

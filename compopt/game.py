@@ -250,9 +250,10 @@ class MixedHessian:
         check_vector("vector", vector, self.size(source))
         self.num_products += 1
         outputs = self._outputs[source]
+        # Processes gather the weights together, also where one has nothing to differentiate.
+        weights = self._weights(source, vector, weight, room)
         if not outputs:
             return [None] * len(self._params[player])
-        weights = self._weights(source, vector, weight, room)
         return differentiate_once(
             "A mixed second derivative",
             [grad for _, grad in outputs],

@@ -121,6 +121,20 @@ def unequal(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
     return optimizer.step(weight * game.loss(step, torch.tensor(rows)))
 
 
+def idle(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
+    """Leave the last rank without samples; one process takes those of the others."""
+    length = BATCH // dist_size()
+    if part == slice(None):
+        return optimizer.step(game.loss(step, slice(0, BATCH - length)))
+    length = part.stop - part.start
+    is_idle = part.stop == BATCH
+    group = optimizer.process_group.collectives.group
+    weight = batch_weight(0 if is_idle else length, process_group=group)
+    if is_idle:
+        return optimizer.step(0 * torch.stack([param.sum() for param in game.params()]).sum())
+    return optimizer.step(weight * game.loss(step, part))
+
+
 def dist_size() -> int:
     """Return for how many ranks a single process stands in; set by the tests."""
     return _STANDS_FOR[0]
@@ -191,4 +205,5 @@ WAYS: dict[str, Way] = {
         linear_general_sum, kwargs={"solver": GMRES(rtol=1e-8, max_iter=60)}, shards=False
     ),
     "unequal": Way(unequal),
+    "idle-rank": Way(idle),
 }

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from compopt._checks import check_choice, check_positive
+from compopt._checks import check_choice, check_hooks, check_positive
 from compopt._typing import PLAYERS, Params, Player
 from compopt.distributed import Placement, placement_of
 from compopt.game import Game
@@ -135,6 +135,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             if gradients is None:
                 self._idle_step()
                 return None
+            self._trouble.report_independence(gradients)
             gradients, grad_norm = self._clip(gradients)
             solved = self._solved_player()
             step_sizes = self._set_up(gradients, solved)
@@ -194,8 +195,11 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
     def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
         # Conjugate gradients would refuse the operator, without a word about the losses.
         allows_pair = not isinstance(self.solver, ConjugateGradient)
-        device = self._params("min")[0].device
-        return as_game(closure, terms, device, allows_pair=allows_pair, allows_curvature=True)
+        params = [param for player in PLAYERS for param in self._params(player)]
+        check_hooks(params)
+        return as_game(
+            closure, terms, params[0].device, allows_pair=allows_pair, allows_curvature=True
+        )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""

@@ -7,7 +7,13 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from compopt._checks import check_decay_rate, check_iterable, check_loss, check_non_negative
+from compopt._checks import (
+    check_decay_rate,
+    check_hooks,
+    check_iterable,
+    check_loss,
+    check_non_negative,
+)
 from compopt._typing import Params
 from compopt.field import losses_field
 from compopt.operators import PolymatrixOperator
@@ -123,6 +129,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
                 return None
             losses = self._losses(closure)
             params = {player: self._params(player) for player in self._players}
+            check_hooks([param for tensors in params.values() for param in tensors])
             field = losses_field(
                 dict(zip(self._players, losses, strict=True)), params, second_order=True
             )

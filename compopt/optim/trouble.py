@@ -3,6 +3,8 @@
 import warnings
 from typing import Literal, TypeAlias
 
+from compopt.field import GeneralGradients
+from compopt.game import GameGradients
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
 from compopt.solvers import ConjugateGradient, Solver, Status
 
@@ -26,6 +28,24 @@ class Trouble:
     def __init__(self) -> None:
         self._has_warned = False
         self._has_warned_of_failure = False
+        self._has_warned_of_independence = False
+
+    def report_independence(self, gradients: GameGradients | GeneralGradients) -> None:
+        """Warn of a loss that does not depend on the opponent, as after a `detach()`."""
+        if self._has_warned_of_independence or not isinstance(gradients, GeneralGradients):
+            return
+        pairs = gradients.mixed.independent()
+        if pairs:
+            self._has_warned_of_independence = True
+            which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
+            warnings.warn(
+                f"The players do not interact as they could: {which}. If that is not meant, leave "
+                "out `detach()`, `no_grad()` and replayed samples: a competitive step needs both "
+                "losses with the graphs of both players. If it is meant, each player's own "
+                "optimizer takes the same step at less cost.",
+                StepWarning,
+                stacklevel=4,
+            )
 
     def report(
         self,

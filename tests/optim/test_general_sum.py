@@ -10,7 +10,16 @@ from games import GeneralGame, NetworkGame
 from snapshots import all_params
 from torch import Tensor
 
-from compopt import ACGD, CGD, GMRES, ConjugateGradient, DirectSolver, Game, MicroBatches
+from compopt import (
+    ACGD,
+    CGD,
+    GMRES,
+    ConjugateGradient,
+    DirectSolver,
+    Game,
+    MicroBatches,
+    StepWarning,
+)
 
 SOLVERS = {
     "gmres": GMRES(rtol=1e-13, max_iter=60, restart=30),
@@ -159,3 +168,18 @@ def test_scaling_is_for_one_loss() -> None:
     scaler = torch.amp.GradScaler("cpu", enabled=True)
     with pytest.raises(ValueError, match="`scaler` is for zero-sum games"):
         optimizer.backward(game.losses(), scaler=scaler)
+
+
+@each_player
+def test_a_detached_loss_is_said_once(solve_for: str) -> None:
+    game = GeneralGame()
+    optimizer = CGD([game.x], [game.y], lr=0.1, solver=SOLVERS["direct"], solve_for=solve_for)
+    with pytest.warns(StepWarning, match="the loss of max does not depend on min") as caught:
+        optimizer.step((game.losses()[0], (game.y**2).sum()))
+    # Warnings are errors here: a second one would be seen.
+    optimizer.step((game.losses()[0], (game.y**2).sum()))
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(StepWarning, match="of min does not depend on max and the loss of max does"):
+        CGD([game.x], [game.y], lr=0.1, solver=SOLVERS["direct"]).step(
+            ((game.x**2).sum(), (game.y**2).sum())
+        )

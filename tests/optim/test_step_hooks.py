@@ -2,11 +2,12 @@
 
 from typing import Any
 
+import pytest
 import torch
 from dense_steps import DenseReference, assert_dense_step
 from games import QuadraticGame
-from optimizer_registry import OptimizerInfo, each_optimizer
-from snapshots import all_params
+from optimizer_registry import OptimizerInfo, each_competitive, each_optimizer
+from snapshots import all_params, assert_same_bits, snapshot
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
     register_optimizer_step_pre_hook,
@@ -96,3 +97,24 @@ def test_subclass_steps_once_and_keeps_its_name(info: OptimizerInfo) -> None:
     assert_dense_step(info, optimizer, DenseReference(info, game))
     assert calls == [1]
     assert repr(optimizer).startswith("Mine (")
+
+
+@pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+@pytest.mark.parametrize("method", ["step", "backward"])
+@each_competitive
+def test_hooks_on_parameters_are_refused(info: OptimizerInfo, method: str, register: str) -> None:
+    """Autograd would call them on every product; the remedy works on ``.grad``."""
+    game = QuadraticGame()
+    optimizer: Any = info.exact(game)
+    handle = getattr(game.max_params[0], register)(lambda _: None)
+    before = snapshot(optimizer)
+    number = len(game.min_params)
+    with pytest.raises(ValueError, match=rf"got one on parameter {number} of shape"):
+        getattr(optimizer, method)(game.loss())
+    assert_same_bits(snapshot(optimizer), before)
+    handle.remove()
+    optimizer.backward(game.loss())
+    for param in (*game.min_params, *game.max_params):
+        param.grad.clamp_(-0.1, 0.1)
+    optimizer.step()
+    assert optimizer.last_step.taken

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from compopt._checks import check_hooks
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
 from compopt.field import GradientField, game_field
@@ -212,6 +213,8 @@ class Evaluation:
         with self._optimizer._displaced(deltas or {}):
             params = {player: self._optimizer._params(player) for player in PLAYERS}
             device = params["min"][0].device
+            if self._optimizer._is_second_order:
+                check_hooks([*params["min"], *params["max"]])
             game = as_game(self._closure, Terms(*self._penalties), device, allows_pair=True)
             self.losses.append(game.detached_loss())
             result = game_field(game, params, second_order=self._optimizer._is_second_order)
