@@ -51,7 +51,7 @@ def adaptive_setup_(
     if num_steps is not None:
         # In float64: 1 - beta^t cancels.
         rate = rate * (1 - beta ** (num_steps.double() + 1)).sqrt()
-    rate = torch.as_tensor(rate, dtype=step_sizes.dtype)
+    rate = torch.as_tensor(rate, dtype=step_sizes.dtype, device=step_sizes.device)
     for at in _blocks(grad):
         piece, factor = grad[at], step_sizes[at]
         torch.mul(average[at], beta, out=factor)

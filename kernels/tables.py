@@ -100,6 +100,6 @@ def tables(rows: Sequence[Sequence[int]], block: int, device: torch.device) -> T
 
 
 def _to_device(numbers: Sequence[Sequence[int]], columns: int, device: torch.device) -> Tensor:
-    table = torch.tensor(numbers, dtype=torch.int64).reshape(-1, columns)
+    table = torch.tensor(numbers, dtype=torch.int64, device="cpu").reshape(-1, columns)
     # Copied before the call returns: the host's copy does not have to be kept.
     return table.to(device)

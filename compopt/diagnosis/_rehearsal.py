@@ -64,12 +64,14 @@ class Rehearsal:
         grads, seconds_gradient = self._gradients()
         without_gradient = self._check_gradients(grads)
         mixed = self._mixed(grads)
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
         seconds: dict[Player, float] = {}
         without_mixed: list[str] = []
         for player in PLAYERS:
             layout = self.layouts[opponent(player)]
-            vector = torch.randn(layout.numel, dtype=layout.dtype, generator=generator)
+            vector = torch.randn(
+                layout.numel, dtype=layout.dtype, generator=generator, device="cpu"
+            )
             product, seconds[player] = self._product(mixed, player, vector.to(self.device))
             pieces = zip(
                 self.players.names[player], self.layouts[player].views(product), strict=True

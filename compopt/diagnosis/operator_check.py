@@ -102,7 +102,7 @@ def check_operator(
     players = players_of({"min_params": min_params, "max_params": max_params})
     params = players.params
     mixed = differentiate(Game(loss), params["min"], params["max"]).mixed
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     directions = [_direction_errors(mixed, player, generator) for player in PLAYERS]
     repeatability, linearity, transpose = (
         max(pair, key=_nan_last) for pair in zip(*directions, strict=True)
@@ -123,7 +123,9 @@ def _direction_errors(
     """Return the three relative errors of products in ``player``'s space."""
     layout = mixed.layout(opponent(player))
     v, w = (
-        torch.randn(layout.numel, dtype=layout.dtype, generator=generator).to(layout.device)
+        torch.randn(layout.numel, dtype=layout.dtype, generator=generator, device="cpu").to(
+            layout.device
+        )
         for _ in range(2)
     )
     product, again, other = (mixed.hvp(player, vector) for vector in (v, v, w))
