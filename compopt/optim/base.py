@@ -187,19 +187,16 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             for param, view in zip(params[player], views, strict=True):
                 param.grad = view.to(param.dtype)
         self._pending_has_scaler = scaler is not None and scaler.is_enabled()
-        self._pending = gradients
-        if scale != 1.0:
-            self._pending = dataclasses.replace(gradients, loss=loss)
+        self._pending = gradients if scale == 1.0 else dataclasses.replace(gradients, loss=loss)
         return self._pending.losses()
 
     def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
         # Conjugate gradients would refuse the operator, without a word about the losses.
-        allows_pair = not isinstance(self.solver, ConjugateGradient)
-        params = [param for player in PLAYERS for param in self._params(player)]
+        pairs = not isinstance(self.solver, ConjugateGradient)
+        params = [*self._params("min"), *self._params("max")]
         check_hooks(params)
-        return as_game(
-            closure, terms, params[0].device, allows_pair=allows_pair, allows_curvature=True
-        )
+        device = params[0].device
+        return as_game(closure, terms, device, allows_pair=pairs, allows_curvature=True)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""

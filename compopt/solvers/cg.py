@@ -146,10 +146,11 @@ class _Iteration:
             self.y = coupled_start
             self.t = operator.new_inner("t")
             if x0 is not None:
-                self.coupled_square = self.dot(coupled_rhs, self.y)
+                squares = torch.stack([torch.dot(coupled_rhs, self.y), torch.dot(rhs, rhs)])
+                self.coupled_square, square = operator.total(squares)
                 # Zero solves a zero system exactly; from elsewhere no residual would be within a
                 # tolerance of zero.
-                x0 = torch.where(self.dot(rhs, rhs) + self.coupled_square == 0, 0, x0)
+                x0 = torch.where(self.coupled_square + square == 0, 0, x0)
                 self.y.add_(operator.reaction(x0, self.t))
                 self.r.sub_(x0)
             self.r.sub_(operator.factor(self.y, operator.new_vector("q")))
