@@ -69,7 +69,7 @@ def _competitive_variants(lr: float) -> tuple[Variant, ...]:
 
 _COMPETITIVE_ERRORS = (
     *COMMON_ERRORS,
-    *bad_scalar("interaction", zero=True, none=False),
+    *bad_scalar("interaction", none=False),
     *bad_numbers("solve_for", {"unknown": "larger", "none": None, "list": ["min"]}, ValueError),
     *bad_numbers("on_failure", {"unknown": "ignore", "none": None, "bool": True}, ValueError),
     *bad_numbers("backend", {"unknown": "cuda", "none": None}, ValueError),

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from compopt._checks import check_choice, check_hooks, check_positive
+from compopt._checks import check_choice, check_hooks, check_non_negative
 from compopt._typing import PLAYERS, Params, Player
 from compopt.distributed import Placement, placement_of
 from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
-from compopt.optim.interaction import scale_to_learning_rate, scaled_to_strength
+from compopt.optim.interaction import interacts, scale_to_learning_rate, scaled_to_strength
 from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer, select
 from compopt.optim.report import StepReport
@@ -80,7 +80,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:
-            check_positive("interaction", group["interaction"])
+            check_non_negative("interaction", group["interaction"])
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("delta",) if self.warm_start and player in self._solvable() else ()
@@ -270,6 +270,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             self.solver,
             player=solved,
             previous_delta=previous,
+            interacts=interacts(self.param_groups),
             workspace=self._workspace,
         )
 

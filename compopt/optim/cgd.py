@@ -33,7 +33,9 @@ class CGD(CompetitiveOptimizer):
         lr: step size, a number, a 0-dim tensor, or a pair (min, max) of them.
         interaction: step size alpha with which the interaction counts, decoupled from that of the
             move: ``dx = -lr (I + alpha^2 D_xy D_yx)^-1 (g_x + alpha D_xy g_y)``, known as
-            competitive gradient optimization. ``lr`` if None.
+            competitive gradient optimization. ``lr`` if None. If 0, in all groups of both players,
+            nothing is solved: each takes the gradient step with its own step sizes, from no mixed
+            product. That is the control to compare a competitive step with.
         weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
         max_grad_norm: largest Euclidean norm of a group's gradient; longer ones are scaled down.
         solver: of the linear system, :class:`~compopt.solvers.ConjugateGradient` with its defaults

@@ -126,9 +126,12 @@ def learning_rate(group: dict[str, Any]) -> float | Tensor:
 
 
 def interaction_strength(group: dict[str, Any]) -> float | Tensor:
-    """Return the step size with which the group's interaction counts: its learning rate if None."""
-    strength: float | None = group["interaction"]
-    return learning_rate(group) if strength is None else strength
+    """Return the step size with which the group's interaction counts.
+
+    It is the learning rate if ``interaction`` is None, and also if it is 0: then nothing is solved,
+    and the step sizes are those of the move itself.
+    """
+    return group["interaction"] or learning_rate(group)
 
 
 def group_parts(

@@ -14,7 +14,7 @@ from compopt.field import GeneralGradients
 from compopt.game import GameGradients
 from compopt.operators import CompetitiveOperator, GeneralSumOperator
 from compopt.optim.step_sizes import StepSizes
-from compopt.solvers import Solution, Solver
+from compopt.solvers import Solution, Solver, Status
 
 Gradients: TypeAlias = GameGradients | GeneralGradients
 
@@ -55,6 +55,7 @@ def competitive_update(
     *,
     player: Player = "min",
     previous_delta: Tensor | None = None,
+    interacts: bool = True,
     workspace: Workspace | None = None,
 ) -> Update:
     """Return the Nash equilibrium of the local bilinear game with quadratic costs of moving.
@@ -87,6 +88,7 @@ def competitive_update(
         player: whose move is solved for. An exact solve gives the same step for either.
         previous_delta: [size of ``player``] a move to start the solver from, such as the last
             one, or None. It is scaled by the present step sizes.
+        interacts: whether to solve at all; if not, both players take their plain gradient steps.
         workspace: where large vectors come from; a new one if None.
 
     Returns:
@@ -101,6 +103,9 @@ def competitive_update(
         https://arxiv.org/abs/1910.05852
     """
     other = opponent(player)
+    if not interacts:
+        steps = {p: step_sizes[p].plain_step(grad) for p, grad in by_player(gradients).items()}
+        return Update(delta=steps, solution=_nothing_solved(steps[player]), solved=player)
     sign = sign_of(gradients, player)
     scale, opponent_sizes = step_sizes[player].root, step_sizes[other].values
     if scale is None:
@@ -130,3 +135,15 @@ def competitive_update(
         other: solution.coupled_value.neg_(),
     }
     return Update(delta=delta, solution=solution, solved=player)
+
+
+def _nothing_solved(delta: Tensor) -> Solution:
+    zero = torch.zeros((), dtype=delta.dtype, device=delta.device)
+    return Solution(
+        value=delta,
+        coupled_value=None,
+        num_iter=0,
+        residual_norm=zero,
+        rhs_norm=zero,
+        status_code=torch.full((), int(Status.CONVERGED), device=delta.device),
+    )

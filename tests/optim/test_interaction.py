@@ -1,12 +1,18 @@
 """The strength of the interaction, decoupled from the step size."""
 
+from typing import Any
+
 import pytest
 import torch
 from cases import CASES
 from dense import assert_close, blocks, cgd_deltas, flat
+from games import PLAYERS, QuadraticGame
+from optimizer_registry import OptimizerInfo, each_competitive
+from snapshots import assert_same_bits, snapshot
 
 from compopt import ACGD, CGD, ConjugateGradient
 from compopt.optim.rivals import LCGD
+from compopt.solvers import Status
 
 EXACT = ConjugateGradient(rtol=1e-12, max_iter=500)
 
@@ -81,3 +87,42 @@ def test_the_same_option_of_lcgd_is_the_first_order_of_this_one():
 
     errors = [(end(CGD, a, solver=EXACT) - end(LCGD, a)).norm() for a in (1e-3, 5e-4)]
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.02)
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+@each_competitive
+def test_without_interaction_the_step_is_the_plain_one(
+    info: OptimizerInfo, warm_start: bool
+) -> None:
+    assert info.rates is not None
+    game, memory = QuadraticGame(), {player: {} for player in PLAYERS}
+    optimizer: Any = info.build(game, lr=(0.1, 0.02), interaction=0.0, warm_start=warm_start)
+    for _ in range(3):
+        own = game.own_grads()
+        before = {"min": flat(game.min_params).clone(), "max": flat(game.max_params).clone()}
+        optimizer.step(game.loss())
+        for player, params in (("min", game.min_params), ("max", game.max_params)):
+            group = next(g for g in optimizer.param_groups if g["player"] == player)
+            rates = info.rates(group, own[player], memory[player])
+            assert_close(flat(params).detach(), before[player] - rates * own[player], 1e-12, player)
+        report = optimizer.last_step
+        assert (report.num_hvp, report.num_iter, report.status) == (0, 0, Status.CONVERGED)
+        assert report.taken
+        assert report.relative_residual == 0
+
+
+@each_competitive
+def test_interaction_may_be_turned_off_and_on_in_the_groups(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer: Any = info.build(game, lr=0.1, warm_start=True)
+    for strength, has_products in ((0.0, False), (None, True), (0, False), (0.05, True)):
+        for group in optimizer.param_groups:
+            group["interaction"] = strength
+        optimizer.step(game.loss())
+        assert (optimizer.last_step.num_hvp > 0) is has_products
+        assert optimizer.last_step.taken
+    before = snapshot(optimizer)
+    optimizer.param_groups[0]["interaction"] = 0.0
+    with pytest.raises(ValueError, match="must be 0 in all groups of both players or in none"):
+        optimizer.step(game.loss())
+    assert_same_bits(snapshot(optimizer), before)
