@@ -13,6 +13,7 @@ COMPOPT = ROOT / "compopt"
 LAYERS = {
     "kernels": 0,
     "_typing": 1,
+    "_autocast": 1,
     "_checks": 1,
     "_flat": 1,
     "_remedies": 1,

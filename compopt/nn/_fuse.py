@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from compopt.nn import _layers
 
@@ -18,6 +19,7 @@ SWAPS: dict[type[nn.Module], type[nn.Module]] = {
 """What becomes what. A subclass of a layer may compute something else, so types must be equal."""
 
 _BACK = {fused: plain for plain, fused in SWAPS.items()}
+_NOT_COPIED = ("__dict__", "__weakref__")
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,11 @@ def unfuse(module: nn.Module) -> nn.Module:
         ``module``.
     """
     for layer in module.modules():
-        if type(layer) in _BACK:
-            layer.__class__ = _BACK[type(layer)]
+        kind = type(layer)
+        if kind in _BACK:
+            layer.__class__ = _BACK[kind]
+        elif is_parametrized(layer) and kind.__base__ in _BACK:
+            # `register_parametrization` made a class of the layer's own, above the fused one.
+            own = {name: vars(kind)[name] for name in vars(kind) if name not in _NOT_COPIED}
+            layer.__class__ = type(kind.__name__, (_BACK[kind.__base__],), own)
     return module

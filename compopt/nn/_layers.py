@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from compopt._autocast import autocasts
 from compopt.nn._activations import bias_activation
 from compopt.nn._norms import batch_norm, layer_norm
 
@@ -96,7 +97,7 @@ class FusedLayerNorm(nn.LayerNorm):
         shape = self.normalized_shape
         fits = tuple(input.shape[input.dim() - len(shape) :]) == shape
         # Under autocast torch computes this layer in float32; that choice is left to it.
-        plain = not torch.is_autocast_enabled(input.device.type) and input.numel() > 0
+        plain = not autocasts(input) and input.numel() > 0
         if fits and plain and _has_graph(input, self.weight, self.bias):
             return layer_norm(input, shape, self.weight, self.bias, self.eps)
         return super().forward(input)
@@ -120,8 +121,7 @@ class FusedSoftplus(nn.Softplus):
 
 def _activate(layer: nn.Module, plain: Any, x: Tensor, kind: str) -> Tensor:
     # Under autocast torch computes softplus in float32; that choice is left to it.
-    autocast = torch.is_autocast_enabled(x.device.type)
-    if x.is_floating_point() and not autocast and _has_graph(x):
+    if x.is_floating_point() and not autocasts(x) and _has_graph(x):
         return bias_activation(x, None, kind)
     return plain(x)  # type: ignore[no-any-return]
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from compopt._autocast import autocasts
 from compopt.kernels import linear_tangent
 
 
@@ -158,7 +159,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
     Derivatives: backward mode of any order, forward mode, and forward mode over backward.
     """
-    if torch.is_autocast_enabled(x.device.type) or torch.compiler.is_compiling():
+    if autocasts(x) or torch.compiler.is_compiling():
         return functional.linear(x, weight, bias)
     output: Tensor = _apply(x.reshape(-1, x.shape[-1]), weight, bias)
     return output.view(*x.shape[:-1], weight.shape[0])

@@ -5,6 +5,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from compopt._autocast import autocasts
+
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
     """Return a context without autocast on the device of ``tensor``.
@@ -25,5 +27,4 @@ def network_input(samples: Tensor) -> Tensor:
     Under autocast weights are float32 and samples may be half; without it a half-precision network
     takes half-precision samples.
     """
-    autocast = torch.is_autocast_enabled(samples.device.type)
-    return widened(samples) if autocast else samples
+    return widened(samples) if autocasts(samples) else samples

@@ -2,14 +2,17 @@
 
 import copy
 import io
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
 
 from compopt import CGD
 from compopt.nn import fuse, unfuse
-from compopt.nn._layers import FusedBatchNorm2d, FusedSequential
+from compopt.nn._layers import FusedBatchNorm2d, FusedLayerNorm, FusedSequential
 
 
 def networks():
@@ -245,3 +248,28 @@ def test_compiled_regions_use_torchs_own_layers():
     y.sum().backward()
     assert isinstance(network[0], FusedBatchNorm2d)
     assert torch.equal(network[0].running_mean, expected[0].running_mean)
+
+
+@pytest.mark.parametrize("make", [nn.SiLU, nn.Softplus, lambda: nn.LayerNorm(3)])
+def test_layers_on_the_meta_device(make: Any) -> None:
+    layer = make().to("meta")
+    fuse(layer)
+    x = torch.empty(2, 3, device="meta", requires_grad=True)
+    (grad,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(grad.square().sum(), x)
+    assert (second.shape, second.device.type) == (x.shape, "meta")
+
+
+def test_unfuse_reaches_a_parametrized_layer() -> None:
+    layer = nn.LayerNorm(3)
+    fuse(layer)
+    parametrize.register_parametrization(layer, "weight", nn.Softplus())
+    x = torch.randn(2, 3)
+    with torch.no_grad():
+        expected = functional.layer_norm(x, (3,), layer.weight, layer.bias)
+    unfuse(layer)
+    assert not isinstance(layer, FusedLayerNorm)
+    assert parametrize.is_parametrized(layer, "weight")
+    torch.testing.assert_close(layer(x).detach(), expected)
+    parametrize.remove_parametrizations(layer, "weight")
+    assert type(layer) is nn.LayerNorm
