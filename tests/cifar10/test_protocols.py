@@ -158,7 +158,7 @@ def test_a_cell_named_twice_counts_once(tmp_path):
 
 
 def test_a_configuration_survives_its_file():
-    config = RunConfig(network=NetworkConfig(width=0.25), seconds=3.5)
+    config = RunConfig(network=NetworkConfig(width=0.25))
     assert run_config(config.as_dict()) == config
     assert RunConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
     with pytest.raises(BenchmarkError, match="no configuration of a run"):
