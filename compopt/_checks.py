@@ -120,7 +120,7 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
             )
         if param.layout != torch.strided:
             raise ValueError(f"`{name}` must hold dense tensors, got layout {param.layout}.")
-        if _is_dtensor(param):
+        if is_sharded(param):
             raise TypeError(
                 f"`{name}` must hold ordinary tensors, got a DTensor, as `fully_shard` makes: its "
                 "module gathers and frees parameters around a single backward pass, and autograd "
@@ -139,10 +139,17 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
     check_one_device(name, params)
 
 
-def _is_dtensor(tensor: Tensor) -> bool:
+def is_sharded(value: object) -> bool:
+    """Return whether ``value`` is a tensor of which this process has only a part."""
     # There is none unless its module has been imported, which takes a while.
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+    modules = {
+        "torch.distributed.tensor": "DTensor",
+        "torch.distributed._shard.sharded_tensor": "ShardedTensor",
+    }
+    return any(
+        name in sys.modules and isinstance(value, getattr(sys.modules[name], kind))
+        for name, kind in modules.items()
+    )
 
 
 def check_one_device(name: str, params: Iterable[Tensor]) -> None:
