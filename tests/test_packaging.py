@@ -12,6 +12,8 @@ COMPOPT = ROOT / "compopt"
 
 LAYERS = {
     "kernels": 0,
+    "_arguments": 0,
+    "_warn": 0,
     "_typing": 1,
     "_autocast": 1,
     "_checks": 1,

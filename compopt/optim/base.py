@@ -19,9 +19,9 @@ from compopt.optim.interaction import interacts, scale_to_learning_rate, scaled_
 from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer, select
 from compopt.optim.report import StepReport
-from compopt.optim.scaling import TakesScaler
+from compopt.optim.scaling import NO_SCALER, TakesScaler
 from compopt.optim.step_sizes import StepSizes
-from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable
+from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable, check_solver
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver, Status
 
@@ -53,8 +53,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
         check_choice("on_failure", on_failure, ("fallback", "skip", "raise"))
         resolve_backend(backend)
         self.solver: Solver = ConjugateGradient() if solver is None else solver
-        if not callable(getattr(self.solver, "solve", None)):
-            raise TypeError(f"`solver` must have a method `solve`, got {solver!r}.")
+        check_solver(self.solver)
         self.warm_start = bool(warm_start)
         self.solve_for: SolveFor = solve_for
         self.on_failure: OnFailure = on_failure
@@ -176,7 +175,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
         loss, scale = game.loss.detach(), 1.0
         if scaler is not None and scaler.is_enabled():
             if game.max_loss is not None:
-                raise ValueError("`scaler` is for zero-sum games; got a loss for each player.")
+                raise ValueError(NO_SCALER)
             game = game.map(scaler.scale)
             scale = scaler.get_scale()
             loss = self._placement.mean(loss)

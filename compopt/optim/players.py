@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from compopt._arguments import ExplainsArguments
+from compopt._checks import check_trainable
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params, Player
 from compopt._workspace import Workspace
@@ -29,6 +31,17 @@ from compopt.optim.step_counts import count_on_device
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
 
 
+HOW_TO_PASS: Mapping[str, str] = {
+    "__init__": "Pass the parameters of each player, a learning rate for each as `lr=(min, max)`, "
+    "and other hyperparameters by name.",
+    **dict.fromkeys(
+        ("step", "backward"),
+        "Pass one loss, or a loss for each player as one pair, `(min_loss, max_loss)`, and "
+        "penalties by name: `min_penalty=`, `max_penalty=`.",
+    ),
+}
+
+
 def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
     """Return ``value`` or ``other()``; on the device if ``condition`` has not been read."""
     if isinstance(condition, bool):
@@ -36,7 +49,7 @@ def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor])
     return torch.where(condition, value, other())
 
 
-class TwoPlayerOptimizer(torch.optim.Optimizer):
+class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
     """Base of the optimizers of two players. Subclasses give ``step``.
 
     Parameter groups carry ``player``. State is kept per parameter and worked on as one flat vector
@@ -69,6 +82,8 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     _how_to_step: ClassVar[str] = "Call `step(loss)`."
     """What to do instead of calling ``step()`` after ``loss.backward()``."""
 
+    _how_to_pass: ClassVar[Mapping[str, str]] = HOW_TO_PASS
+
     def __init__(
         self,
         min_params: Params,
@@ -88,6 +103,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         for player in self._players:
             if not any(group["player"] == player for group in self.param_groups):
                 raise ValueError(f'No parameter group has `player` = "{player}".')
+            check_trainable(player, self.param_groups)
 
     @property
     def process_group(self) -> Placement:

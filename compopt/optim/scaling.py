@@ -2,6 +2,12 @@
 
 from typing import ClassVar
 
+NO_SCALER = (
+    "`scaler` is for zero-sum games, got a loss for each player: their products would carry the "
+    "scale of the losses. Use `torch.autocast(..., dtype=torch.bfloat16)`, which needs no scaler, "
+    "or one zero-sum loss."
+)
+
 
 class TakesScaler:
     """Refuses a scaler's step where ``backward`` was given a loss scaled by hand."""

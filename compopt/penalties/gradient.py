@@ -16,7 +16,7 @@ from compopt.penalties._samples import (
     check_trainable,
     describe,
 )
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 
 EPS = 1e-12
 """Stands under the root of a gradient norm, where it bounds both derivatives at zero."""
@@ -109,6 +109,7 @@ def gradient_penalty(
     return penalty
 
 
+@configured_first
 @dataclass(frozen=True)
 class GradientPenalty(Penalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at points of the caller's.
