@@ -52,10 +52,12 @@ NOT_FINITE = (
 )
 
 ALONE = (
-    "To move one player alone, set `lr` to 0, and `interaction` to None, in the parameter groups "
-    "of the other for that step and leave the loss whole. A player that trains by itself at first "
-    "does so in a torch optimizer of its own."
+    "To move one player alone for a step, leave the loss whole and set `lr` to 0, and "
+    "`interaction` to None, in the parameter groups of the other; not with LEAD and "
+    "OptimisticAdam, which move it on by momentum. A player that trains by itself at first does so "
+    "in a torch optimizer of its own."
 )
+TAKES_PART = f"Leave out `detach()`, `no_grad()` and checkpoints with `use_reentrant=True`. {ALONE}"
 SPARSE = (
     "Use `sparse=False` in embeddings; for those inside a library set `module.sparse = False` on "
     "each that `network.modules()` finds."

@@ -10,7 +10,7 @@ from torch import Tensor
 from compopt._checks import check_loss, check_vector
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
-from compopt._remedies import ALONE, COMPILED, SPARSE, explain, lost_to_a_compiler
+from compopt._remedies import COMPILED, SPARSE, TAKES_PART, explain, lost_to_a_compiler
 from compopt._typing import PLAYERS, Player, opponent
 from compopt.kernels import gather, partial_dot, scatter
 
@@ -112,7 +112,7 @@ def check_takes_part(
     if penalty is None and all(grad is None for grad in grads):
         raise ValueError(
             f"`loss` must depend on the parameters of both players; none of the {player} "
-            f"player's takes part. Leave out `detach()` and `no_grad()`. {ALONE}"
+            f"player's takes part. {TAKES_PART}"
         )
 
 
