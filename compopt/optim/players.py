@@ -25,7 +25,7 @@ from compopt.optim.groups import (
     trainable,
 )
 from compopt.optim.loading import check_loadable
-from compopt.optim.state import FlatState, restore_state
+from compopt.optim.state import FlatState, drop_strangers, restore_state, unshare_state
 from compopt.optim.step_counts import count_on_device
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
@@ -246,6 +246,9 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         for param in params:
             if "step" in self.state[param]:
                 continue
+            if shared is None:
+                # It may have come in the place of another.
+                drop_strangers(self.state, self.param_groups)
             # As in torch.optim, the count lives on the host unless a device graph has to advance
             # it, and then those that begin together share it.
             device = param.device if self.capturable else torch.device("cpu")
@@ -276,6 +279,11 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
     def _all_params(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes, without state of parameters that left."""
+        drop_strangers(self.state, self.param_groups)
+        return super().state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict as ``torch.optim`` does, keeping the precision of saved vectors.
 
@@ -301,6 +309,9 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
             for group, kept in zip(self.param_groups, present, strict=True):
                 for key, value in kept.items():
                     group.setdefault(key, value)
+            if not self._knows_its_state:
+                unshare_state(self.state)
+                return
             restore_state(self.state, self._all_params(), loaded[0], capturable=self.capturable)
 
         # As the last hook before and the first one after, these see what other hooks have made of

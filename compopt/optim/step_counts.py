@@ -22,7 +22,12 @@ def count_on_device(
         params: of one player; each has a count.
         advance: whether the step is taken.
     """
-    holders = Counter(id(entry["step"]) for entry in state.values() if "step" in entry)
+    # Others may keep what they like under keys of their own.
+    holders = Counter(
+        id(entry["step"])
+        for key, entry in state.items()
+        if isinstance(key, Tensor) and "step" in entry
+    )
     own = Counter(id(state[param]["step"]) for param in params)
     advanced: dict[int, Tensor] = {}
     for param in params:
