@@ -58,6 +58,11 @@ ALONE = (
     "in a torch optimizer of its own."
 )
 TAKES_PART = f"Leave out `detach()`, `no_grad()` and checkpoints with `use_reentrant=True`. {ALONE}"
+NO_SCALER = (
+    "`scaler` is for zero-sum games, got a loss for each player: their products would carry the "
+    "scale of the losses. Use `torch.autocast(..., dtype=torch.bfloat16)`, which needs no scaler, "
+    "or one zero-sum loss."
+)
 SPARSE = (
     "Use `sparse=False` in embeddings; for those inside a library set `module.sparse = False` on "
     "each that `network.modules()` finds."

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 import compopt
-from compopt import CGD
+from compopt import CGD, MicroBatches, StepWarning
 
 
 def twice_on_one_loss(play: Play) -> None:
@@ -105,6 +105,25 @@ def backward_of_the_optimizer(play: Play) -> None:
     optimizer = play.cgd()
     optimizer.backward(play.loss())
     optimizer.step()
+
+
+def accumulated(play: Play) -> None:
+    optimizer = play.cgd()
+    for _ in range(2):
+        optimizer.backward(play.loss())
+    optimizer.step()
+
+
+def in_micro_batches(play: Play) -> None:
+    optimizer = play.cgd()
+    optimizer.backward(MicroBatches([play.loss(), play.loss()]))
+    optimizer.step()
+
+
+def independent_pair(play: Play, detach: bool) -> None:
+    fake = play.fake()
+    own = play.critic(fake.detach() if detach else fake).mean() - play.critic(play.real).mean()
+    general(play).step((-play.critic(fake).mean(), own))
 
 
 def scaled_by_hand(play: Play) -> None:
@@ -245,6 +264,20 @@ GRAPHS = (
         RuntimeError,
         r"Call `step\(loss\)`, or `optimizer\.backward\(loss\)` before `step\(\)`",
         backward_of_the_optimizer,
+    ),
+    row(
+        "backward-twice",
+        accumulated,
+        StepWarning,
+        r"are not added up.*`backward\(MicroBatches\(\[loss1, loss2\]\)\)`",
+        in_micro_batches,
+    ),
+    row(
+        "detached-pair",
+        partial(independent_pair, detach=True),
+        StepWarning,
+        r"the loss of max does not depend on min\. If that is not meant, leave out `detach\(\)`",
+        partial(independent_pair, detach=False),
     ),
     row(
         "scaled-by-hand",
