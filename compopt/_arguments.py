@@ -9,10 +9,9 @@ from typing import Any, ClassVar, TypeVar, cast
 F = TypeVar("F", bound=Callable[..., Any])
 
 HINTS: Mapping[str, str] = {
-    "betas": "Adaptive competitive steps keep one average, of squared gradients; its decay rate is "
-    "`beta`, a number, of ACGD and ACMD.",
+    "betas": "ACGD and ACMD keep one average, of squared gradients; its decay rate is `beta`, a "
+    "number. ExtraAdam and OptimisticAdam take `betas`.",
     "maximize": "The max player raises the loss by itself.",
-    "momentum": "Competitive steps have none.",
 }
 """What other optimizers take and some of these do not."""
 
