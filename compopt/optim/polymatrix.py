@@ -1,8 +1,7 @@
 """Competitive gradient descent of any number of players."""
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,12 +14,14 @@ from compopt._checks import (
     check_non_negative,
 )
 from compopt._typing import Params
+from compopt._warn import warn
 from compopt.field import losses_field
 from compopt.operators import PolymatrixOperator
 from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.players import TwoPlayerOptimizer
 from compopt.optim.report import StepWarning
+from compopt.optim.trouble import check_solver
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
 Losses: TypeAlias = Sequence[Tensor]
@@ -65,6 +66,11 @@ class PolymatrixCGD(TwoPlayerOptimizer):
 
     _options = (*TwoPlayerOptimizer._options, "_players", "solver")
     _how_to_step = "Call `step(losses)`."
+    _how_to_pass: ClassVar[Mapping[str, str]] = {
+        "__init__": "Pass the players as one list, `[first_params, second_params, ...]`, a rate "
+        "for each as `lr=[...]`, and other hyperparameters by name.",
+        "step": "Pass the losses of all players as one list, `[first_loss, second_loss, ...]`.",
+    }
 
     def __init__(
         self,
@@ -80,6 +86,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
         groups = _tagged_groups(params)
         self._players = tuple(sorted({group["player"] for group in groups}))
         self.solver: Solver = GMRES() if solver is None else solver
+        check_solver(self.solver)
         if isinstance(self.solver, ConjugateGradient):
             raise TypeError(
                 "`solver` must not be ConjugateGradient: with a loss for each player the linear "
@@ -194,7 +201,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
         if not self._has_warned:
             self._has_warned = True
             message = f"A step was not taken, and later ones may not be. {solution.status.sentence}"
-            warnings.warn(message, StepWarning, stacklevel=4)
+            warn(message, StepWarning)
         return False
 
 

@@ -1,8 +1,8 @@
 """What is done about a step that failed, and solvers that would fail."""
 
-import warnings
 from typing import Literal, TypeAlias
 
+from compopt._warn import warn
 from compopt.field import GeneralGradients
 from compopt.game import GameGradients
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
@@ -10,6 +10,18 @@ from compopt.solvers import ConjugateGradient, Solver, Status
 
 SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
 OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
+
+
+def check_solver(solver: object) -> None:
+    """Raise unless ``solver`` is an object with a method ``solve``."""
+    if isinstance(solver, type):
+        name = solver.__name__
+        raise TypeError(f"`solver` must be an object, got the class {name}. Use `{name}()`.")
+    if not callable(getattr(solver, "solve", None)):
+        raise TypeError(
+            f"`solver` must have a method `solve`, got {solver!r}. Use one of compopt.solvers, "
+            "such as `ConjugateGradient(rtol=1e-2)`."
+        )
 
 
 def check_shardable(solver: Solver) -> None:
@@ -38,13 +50,12 @@ class Trouble:
         if pairs:
             self._has_warned_of_independence = True
             which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
-            warnings.warn(
+            warn(
                 f"The players do not interact as they could: {which}. If that is not meant, leave "
                 "out `detach()`, `no_grad()` and replayed samples: a competitive step needs both "
                 "losses with the graphs of both players. If it is meant, each player's own "
                 "optimizer takes the same step at less cost.",
                 StepWarning,
-                stacklevel=4,
             )
 
     def report(
@@ -66,7 +77,7 @@ class Trouble:
         if not taken and not self._has_warned_of_failure:
             self._has_warned_of_failure = True
             message = f"A step was not taken, and later ones may not be either. {status.sentence}"
-            warnings.warn(f"{message} {step}.", StepWarning, stacklevel=5)
+            warn(f"{message} {step}.", StepWarning)
         elif taken and status is Status.MAX_ITER and is_tolerant and not self._has_warned:
             self._has_warned = True
-            warnings.warn(f"{status.sentence} {step}.", ConvergenceWarning, stacklevel=5)
+            warn(f"{status.sentence} {step}.", ConvergenceWarning)
