@@ -3,6 +3,7 @@
 import warnings
 from typing import Literal, TypeAlias
 
+from compopt._remedies import independence
 from compopt.field import GeneralGradients
 from compopt.game import GameGradients
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
@@ -37,15 +38,7 @@ class Trouble:
         pairs = gradients.mixed.independent()
         if pairs:
             self._has_warned_of_independence = True
-            which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
-            warnings.warn(
-                f"The players do not interact as they could: {which}. If that is not meant, leave "
-                "out `detach()`, `no_grad()` and replayed samples: a competitive step needs both "
-                "losses with the graphs of both players. If it is meant, each player's own "
-                "optimizer takes the same step at less cost.",
-                StepWarning,
-                stacklevel=4,
-            )
+            warnings.warn(independence(pairs), StepWarning, stacklevel=4)
 
     def report(
         self,

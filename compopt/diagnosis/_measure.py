@@ -1,0 +1,289 @@
+"""The derivatives of a game measured against differences."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from compopt._flat import FlatLayout
+from compopt._typing import PLAYERS, Player, opponent
+from compopt.diagnosis._differences import (
+    Comparison,
+    Precision,
+    Verdict,
+    compare,
+    random_direction,
+)
+from compopt.diagnosis._replay import Replay, UnrepeatableError
+from compopt.diagnosis._terms import differentiating, mixed_losses, terms_of
+from compopt.game import Game, MixedHessian, loss_gradients
+
+ATTEMPTS = 4
+"""How many directions are tried before a derivative is left undecided."""
+
+
+class Derivative(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        kind: a gradient, a mixed product, or the two orders of differentiation.
+        term: of the game.
+        player: in whose space it lies.
+    """
+
+    kind: str
+    term: str
+    player: Player
+
+
+_Values: TypeAlias = Mapping[Derivative, Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What the comparisons say.
+
+    Attributes:
+        agreeing: the relative error of each derivative that agrees.
+        wrong: the comparison of each that does not.
+        undecided: those of which no direction gave a verdict.
+    """
+
+    agreeing: dict[Derivative, float] = field(default_factory=dict)
+    wrong: dict[Derivative, Comparison] = field(default_factory=dict)
+    undecided: list[Derivative] = field(default_factory=list)
+
+
+def measure(replay: Replay, dtype: torch.dtype) -> Measurement:
+    """Compare gradients, mixed products and their two orders along random directions.
+
+    A derivative is wrong if two directions say so, and not as many that it agrees.
+
+    Args:
+        replay: of the game.
+        dtype: in which it is computed.
+
+    Raises:
+        UnrepeatableError: if the loss is another at the same parameters.
+    """
+    precision = Precision.of(dtype)
+    votes: dict[Derivative, list[Comparison]] = {}
+    for attempt in range(ATTEMPTS):
+        for derivative, comparison in _Attempt(replay, precision, attempt).comparisons():
+            votes.setdefault(derivative, []).append(comparison)
+        if all(_is_settled(comparisons) for comparisons in votes.values()):
+            break
+    result = Measurement()
+    for derivative, comparisons in votes.items():
+        wrong = [c for c in comparisons if c.verdict is Verdict.WRONG]
+        agreeing = [c.error for c in comparisons if c.verdict is Verdict.AGREES]
+        if len(wrong) > max(1, len(agreeing)):
+            result.wrong[derivative] = wrong[0]
+        elif agreeing:
+            result.agreeing[derivative] = min(agreeing)
+        else:
+            result.undecided.append(derivative)
+    return result
+
+
+def _is_settled(comparisons: Sequence[Comparison]) -> bool:
+    verdicts = [comparison.verdict for comparison in comparisons]
+    wrong, agreeing = verdicts.count(Verdict.WRONG), verdicts.count(Verdict.AGREES)
+    return abs(wrong - agreeing) >= 2 or (agreeing == 1 and not wrong)
+
+
+class _Attempt:
+    """Comparisons along one random direction for each player."""
+
+    def __init__(self, replay: Replay, precision: Precision, attempt: int) -> None:
+        self._replay, self._precision = replay, precision
+        generator = torch.Generator("cpu").manual_seed(attempt)
+        self._directions = {
+            player: random_direction(replay.params[player], generator) for player in PLAYERS
+        }
+        self._narrowing = 0.1 ** (attempt % 2)
+        # Terms and players share the evaluations.
+        self._value_changes: dict[tuple[object, ...], dict[str, float]] = {}
+        self._gradient_changes: dict[tuple[Player, float], _Values] = {}
+
+    def comparisons(self) -> Iterator[tuple[Derivative, Comparison]]:
+        """Yield each derivative with what its differences say."""
+        values, derivatives, orders = self._replay.evaluate(self._derivatives)
+        self._check_repeats(values)
+        size = max([float(_norm(g)) for d, g in derivatives.items() if d.kind == "gradient"])
+        yield from orders.items()
+        for derivative, tensors in derivatives.items():
+            if derivative.kind == "gradient":
+                comparison = self._of_gradient(derivative, tensors, values[derivative.term])
+            else:
+                comparison = self._of_product(derivative, tensors, size)
+            if comparison is not None:
+                yield derivative, comparison
+
+    def _check_repeats(self, values: Mapping[str, float]) -> None:
+        for term, again in self._replay.evaluate(_values_of).items():
+            size = max(abs(again), abs(values[term]))
+            if abs(again - values[term]) > self._precision.repeat_rtol * size:
+                raise UnrepeatableError(
+                    f"`loss_fn` gave {values[term]:.6g} and then {again:.6g} for `{term}` at the "
+                    "same parameters; let it use the same batch each time"
+                )
+
+    def _derivatives(
+        self, game: Game
+    ) -> tuple[dict[str, float], dict[Derivative, list[Tensor]], dict[Derivative, Comparison]]:
+        """Return the terms, their derivatives, and how the two orders compare."""
+        self._replay.check_twins_only(game)
+        params = self._replay.params
+        layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
+        flat = {p: layouts[p].flatten(self._directions[p]) for p in PLAYERS}
+        found: dict[Derivative, list[Tensor]] = {}
+        orders: dict[Derivative, Comparison] = {}
+        for term, loss in terms_of(game).items():
+            players = differentiating(term)
+            grads = _gradients(term, loss, params, players, create_graph=len(players) == 2)
+            for player in players:
+                found[Derivative("gradient", term, player)] = _dense(params[player], grads[player])
+            if term not in mixed_losses(game):
+                continue
+            mixed = MixedHessian(grads, params, layouts)
+            products = {p: mixed.hvp(p, flat[opponent(p)]) for p in PLAYERS}
+            for player, product in products.items():
+                found[Derivative("product", term, player)] = [
+                    view.clone() for view in layouts[player].views(product)
+                ]
+            # Of a random vector in place of the product the two inner products would nearly vanish.
+            back = mixed.hvp("max", products["min"])
+            forth = products["min"]
+            size = max(float(_norm(found[Derivative("gradient", term, p)])) for p in PLAYERS)
+            orders[Derivative("order", term, "min")] = self._of_orders(
+                float(back.dot(flat["max"])), float(forth.dot(forth)), size
+            )
+        return _values_of(game), found, orders
+
+    def _of_orders(self, one: float, other: float, size: float) -> Comparison:
+        scale = max(abs(one), abs(other)) + (1e-6 * size) ** 2
+        error = 0.0 if one == other else abs(one - other) / scale
+        if not math.isfinite(error):
+            return Comparison(Verdict.UNDECIDED, error)
+        agrees = error <= self._precision.order_rtol
+        return Comparison(Verdict.AGREES if agrees else Verdict.WRONG, error)
+
+    def _of_gradient(
+        self, derivative: Derivative, grads: Sequence[Tensor], value: float
+    ) -> Comparison | None:
+        width, precision = self._precision.loss_width, self._precision
+        if width is None:
+            return None
+        _, term, player = derivative
+        direction: Sequence[Tensor] = self._directions[player]
+        if precision.gradient_width is None:
+            # Along a random direction the change of a loss would drown in rounding.
+            direction = [
+                grad * (step.norm() / grad.norm().clamp_min(torch.finfo(grad.dtype).tiny))
+                for grad, step in zip(grads, direction, strict=True)
+            ]
+        products = [
+            (float((grad * step).sum()), float(grad.norm() * step.norm()), grad.numel())
+            for grad, step in zip(grads, direction, strict=True)
+        ]
+        expected = grads[0].new_tensor(sum(product for product, *_ in products))
+        # The usual size of the derivative along a random direction.
+        scale = math.hypot(*(size / max(1, numel) ** 0.5 for _, size, numel in products))
+
+        def differences(width: float) -> list[Tensor]:
+            change = self._change_of_values(player, width, direction)[term]
+            return [grads[0].new_tensor(change)]
+
+        noise = 1e2 * precision.eps * abs(value) / width
+        return compare(
+            [expected], differences, width, rtol=precision.rtol, noise=noise, scale=scale
+        )
+
+    def _of_product(
+        self, derivative: Derivative, products: Sequence[Tensor], size: float
+    ) -> Comparison | None:
+        precision = self._precision
+        if precision.gradient_width is None:
+            return None
+        width = precision.gradient_width * self._narrowing
+        noise = 1e2 * precision.eps * size / width
+
+        def differences(width: float) -> Sequence[Tensor]:
+            return self._change_of_gradients(derivative.player, width)[derivative]
+
+        return compare(products, differences, width, rtol=precision.rtol, noise=noise)
+
+    def _change_of_values(
+        self, player: Player, width: float, direction: Sequence[Tensor]
+    ) -> dict[str, float]:
+        """Return the difference quotients of the terms as ``player`` moves."""
+        key = (player, width, *map(id, direction))
+        if key not in self._value_changes:
+            evaluate = self._replay.evaluate
+            ahead, behind = (evaluate(_values_of, player, direction, w) for w in (width, -width))
+            changes = {term: (ahead[term] - behind[term]) / (2 * width) for term in ahead}
+            self._value_changes[key] = changes
+        return self._value_changes[key]
+
+    def _change_of_gradients(self, player: Player, width: float) -> _Values:
+        """Return the difference quotients of ``player``'s gradients as the other moves."""
+        if (player, width) not in self._gradient_changes:
+            self._gradient_changes[player, width] = self._form_change_of_gradients(player, width)
+        return self._gradient_changes[player, width]
+
+    def _form_change_of_gradients(self, player: Player, width: float) -> _Values:
+        mover, params = opponent(player), self._replay.params
+        direction = self._directions[mover]
+
+        def work(game: Game) -> dict[Derivative, list[Tensor]]:
+            return {
+                Derivative("product", term, player): _dense(
+                    params[player], _gradients(term, loss, params, (player,))[player]
+                )
+                for term, loss in terms_of(game).items()
+                if term in mixed_losses(game)
+            }
+
+        ahead, behind = (self._replay.evaluate(work, mover, direction, w) for w in (width, -width))
+        return {
+            key: [(a - b) / (2 * width) for a, b in zip(ahead[key], behind[key], strict=True)]
+            for key in ahead
+        }
+
+
+def _values_of(game: Game) -> dict[str, float]:
+    return {name: float(term.detach()) for name, term in terms_of(game).items()}
+
+
+def _gradients(
+    term: str,
+    loss: Tensor,
+    params: Mapping[Player, Sequence[Tensor]],
+    players: Sequence[Player],
+    *,
+    create_graph: bool = False,
+) -> dict[Player, Sequence[Tensor | None]]:
+    grads = iter(
+        loss_gradients(
+            term,
+            loss,
+            [param for player in players for param in params[player]],
+            create_graph=create_graph,
+            retain_graph=True,
+        )
+    )
+    return {player: [next(grads) for _ in params[player]] for player in players}
+
+
+def _dense(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor]:
+    """Return gradients without graph, zeros where there is none."""
+    pairs = zip(params, grads, strict=True)
+    return [torch.zeros_like(p) if g is None else g.detach().clone() for p, g in pairs]
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return math.hypot(*(float(tensor.norm()) for tensor in tensors))
