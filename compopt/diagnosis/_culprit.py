@@ -37,24 +37,26 @@ class Culprit:
     functions: tuple[str, ...]
 
 
-def find_culprit(replay: Replay, max_order: int, dtype: torch.dtype) -> Culprit:
+def find_culprit(replay: Replay, has_wrong_gradient: bool, dtype: torch.dtype) -> Culprit:
     """Look for the innermost module with a wrong derivative, on its own inputs.
 
     Args:
         replay: of the game that has a wrong derivative.
-        max_order: of the derivatives that can be to blame.
+        has_wrong_gradient: whether it is a gradient. Third derivatives then come into question
+            only if no custom function does.
         dtype: in which the game is computed.
     """
     calls = _first_calls(replay)
     # Of nested modules the inner ones are listed later.
     alone = [_Alone(replay, module, call) for module, call in reversed(calls.items())]
+    outside = _custom_functions(replay, "outside of named modules")
     precision = Precision.of(dtype)
-    for order in range(1, max_order + 1):
+    for order in (1, 2) if has_wrong_gradient and outside else (1, 2, 3):
         for suspect in alone:
             if suspect.is_wrong(order, precision):
                 where = f"of {replay.players.label(suspect.module)}"
                 return Culprit(suspect.module, order, _custom_functions(replay, where))
-    return Culprit(None, 0, _custom_functions(replay, "outside of named modules"))
+    return Culprit(None, 0, outside)
 
 
 def _first_calls(replay: Replay) -> dict[nn.Module, tuple[Any, Any]]:
@@ -124,7 +126,7 @@ class _Alone:
             ahead, behind = (self._at(below, directions[-1], w) for w in (width, -width))
             return [(a - b) / (2 * width) for a, b in zip(ahead, behind, strict=True)]
 
-        noise = 1e2 * precision.eps * size / width
+        noise = precision.noise(size, width)
         comparison = compare(self._at(above), differences, width, rtol=precision.rtol, noise=noise)
         return comparison.verdict is Verdict.WRONG
 

@@ -8,6 +8,9 @@ from enum import Enum
 import torch
 from torch import Tensor
 
+_NOISE = 1e2
+"""Rounding error of a computed value in units of eps."""
+
 
 class Verdict(Enum):
     """What a comparison says."""
@@ -23,8 +26,8 @@ class Precision:
 
     Attributes:
         eps: its rounding error.
-        loss_width: by how much of their size parameters move for differences of a loss; None if
-            the type is too coarse.
+        loss_width: by how much of their size parameters move at least for differences of a loss;
+            None if the type is too coarse.
         gradient_width: the same for differences of a gradient. It is so small that hardly any unit
             of a network passes a kink meanwhile: of kinks in large numbers the differences at two
             widths would agree on something that is no derivative.
@@ -45,10 +48,22 @@ class Precision:
         """Return those for ``dtype``."""
         eps = torch.finfo(dtype).eps
         if dtype == torch.float64:
-            return Precision(eps, 1e-6, 1e-8, 1e-3, 1e-6, 1e-9)
+            return Precision(eps, 1e-7, 1e-8, 1e-3, 1e-6, 1e-9)
         if dtype == torch.float32:
             return Precision(eps, 1e-3, None, 5e-2, 5e-2, 1e-4)
         return Precision(eps, None, None, 0.3, 0.3, 0.1)
+
+    def noise(self, size: float, width: float) -> float:
+        """Return the rounding error of a difference quotient of values of ``size``."""
+        return _NOISE * self.eps * size / width
+
+    def width_for(self, value: float, slope: float) -> float:
+        """Return the width for differences of a loss: wider if rounding would drown its slope."""
+        assert self.loss_width is not None
+        widest = 1e2 * self.loss_width
+        if 10 * self.noise(abs(value), widest) >= self.rtol * slope:
+            return widest
+        return max(self.loss_width, 10 * self.noise(abs(value), 1.0) / (self.rtol * slope))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from compopt.diagnosis._differences import (
     random_direction,
 )
 from compopt.diagnosis._replay import Replay, UnrepeatableError
-from compopt.diagnosis._terms import differentiating, mixed_losses, terms_of
-from compopt.game import Game, MixedHessian, loss_gradients
+from compopt.diagnosis._terms import differentiating, gradients, mixed_losses, terms_of
+from compopt.game import Game, MixedHessian
 
 ATTEMPTS = 4
 """How many directions are tried before a derivative is left undecided."""
@@ -144,7 +144,7 @@ class _Attempt:
         orders: dict[Derivative, Comparison] = {}
         for term, loss in terms_of(game).items():
             players = differentiating(term)
-            grads = _gradients(term, loss, params, players, create_graph=len(players) == 2)
+            grads = gradients(term, loss, params, players, create_graph=len(players) == 2)
             for player in players:
                 found[Derivative("gradient", term, player)] = _dense(params[player], grads[player])
             if term not in mixed_losses(game):
@@ -175,8 +175,8 @@ class _Attempt:
     def _of_gradient(
         self, derivative: Derivative, grads: Sequence[Tensor], value: float
     ) -> Comparison | None:
-        width, precision = self._precision.loss_width, self._precision
-        if width is None:
+        precision = self._precision
+        if precision.loss_width is None:
             return None
         _, term, player = derivative
         direction: Sequence[Tensor] = self._directions[player]
@@ -198,7 +198,8 @@ class _Attempt:
             change = self._change_of_values(player, width, direction)[term]
             return [grads[0].new_tensor(change)]
 
-        noise = 1e2 * precision.eps * abs(value) / width
+        width = precision.width_for(value, scale)
+        noise = precision.noise(abs(value), width)
         return compare(
             [expected], differences, width, rtol=precision.rtol, noise=noise, scale=scale
         )
@@ -210,7 +211,7 @@ class _Attempt:
         if precision.gradient_width is None:
             return None
         width = precision.gradient_width * self._narrowing
-        noise = 1e2 * precision.eps * size / width
+        noise = precision.noise(size, width)
 
         def differences(width: float) -> Sequence[Tensor]:
             return self._change_of_gradients(derivative.player, width)[derivative]
@@ -242,7 +243,7 @@ class _Attempt:
         def work(game: Game) -> dict[Derivative, list[Tensor]]:
             return {
                 Derivative("product", term, player): _dense(
-                    params[player], _gradients(term, loss, params, (player,))[player]
+                    params[player], gradients(term, loss, params, (player,))[player]
                 )
                 for term, loss in terms_of(game).items()
                 if term in mixed_losses(game)
@@ -257,26 +258,6 @@ class _Attempt:
 
 def _values_of(game: Game) -> dict[str, float]:
     return {name: float(term.detach()) for name, term in terms_of(game).items()}
-
-
-def _gradients(
-    term: str,
-    loss: Tensor,
-    params: Mapping[Player, Sequence[Tensor]],
-    players: Sequence[Player],
-    *,
-    create_graph: bool = False,
-) -> dict[Player, Sequence[Tensor | None]]:
-    grads = iter(
-        loss_gradients(
-            term,
-            loss,
-            [param for player in players for param in params[player]],
-            create_graph=create_graph,
-            retain_graph=True,
-        )
-    )
-    return {player: [next(grads) for _ in params[player]] for player in players}
 
 
 def _dense(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor]:

@@ -1,12 +1,12 @@
 """Which terms a game has, and who differentiates which."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from torch import Tensor
 
 from compopt._typing import PLAYERS, Player
-from compopt.game import Game
+from compopt.game import Game, loss_gradients
 from compopt.optim.loss import MicroBatches
 
 
@@ -52,3 +52,24 @@ def mixed_loss(game: Game, player: Player) -> str:
 def mixed_losses(game: Game) -> set[str]:
     """Return the losses whose mixed products are taken."""
     return {mixed_loss(game, player) for player in PLAYERS}
+
+
+def gradients(
+    term: str,
+    loss: Tensor,
+    params: Mapping[Player, Sequence[Tensor]],
+    players: Sequence[Player] = PLAYERS,
+    *,
+    create_graph: bool = False,
+) -> dict[Player, Sequence[Tensor | None]]:
+    """Return the gradients of a term by ``players``' parameters. Its graph is kept."""
+    grads = iter(
+        loss_gradients(
+            term,
+            loss,
+            [param for player in players for param in params[player]],
+            create_graph=create_graph,
+            retain_graph=True,
+        )
+    )
+    return {player: [next(grads) for _ in params[player]] for player in players}

@@ -85,9 +85,8 @@ def _measured(
 def _complaint(replay: Replay, measurement: Measurement, dtype: torch.dtype) -> str:
     """Return what is wrong, by how much, where, and what to do."""
     wrong, players = measurement.wrong, replay.players
-    # A term with a penalty in it may differentiate a module once more than the game.
     has_wrong_gradient = any(derivative.kind == "gradient" for derivative in wrong)
-    culprit = find_culprit(replay, 2 if has_wrong_gradient else 3, dtype)
+    culprit = find_culprit(replay, has_wrong_gradient, dtype)
     # Orders disagree where one of the products is wrong: that is told first.
     wrong = {d: c for d, c in wrong.items() if d.kind != "order"} or wrong
     sentences = [_sentence(*item, players) for item in wrong.items()]
