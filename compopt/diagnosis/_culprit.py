@@ -120,14 +120,16 @@ class _Alone:
         else:
             below = partial(_gradient, directions=directions[:-1])
             above = partial(_gradient, directions=directions)
-        size = float(torch.stack([t.norm() for t in self._at(below)]).norm())
-
-        def differences(width: float) -> list[Tensor]:
-            ahead, behind = (self._at(below, directions[-1], w) for w in (width, -width))
-            return [(a - b) / (2 * width) for a, b in zip(ahead, behind, strict=True)]
-
-        noise = precision.noise(size, width)
-        comparison = compare(self._at(above), differences, width, rtol=precision.rtol, noise=noise)
+        base = self._at(below)
+        size = float(torch.stack([tensor.norm() for tensor in base]).norm())
+        comparison = compare(
+            self._at(above),
+            base,
+            partial(self._at, below, directions[-1]),
+            width,
+            rtol=precision.rtol,
+            noise=precision.noise(size, width),
+        )
         return comparison.verdict is Verdict.WRONG
 
     def _at(

@@ -83,7 +83,8 @@ class Comparison:
 
 def compare(
     expected: Sequence[Tensor],
-    differences: Callable[[float], Sequence[Tensor]],
+    base: Sequence[Tensor],
+    at: Callable[[float], Sequence[Tensor]],
     width: float,
     *,
     rtol: float,
@@ -92,36 +93,49 @@ def compare(
 ) -> Comparison:
     """Compare a derivative with differences, tensor by tensor.
 
-    Differences at a second width are formed only where those at the first do not agree. If the two
-    are as far from each other as from the derivative, they are no judge of it: there is a kink, or
-    rounding.
+    Differences at a second width are formed only where those at the first do not agree. They are a
+    judge of the derivative only if they, and those ahead and behind, are nearer to each other than
+    to it. Otherwise there is a kink, or rounding.
 
     Args:
         expected: the derivative.
-        differences: of a width, the difference quotient.
+        base: what is differentiated.
+        at: returns it at a multiple of the direction.
         width: the first.
         rtol: relative error that is none.
         noise: absolute rounding error of a quotient at ``width``.
         scale: what errors are relative to; None for the size of each tensor.
     """
-    errors, scales = _distances(expected, first := differences(width), scale)
-    limits = [rtol * size + noise for size in scales]
+    first, _ = _quotients(base, at, width)
+    errors, scales = _distances(expected, first, scale)
     if not all(map(math.isfinite, errors)):
         return Comparison(Verdict.UNDECIDED, math.inf)
-    worst = max(range(len(errors)), key=lambda i: _ratio(errors[i], scales[i]))
-    if all(error <= limit for error, limit in zip(errors, limits, strict=True)):
-        return Comparison(Verdict.AGREES, _ratio(errors[worst], scales[worst]), worst)
-    errors, scales = _distances(expected, second := differences(width / 2), scale)
-    limits = [rtol * size + 2 * noise for size in scales]
-    spreads, _ = _distances(first, second, scale)
-    off = [i for i, (error, limit) in enumerate(zip(errors, limits, strict=True)) if error > limit]
+    if not _off(errors, scales, rtol, noise):
+        return Comparison(Verdict.AGREES, max(map(_ratio, errors, scales)))
+    second, bends = _quotients(base, at, width / 2)
+    errors, scales = _distances(expected, second, scale)
+    off = _off(errors, scales, rtol, 2 * noise)
     if not off:
-        error = max(map(_ratio, errors, scales))
-        return Comparison(Verdict.AGREES, error)
-    certain = [i for i in off if errors[i] > 10 * spreads[i]]
+        return Comparison(Verdict.AGREES, max(map(_ratio, errors, scales)))
+    spreads, _ = _distances(first, second, scale)
+    certain = [i for i in off if errors[i] > 10 * max(spreads[i], float(bends[i].norm()))]
     worst = max(certain or off, key=lambda i: _ratio(errors[i], scales[i]))
     verdict = Verdict.WRONG if certain else Verdict.UNDECIDED
     return Comparison(verdict, _ratio(errors[worst], scales[worst]), worst)
+
+
+def _quotients(
+    base: Sequence[Tensor], at: Callable[[float], Sequence[Tensor]], width: float
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return central difference quotients, and by how much those ahead and behind differ."""
+    points = list(zip(at(width), base, at(-width), strict=True))
+    central = [(ahead - behind) / (2 * width) for ahead, _, behind in points]
+    return central, [((a - here) - (here - b)) / width for a, here, b in points]
+
+
+def _off(errors: Sequence[float], scales: Sequence[float], rtol: float, noise: float) -> list[int]:
+    pairs = zip(errors, scales, strict=True)
+    return [i for i, (error, size) in enumerate(pairs) if not error <= rtol * size + noise]
 
 
 def _distances(

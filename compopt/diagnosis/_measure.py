@@ -105,21 +105,22 @@ class _Attempt:
             player: random_direction(replay.params[player], generator) for player in PLAYERS
         }
         self._narrowing = 0.1 ** (attempt % 2)
-        # Terms and players share the evaluations.
-        self._value_changes: dict[tuple[object, ...], dict[str, float]] = {}
-        self._gradient_changes: dict[tuple[Player, float], _Values] = {}
+        # Terms share the evaluations.
+        self._values: dict[tuple[object, ...], dict[str, float]] = {}
+        self._gradients: dict[tuple[Player, float], _Values] = {}
 
     def comparisons(self) -> Iterator[tuple[Derivative, Comparison]]:
         """Yield each derivative with what its differences say."""
         values, derivatives, orders = self._replay.evaluate(self._derivatives)
         self._check_repeats(values)
-        size = max([float(_norm(g)) for d, g in derivatives.items() if d.kind == "gradient"])
+        size = max(_norm(grads) for found, grads in derivatives.items() if found.kind == "gradient")
         yield from orders.items()
         for derivative, tensors in derivatives.items():
             if derivative.kind == "gradient":
                 comparison = self._of_gradient(derivative, tensors, values[derivative.term])
             else:
-                comparison = self._of_product(derivative, tensors, size)
+                base = derivatives[derivative._replace(kind="gradient")]
+                comparison = self._of_product(derivative, tensors, base, size)
             if comparison is not None:
                 yield derivative, comparison
 
@@ -190,55 +191,58 @@ class _Attempt:
             (float((grad * step).sum()), float(grad.norm() * step.norm()), grad.numel())
             for grad, step in zip(grads, direction, strict=True)
         ]
-        expected = grads[0].new_tensor(sum(product for product, *_ in products))
+        expected = _number(sum(product for product, *_ in products))
         # The usual size of the derivative along a random direction.
         scale = math.hypot(*(size / max(1, numel) ** 0.5 for _, size, numel in products))
 
-        def differences(width: float) -> list[Tensor]:
-            change = self._change_of_values(player, width, direction)[term]
-            return [grads[0].new_tensor(change)]
+        def at(width: float) -> list[Tensor]:
+            return [_number(self._values_at(player, width, direction)[term])]
 
         width = precision.width_for(value, scale)
         noise = precision.noise(abs(value), width)
         return compare(
-            [expected], differences, width, rtol=precision.rtol, noise=noise, scale=scale
+            [expected],
+            [_number(value)],
+            at,
+            width,
+            rtol=precision.rtol,
+            noise=noise,
+            scale=scale,
         )
 
     def _of_product(
-        self, derivative: Derivative, products: Sequence[Tensor], size: float
+        self,
+        derivative: Derivative,
+        products: Sequence[Tensor],
+        base: Sequence[Tensor],
+        size: float,
     ) -> Comparison | None:
         precision = self._precision
         if precision.gradient_width is None:
             return None
         width = precision.gradient_width * self._narrowing
+
+        def at(width: float) -> Sequence[Tensor]:
+            return self._gradients_at(derivative.player, width)[derivative]
+
         noise = precision.noise(size, width)
+        return compare(products, base, at, width, rtol=precision.rtol, noise=noise)
 
-        def differences(width: float) -> Sequence[Tensor]:
-            return self._change_of_gradients(derivative.player, width)[derivative]
-
-        return compare(products, differences, width, rtol=precision.rtol, noise=noise)
-
-    def _change_of_values(
+    def _values_at(
         self, player: Player, width: float, direction: Sequence[Tensor]
     ) -> dict[str, float]:
-        """Return the difference quotients of the terms as ``player`` moves."""
+        """Return the terms with ``player`` moved."""
         key = (player, width, *map(id, direction))
-        if key not in self._value_changes:
-            evaluate = self._replay.evaluate
-            ahead, behind = (evaluate(_values_of, player, direction, w) for w in (width, -width))
-            changes = {term: (ahead[term] - behind[term]) / (2 * width) for term in ahead}
-            self._value_changes[key] = changes
-        return self._value_changes[key]
+        if key not in self._values:
+            self._values[key] = self._replay.evaluate(_values_of, player, direction, width)
+        return self._values[key]
 
-    def _change_of_gradients(self, player: Player, width: float) -> _Values:
-        """Return the difference quotients of ``player``'s gradients as the other moves."""
-        if (player, width) not in self._gradient_changes:
-            self._gradient_changes[player, width] = self._form_change_of_gradients(player, width)
-        return self._gradient_changes[player, width]
+    def _gradients_at(self, player: Player, width: float) -> _Values:
+        """Return the gradients of ``player``, under the names of its products, as the other moves.
 
-    def _form_change_of_gradients(self, player: Player, width: float) -> _Values:
+        The terms share the evaluation.
+        """
         mover, params = opponent(player), self._replay.params
-        direction = self._directions[mover]
 
         def work(game: Game) -> dict[Derivative, list[Tensor]]:
             return {
@@ -249,11 +253,14 @@ class _Attempt:
                 if term in mixed_losses(game)
             }
 
-        ahead, behind = (self._replay.evaluate(work, mover, direction, w) for w in (width, -width))
-        return {
-            key: [(a - b) / (2 * width) for a, b in zip(ahead[key], behind[key], strict=True)]
-            for key in ahead
-        }
+        if (player, width) not in self._gradients:
+            found = self._replay.evaluate(work, mover, self._directions[mover], width)
+            self._gradients[player, width] = found
+        return self._gradients[player, width]
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def _values_of(game: Game) -> dict[str, float]:
