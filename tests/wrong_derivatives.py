@@ -138,9 +138,13 @@ def plant(generator: nn.Module, critic: nn.Module, layer: nn.Module, place: str)
 
 
 def slope(value: Tensor, noise: Tensor, order: int) -> Tensor:
-    """Return the derivative of ``order`` of a value along the diagonal of the noise."""
+    """Return the derivative of ``order`` of a value along the diagonal of the noise.
+
+    Samples count differently, because a batch normalization does not see what all have in common.
+    """
+    weights = torch.arange(1.0, 1 + len(noise)).unsqueeze(1).to(value.dtype) / len(noise)
     for _ in range(order):
-        (grad,) = torch.autograd.grad(value.sum(), noise, create_graph=True)
+        (grad,) = torch.autograd.grad((weights * value).sum(), noise, create_graph=True)
         value = grad.sum(1, keepdim=True)
     return value
 

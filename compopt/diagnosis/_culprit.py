@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
+from torch.overrides import TorchFunctionMode
 
 from compopt.diagnosis._differences import (
     Precision,
@@ -42,25 +43,37 @@ def find_culprit(replay: Replay, has_wrong_gradient: bool, dtype: torch.dtype) -
 
     Args:
         replay: of the game that has a wrong derivative.
-        has_wrong_gradient: whether it is a gradient. Third derivatives then come into question
-            only if no custom function does.
+        has_wrong_gradient: whether a gradient is wrong, rather than products alone.
         dtype: in which the game is computed.
     """
-    calls = _first_calls(replay)
+    calls, num_derivatives = _first_calls(replay)
     # Of nested modules the inner ones are listed later.
     alone = [_Alone(replay, module, call) for module, call in reversed(calls.items())]
-    outside = _custom_functions(replay, "outside of named modules")
     precision = Precision.of(dtype)
-    for order in (1, 2) if has_wrong_gradient and outside else (1, 2, 3):
+    # A gradient takes a third derivative only of what the loss has differentiated twice.
+    highest = 3 if num_derivatives > has_wrong_gradient else 2
+    for order in range(1, highest + 1):
         for suspect in alone:
             if suspect.is_wrong(order, precision):
                 where = f"of {replay.players.label(suspect.module)}"
                 return Culprit(suspect.module, order, _custom_functions(replay, where))
-    return Culprit(None, 0, outside)
+    return Culprit(None, 0, _custom_functions(replay, "outside of named modules"))
 
 
-def _first_calls(replay: Replay) -> dict[nn.Module, tuple[Any, Any]]:
-    """Return the arguments with which each module is called first."""
+class _CountingDerivatives(TorchFunctionMode):
+    """Counts the derivatives that a loss takes."""
+
+    count = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.count += func is torch.autograd.grad
+        return func(*args, **(kwargs or {}))
+
+
+def _first_calls(replay: Replay) -> tuple[dict[nn.Module, tuple[Any, Any]], int]:
+    """Return the arguments with which each module is called first, and how many derivatives."""
     calls: dict[nn.Module, tuple[Any, Any]] = {}
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -72,12 +85,13 @@ def _first_calls(replay: Replay) -> dict[nn.Module, tuple[Any, Any]]:
         for module in replay.players.modules
     ]
     try:
-        with replay.state():
+        with replay.state(), _CountingDerivatives() as derivatives:
             replay.game()
     finally:
         for handle in handles:
             handle.remove()
-    return {module: calls[module] for module in replay.players.modules if module in calls}
+    called = {module: calls[module] for module in replay.players.modules if module in calls}
+    return called, derivatives.count
 
 
 def _custom_functions(replay: Replay, where: str) -> tuple[str, ...]:

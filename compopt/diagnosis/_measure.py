@@ -24,6 +24,9 @@ from compopt.game import Game, MixedHessian
 ATTEMPTS = 4
 """How many directions are tried before a derivative is left undecided."""
 
+SHIFT = 1e-3
+"""By how much of their size parameters are moved away for all directions but the first."""
+
 
 class Derivative(NamedTuple):
     """What is measured.
@@ -101,9 +104,14 @@ class _Attempt:
     def __init__(self, replay: Replay, precision: Precision, attempt: int) -> None:
         self._replay, self._precision = replay, precision
         generator = torch.Generator("cpu").manual_seed(attempt)
-        self._directions = {
-            player: random_direction(replay.params[player], generator) for player in PLAYERS
-        }
+        directions = [
+            {player: random_direction(replay.params[player], generator) for player in PLAYERS}
+            for _ in range(2)
+        ]
+        self._directions, offset = directions
+        # Biases of zero can put units on their kinks, where there is nothing to compare.
+        shifts = {player: [SHIFT * step for step in steps] for player, steps in offset.items()}
+        replay.start_from(shifts if attempt else None)
         self._narrowing = 0.1 ** (attempt % 2)
         # Terms share the evaluations.
         self._values: dict[tuple[object, ...], dict[str, float]] = {}

@@ -1,6 +1,6 @@
 """The same game again and again, at parameters nearby and in double precision."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -100,9 +100,10 @@ class Replay:
             player: [by_id.get(id(param), param) for param in players.params[player]]
             for player in PLAYERS
         }
-        self._base = {
+        self._home = {
             player: [param.detach().clone() for param in self.params[player]] for player in PLAYERS
         }
+        self._base = self._home
         self._steady: list[tuple[nn.Module, list[tuple[Tensor, Tensor]]]] = []
 
     def evaluate(
@@ -128,8 +129,26 @@ class Replay:
                     param.data.add_(step, alpha=width)
                 return work(self.game())
             finally:
-                for param, base in zip(self.params[player], self._base[player], strict=True):
-                    param.data.copy_(base)
+                self._rest(player)
+
+    def start_from(self, steps: Mapping[Player, Sequence[Tensor]] | None = None) -> None:
+        """Evaluate from now on around the parameters plus ``steps``, or the parameters themselves.
+
+        Args:
+            steps: by player, like its parameters.
+        """
+        self._base = self._home
+        if steps is not None:
+            self._base = {
+                player: [home + step for home, step in zip(homes, steps[player], strict=True)]
+                for player, homes in self._home.items()
+            }
+        for player in PLAYERS:
+            self._rest(player)
+
+    def _rest(self, player: Player) -> None:
+        for param, base in zip(self.params[player], self._base[player], strict=True):
+            param.data.copy_(base)
 
     def game(self) -> Game:
         """Evaluate the game where the parameters are now."""
@@ -175,7 +194,7 @@ class Replay:
                 )
 
 
-def _iterating(modules: Sequence[nn.Module] | Any) -> Iterator[nn.Module]:
+def _iterating(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
     for module in modules:
         if isinstance(module, parametrize.ParametrizationList):
             yield from module.children()
@@ -196,7 +215,11 @@ def replaying(players: Players, loss_fn: Callable[[], Loss], *, widen: bool) -> 
             buffers meanwhile; the tensors themselves are neither changed nor moved.
     """
     if not widen:
-        yield Replay(players, loss_fn)
+        replay = Replay(players, loss_fn)
+        try:
+            yield replay
+        finally:
+            replay.start_from()
         return
     held = [
         (module, name, tensor)
