@@ -7,6 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Player, opponent
@@ -104,17 +105,12 @@ class _Attempt:
     def __init__(self, replay: Replay, precision: Precision, attempt: int) -> None:
         self._replay, self._precision = replay, precision
         generator = torch.Generator("cpu").manual_seed(attempt)
-        directions = [
-            {player: random_direction(replay.params[player], generator) for player in PLAYERS}
-            for _ in range(2)
-        ]
-        self._directions, offset = directions
+        self._directions = _directions(replay, generator)
         # Biases of zero can put units on their kinks, where there is nothing to compare.
-        shifts = {player: [SHIFT * step for step in steps] for player, steps in offset.items()}
-        replay.start_from(shifts if attempt else None)
+        replay.start_from(_directions(replay, generator, SHIFT) if attempt else None)
         self._narrowing = 0.1 ** (attempt % 2)
         # Terms share the evaluations.
-        self._values: dict[tuple[object, ...], dict[str, float]] = {}
+        self._values: dict[tuple[Player, float, str], dict[str, float]] = {}
         self._gradients: dict[tuple[Player, float], _Values] = {}
 
     def comparisons(self) -> Iterator[tuple[Derivative, Comparison]]:
@@ -189,12 +185,14 @@ class _Attempt:
             return None
         _, term, player = derivative
         direction: Sequence[Tensor] = self._directions[player]
+        name = "random"
         if precision.gradient_width is None:
             # Along a random direction the change of a loss would drown in rounding.
+            pairs = zip(grads, direction, strict=True)
             direction = [
-                grad * (step.norm() / grad.norm().clamp_min(torch.finfo(grad.dtype).tiny))
-                for grad, step in zip(grads, direction, strict=True)
+                functional.normalize(g.flatten(), dim=0).view_as(g) * d.norm() for g, d in pairs
             ]
+            name = term
         products = [
             (float((grad * step).sum()), float(grad.norm() * step.norm()), grad.numel())
             for grad, step in zip(grads, direction, strict=True)
@@ -204,7 +202,10 @@ class _Attempt:
         scale = math.hypot(*(size / max(1, numel) ** 0.5 for _, size, numel in products))
 
         def at(width: float) -> list[Tensor]:
-            return [_number(self._values_at(player, width, direction)[term])]
+            if (player, width, name) not in self._values:
+                found = self._replay.evaluate(_values_of, player, direction, width)
+                self._values[player, width, name] = found
+            return [_number(self._values[player, width, name][term])]
 
         width = precision.width_for(value, scale)
         noise = precision.noise(abs(value), width)
@@ -236,15 +237,6 @@ class _Attempt:
         noise = precision.noise(size, width)
         return compare(products, base, at, width, rtol=precision.rtol, noise=noise)
 
-    def _values_at(
-        self, player: Player, width: float, direction: Sequence[Tensor]
-    ) -> dict[str, float]:
-        """Return the terms with ``player`` moved."""
-        key = (player, width, *map(id, direction))
-        if key not in self._values:
-            self._values[key] = self._replay.evaluate(_values_of, player, direction, width)
-        return self._values[key]
-
     def _gradients_at(self, player: Player, width: float) -> _Values:
         """Return the gradients of ``player``, under the names of its products, as the other moves.
 
@@ -265,6 +257,15 @@ class _Attempt:
             found = self._replay.evaluate(work, mover, self._directions[mover], width)
             self._gradients[player, width] = found
         return self._gradients[player, width]
+
+
+def _directions(
+    replay: Replay, generator: torch.Generator, size: float = 1.0
+) -> dict[Player, list[Tensor]]:
+    return {
+        player: [step.mul_(size) for step in random_direction(replay.params[player], generator)]
+        for player in PLAYERS
+    }
 
 
 def _number(value: float) -> Tensor:

@@ -76,6 +76,39 @@ class Widened(TorchFunctionMode):
         return self._twins[id(tensor)][1]
 
 
+class HeldNumbers(TorchFunctionMode):
+    """Inside, numbers that are detached stay what they were the first time.
+
+    Such a number is a coefficient that follows the parameters and is meant to be a constant.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._values: list[Tensor] = []
+        self._count = 0
+
+    def __enter__(self) -> "HeldNumbers":
+        self._count = 0
+        super().__enter__()
+        return self
+
+    def forget(self) -> None:
+        """Take new numbers the next time."""
+        self._values.clear()
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call ``func``, or give the number of the first time."""
+        result = func(*args, **(kwargs or {}))
+        if func is not Tensor.detach or result.dim() > 0:
+            return result
+        if self._count == len(self._values):
+            self._values.append(result.clone())
+        self._count += 1
+        return self._values[self._count - 1].clone()
+
+
 class Replay:
     """A game that is evaluated at parameters nearby, from the same state each time.
 
@@ -104,6 +137,7 @@ class Replay:
             player: [param.detach().clone() for param in self.params[player]] for player in PLAYERS
         }
         self._base = self._home
+        self._numbers = HeldNumbers()
         self._steady: list[tuple[nn.Module, list[tuple[Tensor, Tensor]]]] = []
 
     def evaluate(
@@ -137,6 +171,7 @@ class Replay:
         Args:
             steps: by player, like its parameters.
         """
+        self._numbers.forget()
         self._base = self._home
         if steps is not None:
             self._base = {
@@ -152,8 +187,10 @@ class Replay:
 
     def game(self) -> Game:
         """Evaluate the game where the parameters are now."""
+        with self._numbers:
+            loss = self._loss_fn()
         device = self.players.device
-        return as_game(self._loss_fn, Terms(), device, allows_pair=True, allows_curvature=True)
+        return as_game(loss, Terms(), device, allows_pair=True, allows_curvature=True)
 
     @contextmanager
     def state(self) -> Iterator[None]:

@@ -78,7 +78,7 @@ def _measured(
     for derivative, error in measurement.agreeing.items():
         errors[derivative.kind] = max(error, errors.get(derivative.kind, 0.0))
     undecided = [_name(derivative, players) for derivative in measurement.undecided]
-    why = f"{' and '.join(undecided)}: differences at two widths disagree" if undecided else None
+    why = f"{' and '.join(undecided)}: differences disagree among themselves" if undecided else None
     return Accuracy(errors, why)
 
 

@@ -44,7 +44,8 @@ def preflight(
 
     Some gradients are other than the loss's by intention: straight-through estimators, terms of
     ``loss`` that one player does not see through ``detach()``, power iterations that are written by
-    hand and have not converged. They are found as wrong; ``measure=False`` lets them pass.
+    hand and have not converged. They are found as wrong; ``measure=False`` lets them pass. Detached
+    numbers, such as coefficients that adapt, and torch's spectral normalizations are held still.
 
     Args:
         loss_fn: returns the loss, a pair (min, max) of losses, a :class:`~compopt.Game` or
@@ -68,8 +69,9 @@ def preflight(
 
     Cost: one forward pass, one backward pass with its graph, two mixed products; a copy of the
         buffers. Measuring takes, in float64, 10 forward passes, 5 backward passes, of which one
-        with its graph, and 3 mixed products; up to four times that where directions disagree; and
-        a float64 copy of parameters and buffers. Synchronises with the device.
+        with its graph, and 3 mixed products; in a pair of losses twice as many backward passes and
+        products; up to four times all that where directions disagree. It takes memory for about ten
+        float64 copies of the parameters. Synchronises with the device.
 
     Example:
         >>> generator, critic = torch.nn.Linear(2, 2), torch.nn.Linear(2, 1)
