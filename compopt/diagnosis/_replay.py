@@ -89,7 +89,7 @@ class HeldNumbers(TorchFunctionMode):
 
     def __enter__(self) -> "HeldNumbers":
         self._count = 0
-        super().__enter__()
+        super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def forget(self) -> None:
