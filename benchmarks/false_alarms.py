@@ -68,9 +68,9 @@ def trial(workload: Workload, batch_size: int, seed: int) -> dict[str, Any]:
     except PreflightError as error:
         return {"alarm": str(error)}
     return {
-        "errors": dict(report.errors),
+        "errors": {kind: float(f"{error:.1e}") for kind, error in report.errors.items()},
         "unmeasured": report.unmeasured,
-        "seconds": time.perf_counter() - start,
+        "seconds": round(time.perf_counter() - start, 1),
     }
 
 
@@ -115,7 +115,7 @@ def main() -> None:
             if len(found) <= seed:
                 found.append(trial(*NETWORKS[name], seed))
                 result = {"conditions": conditions(), "trials": trials}
-                options.out.write_text(json.dumps(result, indent=1) + "\n")
+                options.out.write_text(json.dumps(result) + "\n")
     print(table(trials))
 
 

@@ -148,11 +148,11 @@ class _Attempt:
         found: dict[Derivative, list[Tensor]] = {}
         orders: dict[Derivative, Comparison] = {}
         for term, loss in terms_of(game).items():
-            players = differentiating(term)
-            grads = gradients(term, loss, params, players, create_graph=len(players) == 2)
+            players, is_mixed = differentiating(term), term in mixed_losses(game)
+            grads = gradients(term, loss, params, players, create_graph=is_mixed)
             for player in players:
                 found[Derivative("gradient", term, player)] = _dense(params[player], grads[player])
-            if term not in mixed_losses(game):
+            if not is_mixed:
                 continue
             mixed = MixedHessian(grads, params, layouts)
             products = {p: mixed.hvp(p, flat[opponent(p)]) for p in PLAYERS}

@@ -30,7 +30,14 @@ from compopt.diagnosis._graph import (
     spoiling_node,
 )
 from compopt.diagnosis._players import Players
-from compopt.diagnosis._terms import given_terms, losses_of, mixed_loss, own_loss, terms_of
+from compopt.diagnosis._terms import (
+    given_terms,
+    losses_of,
+    mixed_loss,
+    mixed_losses,
+    own_loss,
+    terms_of,
+)
 from compopt.game import MixedHessian
 from compopt.optim.loss import Loss, Terms, as_game
 
@@ -114,7 +121,7 @@ class Rehearsal:
             seconds_gradient=seconds_gradient,
             seconds_product=seconds_product,
             errors={},
-            unmeasured="all, as asked for",
+            unmeasured="anything, with `measure=False`",
         )
 
     @property
@@ -140,10 +147,15 @@ class Rehearsal:
         grads = torch.autograd.grad(
             losses_of(self.game)[name].reshape(()),
             [param for player in PLAYERS for param in self.players.params[player]],
-            create_graph=True,
+            create_graph=self._is_mixed(name),
+            retain_graph=True,
             allow_unused=True,
         )
         return {"min": list(grads[:num_min]), "max": list(grads[num_min:])}
+
+    def _is_mixed(self, name: str) -> bool:
+        # A curvature loss takes the second derivatives off the loss.
+        return name in mixed_losses(self.game)
 
     def _mixed(self, grads: _Grads) -> MixedHessian:
         return MixedHessian(grads, self.players.params, self.layouts)
@@ -159,7 +171,7 @@ class Rehearsal:
             raise self._located(what, failing_node([loss], run), error) from error
         for node in cutting:
             raise PreflightError(f"{self.labels.of(node)} cannot be used. {NOT_TWICE}")
-        if lost_to_a_compiler(loss, [*grads["min"], *grads["max"]]):
+        if self._is_mixed(name) and lost_to_a_compiler(loss, [*grads["min"], *grads["max"]]):
             raise PreflightError(f"{what} has no graph. {COMPILED}")
         for player in PLAYERS:
             self._check_dense_and_finite(player, grads[player], loss, run)

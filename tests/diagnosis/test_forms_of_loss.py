@@ -206,6 +206,16 @@ def test_failures_of_each_loss_are_located(form):
         preflight(loss, *parts.players, modules=[layer])
 
 
+def test_a_loss_with_a_curvature_loss_is_differentiated_once():
+    parts, layer = Parts(), Layer(Once.apply)
+
+    def loss():
+        scores = layer(parts.critic(parts.generator(parts.noise)))
+        return Game(scores.square().mean(), curvature_loss=parts.score())
+
+    assert preflight(loss, *parts.players).unmeasured is None
+
+
 def test_a_max_loss_that_is_not_finite():
     parts = Parts()
     with pytest.raises(PreflightError, match=r"^`max_loss` is nan"):
