@@ -64,7 +64,8 @@ def preflight(
         PreflightError: if a derivative is missing, fails, is not finite or is wrong, or if a loss
             of a pair does not depend on the other player. The text names the module at fault, by
             its place in the argument and its class, and the remedy.
-        TypeError, ValueError: if an argument is of another kind, or the loss is not a scalar.
+        TypeError, ValueError: if an argument is of another kind, the loss is not a scalar, or a
+            parameter has a hook.
         Exception: of ``loss_fn`` when it is first called, as it is.
 
     Cost: one forward pass, one backward pass with its graph, two mixed products; a copy of the
