@@ -30,6 +30,9 @@ _WIDER_CASTS: dict[Any, Any] = dict.fromkeys(
 )
 
 
+_DETACHING = (Tensor.detach, torch.detach, Tensor.item, Tensor.__float__)
+
+
 class UnrepeatableError(RuntimeError):
     """The loss is another at the same parameters."""
 
@@ -77,14 +80,14 @@ class Widened(TorchFunctionMode):
 
 
 class HeldNumbers(TorchFunctionMode):
-    """Inside, numbers that are detached stay what they were the first time.
+    """Inside, numbers that leave the graph stay what they were the first time.
 
     Such a number is a coefficient that follows the parameters and is meant to be a constant.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._values: list[Tensor] = []
+        self._values: list[Tensor | float] = []
         self._count = 0
 
     def __enter__(self) -> "HeldNumbers":
@@ -101,12 +104,16 @@ class HeldNumbers(TorchFunctionMode):
     ) -> Any:
         """Call ``func``, or give the number of the first time."""
         result = func(*args, **(kwargs or {}))
-        if func is not Tensor.detach or result.dim() > 0:
+        if func not in _DETACHING or (isinstance(result, Tensor) and result.dim() > 0):
             return result
         if self._count == len(self._values):
-            self._values.append(result.clone())
+            self._values.append(_copied(result))
         self._count += 1
-        return self._values[self._count - 1].clone()
+        return _copied(self._values[self._count - 1])
+
+
+def _copied(number: Any) -> Any:
+    return number.clone() if isinstance(number, Tensor) else number
 
 
 class Replay:

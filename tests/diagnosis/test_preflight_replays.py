@@ -93,6 +93,10 @@ KEPT = {
     "pooling": lambda: Layer(lambda x: functional.max_pool1d(x[None], 2)[0].repeat(1, 2)),
     "complex": lambda: Layer(lambda x: torch.fft.fft(x).abs().square()),
     "detached number": lambda: Layer(lambda x: x * x.square().mean().detach()),
+    "detached by function": lambda: Layer(lambda x: x * torch.detach(x.square().mean())),
+    "float": lambda: Layer(
+        lambda x: x * float(x.square().mean().detach()) + x.square().mean().item()
+    ),
     "default dtype": lambda: Layer(lambda x: x * torch.tensor([0.1] * WIDTH).to(x.dtype)),
 }
 
