@@ -17,7 +17,7 @@ from compopt.diagnosis._differences import (
     random_direction,
 )
 from compopt.diagnosis._graph import GraphLabels, mapped, nodes_of, tensors_in
-from compopt.diagnosis._replay import Replay
+from compopt.diagnosis._replay import HeldNumbers, Replay
 from compopt.diagnosis._terms import terms_of
 
 _Work: TypeAlias = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
@@ -76,9 +76,10 @@ def _first_calls(replay: Replay) -> tuple[dict[nn.Module, tuple[Any, Any]], int]
     """Return the arguments with which each module is called first, and how many derivatives."""
     calls: dict[nn.Module, tuple[Any, Any]] = {}
 
+    @torch.no_grad()
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         if module not in calls:
-            calls[module] = mapped((args, kwargs), lambda t: t.detach().clone())
+            calls[module] = mapped((args, kwargs), torch.clone)
 
     handles = [
         module.register_forward_pre_hook(enter, with_kwargs=True)
@@ -109,7 +110,7 @@ class _Alone:
 
     def __init__(self, replay: Replay, module: nn.Module, arguments: Any) -> None:
         self.module = module
-        self._replay, self._arguments = replay, arguments
+        self._replay, self._arguments, self._numbers = replay, arguments, HeldNumbers()
         self._inputs = [t for t in tensors_in(arguments) if t.is_floating_point()]
         self._params = [p for p in module.parameters() if p.requires_grad]
 
@@ -173,7 +174,9 @@ class _Alone:
         args, kwargs = mapped(
             self._arguments, lambda t: next(given).clone() if t.is_floating_point() else t
         )
-        outputs = [t for t in tensors_in(self.module(*args, **kwargs)) if t.requires_grad]
+        with self._numbers:
+            outcome = self.module(*args, **kwargs)
+        outputs = [t for t in tensors_in(outcome) if t.requires_grad]
         generator = torch.Generator("cpu").manual_seed(0)
         weights = [
             torch.randn(t.shape, dtype=t.dtype, generator=generator, device="cpu").to(t.device)

@@ -44,9 +44,9 @@ def preflight(
 
     Some gradients are other than the loss's by intention: straight-through estimators, terms of
     ``loss`` that one player does not see through ``detach()``, power iterations that are written by
-    hand and have not converged. They are found as wrong; ``measure=False`` lets them pass. Numbers
-    that leave the graph (``detach()``, ``item()``), such as coefficients that adapt, are held still,
-    and so are torch's spectral normalizations.
+    hand and have not converged. They are found as wrong; ``measure=False`` lets them pass. Held
+    still are numbers that leave the graph by ``detach()`` or ``item()``, such as coefficients that
+    adapt, and torch's spectral normalizations.
 
     Args:
         loss_fn: returns the loss, a pair (min, max) of losses, a :class:`~compopt.Game` or

@@ -109,6 +109,14 @@ def test_what_moves_is_no_error(name):
     assert max(report.errors.values()) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["dropout", "detached number", "spectral norm", "modes"])
+def test_what_moves_is_not_blamed(name):
+    """The fault lies behind it."""
+    layers = nn.Sequential(KEPT[name](), Layer(FUNCTIONS["factor"]))
+    with pytest.raises(PreflightError, match=r"of max_player\.encoder\.1\.1 \(Layer\) itself"):
+        healthy(layers)
+
+
 def test_attributes_are_put_back():
     module = Counts()
     healthy(module)
