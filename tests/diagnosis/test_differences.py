@@ -58,10 +58,12 @@ def test_a_jump_is_no_error(place):
     assert comparison.verdict is not Verdict.WRONG
 
 
-def test_curvature_that_a_width_does_not_resolve_is_no_error():
-    assert (
-        judge(lambda x: math.cos(1e3 * x), -1e3 * math.sin(300), 0.3).verdict is not Verdict.WRONG
-    )
+@pytest.mark.parametrize("function", [math.sin, math.cos])
+@pytest.mark.parametrize("x", [0.0, 1e-4])
+def test_bends_that_a_width_does_not_resolve_are_no_error(function, x):
+    """About zero a sine is as far ahead as behind: there the two widths tell."""
+    slope = 3e3 * (math.cos(3e3 * x) if function is math.sin else -math.sin(3e3 * x))
+    assert judge(lambda x: function(3e3 * x), slope, x).verdict is not Verdict.WRONG
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
