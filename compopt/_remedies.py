@@ -47,6 +47,21 @@ NOT_TWICE = Cause(
     "and `torch.autograd.grad` silently takes it for zero.",
     "Write the backward in differentiable torch operations, without `once_differentiable`.",
 )
+WRONG_FUNCTION = (
+    "Write the backward of a custom function as the derivative of its forward, in differentiable "
+    "torch operations on the inputs and outputs that `save_for_backward` keeps; intermediates and "
+    "attributes of `ctx` are constants to a second derivative. Leave out gradient reversal: the "
+    "max player's gradient is reversed anyway."
+)
+WRONG_GRADIENT = (
+    "Leave out hooks that change gradients, and `detach()`, `no_grad()` or `.data` inside the "
+    "loss; pass a term that one player must not see as `min_penalty` or `max_penalty`."
+)
+WRONG_THIRD = (
+    "Torch's own third derivative of such a layer is not exact, and a product takes it where the "
+    "loss holds a derivative of the network. {instead}, or keep that derivative out of the "
+    "products: as `min_penalty` or `max_penalty`, with `detach=True`."
+)
 NOT_FINITE = (
     "A square root or a norm at zero is the usual cause: add a small constant under the root."
 )
@@ -118,6 +133,21 @@ CAUSES: tuple[Cause, ...] = (
         "Write it out in elementary torch operations, which have derivatives of every order.",
     ),
 )
+
+
+def independence(pairs: Iterable[tuple[object, object]]) -> str:
+    """Return what is the matter if losses do not depend on other players, and what to do.
+
+    Args:
+        pairs: of players (i, j) such that the loss of i does not depend on j.
+    """
+    which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
+    return (
+        f"The players do not interact as they could: {which}. If that is not meant, leave out "
+        "`detach()`, `no_grad()` and replayed samples: a competitive step needs both losses with "
+        "the graphs of both players. If it is meant, each player's own optimizer takes the same "
+        "step at less cost."
+    )
 
 
 def lost_to_a_compiler(loss: Tensor, grads: Iterable[Tensor | None]) -> bool:

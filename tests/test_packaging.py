@@ -32,7 +32,7 @@ LAYERS = {
     "operators": 4,
     "solvers": 5,
     "optim": 6,
-    "diagnosis": 6,
+    "diagnosis": 7,
 }
 """A module imports from lower layers and from its own package only."""
 

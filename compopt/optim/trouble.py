@@ -2,6 +2,7 @@
 
 from typing import Literal, TypeAlias
 
+from compopt._remedies import independence
 from compopt._warn import warn
 from compopt.field import GeneralGradients
 from compopt.game import GameGradients
@@ -49,14 +50,7 @@ class Trouble:
         pairs = gradients.mixed.independent()
         if pairs:
             self._has_warned_of_independence = True
-            which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
-            warn(
-                f"The players do not interact as they could: {which}. If that is not meant, leave "
-                "out `detach()`, `no_grad()` and replayed samples: a competitive step needs both "
-                "losses with the graphs of both players. If it is meant, each player's own "
-                "optimizer takes the same step at less cost.",
-                StepWarning,
-            )
+            warn(independence(pairs), StepWarning)
 
     def report(
         self,
