@@ -10,7 +10,6 @@ from torch import Tensor
 from compopt._remedies import NO_SCALER
 from compopt._typing import PLAYERS
 from compopt._warn import warn
-from compopt._warn import warn
 from compopt.game import Game
 from compopt.kernels import use_backend
 from compopt.optim.commit import Commit
