@@ -66,14 +66,15 @@ class Sharded(Replicated):
     direction            b N or b M, of the player it is of       2 k
     half product         b w N or b w M                           2 k per bucket
     inner products       b each                                   2 k + 1
+    size of the system   b                                        1
     norms                2 b each                                 2
     moves                b N and b M                              2
     looks, decision      16 and 24                                k and 1
     ===================  =======================================  =================
 
     A last iteration that is not predicted has one product, its direction and one look more. So has
-    a first guess but for the look; besides, an inner product of b bytes, and three in one message
-    of 3 b bytes at each look and at the end.
+    a first guess but for the look; besides, a second size and a second inner product in the first
+    two messages, and three inner products in one message of 3 b bytes at each look and at the end.
 
     Args:
         process_group: see :class:`Replicated`.

@@ -1,7 +1,7 @@
 """Linear operators: what multiplies."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,16 +63,21 @@ class LinearOperator(ABC):
         Cost: ``size`` products.
         """
         columns = torch.eye(self.size, dtype=self.dtype, device=self.device)
+        if not self.size:
+            return columns
         return torch.stack([self.matvec(column) for column in columns], dim=1)
 
     def to_scipy(self) -> "ScipyLinearOperator":
         """Return the operator for :mod:`scipy.sparse.linalg`, which works on NumPy arrays.
 
-        Every product copies its vector to this operator's device and the result back.
+        Every product copies its vector to this operator's device and the result back. A complex
+        vector takes two products, of its real and its imaginary part.
         """
         from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
 
-        def matvec(array):  # type: ignore[no-untyped-def]
+        def matvec(array: Any) -> Any:
+            if array.dtype.kind == "c":
+                return matvec(array.real) + 1j * matvec(array.imag)
             vector = torch.as_tensor(array.reshape(-1), dtype=self.dtype, device=self.device)
             return self.matvec(vector).cpu().numpy()
 
