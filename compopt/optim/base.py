@@ -181,7 +181,9 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             scale = scaler.get_scale()
             loss = self._placement.mean(loss)
         with use_backend(self.backend):
-            gradients = self._placement.differentiate(game, params, scale=scale)
+            gradients = self._placement.differentiate(
+                game, params, scale=scale, second_order=interacts(self.param_groups)
+            )
         for player, grad in by_player(gradients).items():
             views = self._placement.whole(params[player], grad)
             for param, view in zip(params[player], views, strict=True):
@@ -195,8 +197,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
         pairs = not isinstance(self.solver, ConjugateGradient)
         params = [*self._params("min"), *self._params("max")]
         check_hooks(params)
-        device = params[0].device
-        return as_game(closure, terms, device, allows_pair=pairs, allows_curvature=True)
+        return as_game(closure, terms, params[0].device, allows_pair=pairs, allows_curvature=True)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
@@ -209,7 +210,8 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
         params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:
             game = self._as_game(closure, terms)
-            return self._placement.differentiate(game, params, workspace=self._workspace)
+            keeps, room = interacts(self.param_groups), self._workspace
+            return self._placement.differentiate(game, params, second_order=keeps, workspace=room)
         if any(term is not None for term in terms):
             raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
@@ -302,8 +304,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             _delta_norm=delta_norm,
             _taken=taken,
         )
-        falls_back = self.on_failure == "fallback"
-        moves = has_gradients if falls_back else taken
+        moves = has_gradients if self.on_failure == "fallback" else taken
         use_solution: bool | Tensor = taken
         advance: bool | Tensor = moves
         if not self.capturable:
@@ -327,6 +328,5 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             return
         for player in PLAYERS:
             self._remember(player, grads[player], advance)
-            keeps_delta = "delta" in self._state_keys(player)
-            state = {"delta": deltas[player]} if keeps_delta else {}
+            state = {"delta": deltas[player]} if "delta" in self._state_keys(player) else {}
             self._advance(player, deltas[player], state, advance)
