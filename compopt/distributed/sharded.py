@@ -10,6 +10,7 @@ from torch import distributed as dist
 
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
+from compopt._scale import power_of_two, size_of
 from compopt._typing import PLAYERS, Player
 from compopt._workspace import Workspace
 from compopt.distributed.buckets import OverlappedSum
@@ -240,10 +241,20 @@ class Sharded(Replicated):
             for piece, own in zip(pieces, chunks.own, strict=vector is not None):
                 piece[own:].zero_()
 
-    def norms(self, vectors: Mapping[Player, Tensor]) -> dict[Player, Tensor]:
-        """Return Euclidean norms of whole vectors, 0-dim. One all-reduce for all of them."""
-        squares = torch.stack([torch.dot(vector, vector) for vector in vectors.values()])
-        return dict(zip(vectors, self.total(squares).sqrt().unbind(), strict=True))
+    def norms(
+        self, vectors: Mapping[Player, Tensor], *, of_any_size: bool = False
+    ) -> dict[Player, Tensor]:
+        """Return Euclidean norms of whole vectors, 0-dim. One all-reduce for all of them.
+
+        Two for vectors of any size.
+        """
+        parts, scale = list(vectors.values()), None
+        if of_any_size:
+            sizes = self.total(torch.stack([size_of(part) for part in parts]))
+            scale = power_of_two(sizes.double())
+            parts = [part.double() / unit for part, unit in zip(parts, scale, strict=True)]
+        norms = self.total(torch.stack([torch.dot(part, part) for part in parts])).sqrt()
+        return dict(zip(vectors, norms if scale is None else norms * scale, strict=True))
 
 
 class ShardedHessian(ReplicatedHessian):

@@ -97,6 +97,8 @@ class CoupledOperator(LinearOperator):
 
     Attributes:
         inner_size: number of columns of ``F``.
+        watched: None, or a list that takes, for the first two products with a factor, whether what
+            was multiplied and what came out have an entry other than zero; 0-dim.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class CoupledOperator(LinearOperator):
     ) -> None:
         super().__init__(size, dtype, device)
         self.inner_size = inner_size
+        self.watched: list[tuple[Tensor, Tensor]] | None = None
 
     @abstractmethod
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
@@ -120,6 +123,12 @@ class CoupledOperator(LinearOperator):
     def new_inner(self, name: str) -> Tensor:
         """Return a vector [inner_size] for a solver to work in, as :meth:`new_vector` does."""
         return torch.empty(self.inner_size, dtype=self.dtype, device=self.device)
+
+    def _watch(self, vector: Tensor, product: Tensor) -> Tensor:
+        """Return ``product``, of ``vector`` with a factor, after a look at it if it is watched."""
+        if self.watched is not None and len(self.watched) < 2:
+            self.watched.append((vector.any(), product.any()))
+        return product
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``vector + F @ H @ G @ vector``."""

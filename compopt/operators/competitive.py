@@ -65,7 +65,7 @@ class CompetitiveOperator(GramOperator):
 
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D @ inner``. One mixed product."""
-        return self.mixed.hvp(self.player, inner, out, scale=self.scale)
+        return self._watch(inner, self.mixed.hvp(self.player, inner, out, scale=self.scale))
 
     def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
         """Write ``vector + S D @ inner`` to ``out``, as it is gathered. One mixed product."""
@@ -85,4 +85,5 @@ class CompetitiveOperator(GramOperator):
 
     def _adjoint(self, vector: Tensor, out: Tensor | None, scale: Tensor | None) -> Tensor:
         other, room = opponent(self.player), self.new_vector("scaled")
-        return self.mixed.hvp(other, vector, out, scale, weight=self.scale, room=room)
+        product = self.mixed.hvp(other, vector, out, scale, weight=self.scale, room=room)
+        return self._watch(vector, product)

@@ -63,7 +63,8 @@ class GeneralSumOperator(CoupledOperator):
 
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D_12 f @ inner``. One product."""
-        return self.field.product(self.player, self.player, {self.other: inner}, out, self.scale)
+        product = self.field.product(self.player, self.player, {self.other: inner}, out, self.scale)
+        return self._watch(inner, product)
 
     def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ inner``."""
@@ -75,4 +76,4 @@ class GeneralSumOperator(CoupledOperator):
         product = self.field.product(
             self.other, self.other, {self.player: scaled}, out, self.opponent_step_sizes
         )
-        return product.neg_()
+        return self._watch(vector, product.neg_())

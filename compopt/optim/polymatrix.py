@@ -1,7 +1,7 @@
 """Competitive gradient descent of any number of players."""
 
-import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
@@ -19,7 +19,8 @@ from compopt.field import losses_field
 from compopt.operators import PolymatrixOperator
 from compopt.optim.groups import learning_rate
 from compopt.optim.players import TwoPlayerOptimizer
-from compopt.optim.report import StepWarning
+from compopt.optim.report import not_finite
+from compopt.optim.trouble import Trouble
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
 Losses: TypeAlias = Sequence[Tensor]
@@ -52,7 +53,8 @@ class PolymatrixCGD(TwoPlayerOptimizer):
 
     Note:
         A step that is not finite is not taken; the first time that is said in a
-        :class:`~compopt.StepWarning`.
+        :class:`~compopt.StepWarning`, and that a solve did not converge in a
+        :class:`~compopt.ConvergenceWarning`, as by :class:`~compopt.CGD`.
 
     Cost: one backward pass for each loss, by all players' parameters, and for each product of the
     solver one backward pass per player.
@@ -96,7 +98,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self.last_solution: Solution | None = None
-        self._has_warned = False
+        self._trouble = Trouble()
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["beta"] is not None:
@@ -183,16 +185,48 @@ class PolymatrixCGD(TwoPlayerOptimizer):
         return step_sizes, average
 
     def _is_good(self, solution: Solution, losses: Losses) -> bool:
+        """Return whether to take the step, after telling of what is wrong with it."""
+        signs = self._trouble.sign_of_gain(solution)
         values = torch.cat(
             [solution.value, *(loss.reshape(1).to(solution.value) for loss in losses)]
         )
-        if solution.status <= Status.MAX_ITER and bool(torch.isfinite(values).all()):
-            return True
-        if not self._has_warned:
-            self._has_warned = True
-            message = f"A step was not taken, and later ones may not be. {solution.status.sentence}"
-            warnings.warn(message, StepWarning, stacklevel=4)
-        return False
+        finite = torch.isfinite(values).all()
+        flags = [finite, *signs.values()]
+        outcome = torch.stack([solution.status_code, *(flag.long() for flag in flags)])
+        code, is_finite, *answers = outcome.tolist()
+        status = Status(code)
+        taken = status <= Status.MAX_ITER and bool(is_finite)
+        self._trouble.report(
+            status,
+            taken,
+            [name for name, holds in zip(signs, answers, strict=True) if holds],
+            solution,
+            self.solver,
+            _Figures(solution),
+            on_failure="skip",
+            failure=lambda: _failure(status, losses),
+        )
+        return taken
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What is printed of a step."""
+
+    solution: Solution
+
+    def __str__(self) -> str:
+        residual = float(self.solution.residual_norm / self.solution.rhs_norm)
+        return f"{self.solution.num_iter} iterations, relative residual {residual:.1e}"
+
+
+def _failure(status: Status, losses: Losses) -> str:
+    """Return why a step was not taken, and what to try."""
+    spoilt = not_finite({f"losses[{i}]": loss for i, loss in enumerate(losses)})
+    said = f"{spoilt} not finite. " if spoilt else ""
+    if status > Status.MAX_ITER:
+        return said + status.sentence
+    return said or "The moves are not finite. Lower the learning rates."
 
 
 def _tagged_groups(params: Sequence[Params]) -> list[dict[str, Any]]:
