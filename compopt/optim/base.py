@@ -22,7 +22,7 @@ from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer, select
 from compopt.optim.report import StepReport
 from compopt.optim.scaling import TakesScaler
 from compopt.optim.step_sizes import StepSizes
-from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable
+from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable, stretch_of
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver
 
@@ -288,6 +288,8 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
         step_sizes: Mapping[Player, StepSizes],
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
+        grads = by_player(gradients)
+        plain = {p: partial(step_sizes[p].plain_step, grads[p]) for p in PLAYERS}
         verdict = judge(
             update,
             gradients,
@@ -306,17 +308,13 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
                 verdict.status,
                 verdict.use_solution is True,
                 verdict.signs,
-                update.solution,
                 self.solver,
                 verdict.report,
                 on_failure=self.on_failure,
                 failure=verdict.report.failure,
+                stretch=lambda: stretch_of(update.delta.values(), (plain[p]() for p in PLAYERS)),
             )
-        grads = by_player(gradients)
-        deltas = {
-            p: select(use_solution, update.delta[p], partial(step_sizes[p].plain_step, grads[p]))
-            for p in PLAYERS
-        }
+        deltas = {p: select(use_solution, update.delta[p], plain[p]) for p in PLAYERS}
         if use_solution is not True:
             # The plain step can overflow as well.
             norms = self._placement.norms(deltas, of_any_size=True)

@@ -61,7 +61,7 @@ def judge(
         signs: 0-dim flags to read along, by name.
     """
     delta_norm = placement.norms(update.delta, of_any_size=not reads)
-    report = _report(update, gradients, grad_norm, grad_norm, delta_norm)
+    report = _report(update, gradients, grad_norm, grad_norm, delta_norm, squares_gradients)
     if not reads:
         taken = report._taken
         return Verdict(report, taken, report._has_gradients if falls_back else taken)
@@ -75,7 +75,7 @@ def judge(
         norms,
         grad_norm if is_clipped else norms,
         placement.norms(update.delta, of_any_size=True),
-        largest=torch.finfo(gradients.grad_min.dtype).max if squares_gradients else None,
+        squares_gradients,
     )
     return _read(report, falls_back, placement, signs)
 
@@ -83,19 +83,18 @@ def judge(
 def _report(
     update: Update,
     gradients: Gradients,
-    grad_norm: dict[Player, Tensor],
-    shown_norm: dict[Player, Tensor],
+    norms: dict[Player, Tensor],
+    shown_norms: dict[Player, Tensor],
     delta_norm: dict[Player, Tensor],
-    largest: float | None = None,
+    squares: bool,
 ) -> StepReport:
     solution = update.solution
     found = gradients.losses()
     losses = found if isinstance(found, tuple) else (found,)
-    total = sum((loss.reshape(()) for loss in losses), grad_norm["min"] + grad_norm["max"])
-    has_gradients = torch.isfinite(total)
-    if largest is not None:
-        for norm in grad_norm.values():
-            has_gradients = has_gradients & (norm.square() <= largest)
+    grads = by_player(gradients)
+    sizes = [norm.to(grads[p].dtype).square() if squares else norm for p, norm in norms.items()]
+    first, *others = [*(loss.reshape(()) for loss in losses), *sizes]
+    has_gradients = torch.isfinite(sum(others, first))
     is_solved = (solution.status_code <= int(Status.MAX_ITER)) & torch.isfinite(
         delta_norm["min"] + delta_norm["max"]
     )
@@ -108,7 +107,7 @@ def _report(
         _rhs_norm=solution.rhs_norm,
         _status_code=solution.status_code,
         _losses=losses,
-        _grad_norm=shown_norm,
+        _grad_norm=shown_norms,
         _delta_norm=delta_norm,
         _has_gradients=has_gradients,
         _taken=has_gradients & is_solved,

@@ -1,6 +1,6 @@
 """Competitive gradient descent of any number of players."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -19,8 +19,8 @@ from compopt.field import losses_field
 from compopt.operators import PolymatrixOperator
 from compopt.optim.groups import learning_rate
 from compopt.optim.players import TwoPlayerOptimizer
-from compopt.optim.report import not_finite
-from compopt.optim.trouble import Trouble
+from compopt.optim.report import CHECK_THE_LOSS, SQUARES_OVERFLOW, not_finite
+from compopt.optim.trouble import Trouble, stretch_of
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
 Losses: TypeAlias = Sequence[Tensor]
@@ -144,10 +144,15 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             solution = self.solver.solve(operator, rhs, overwrite_rhs=True)
             self.last_solution = solution
             moves = operator.split(solution.value.mul(operator.scale).neg_())
-            if self._is_good(solution, losses):
+            kept = {player: a for player, a in averages.items() if a is not None}
+
+            def stretch() -> float:
+                plain_steps = (sizes[player] * grad for player, grad in field.grads.items())
+                return stretch_of(moves.values(), plain_steps)
+
+            if self._is_good(solution, losses, kept.values(), stretch):
                 for player, delta in moves.items():
-                    average = averages[player]
-                    state = {} if average is None else {"exp_avg_sq": average}
+                    state = {"exp_avg_sq": kept[player]} if player in kept else {}
                     self._advance(player, delta, state, True)
             return [loss.detach() for loss in losses]
 
@@ -184,27 +189,35 @@ class PolymatrixCGD(TwoPlayerOptimizer):
                 step_sizes[where].mul_(correction).div_(average[where].sqrt().add_(group["eps"]))
         return step_sizes, average
 
-    def _is_good(self, solution: Solution, losses: Losses) -> bool:
+    def _is_good(
+        self,
+        solution: Solution,
+        losses: Losses,
+        averages: Iterable[Tensor],
+        stretch: Callable[[], float],
+    ) -> bool:
         """Return whether to take the step, after telling of what is wrong with it."""
         signs = self._trouble.sign_of_gain(solution)
-        values = torch.cat(
-            [solution.value, *(loss.reshape(1).to(solution.value) for loss in losses)]
-        )
-        finite = torch.isfinite(values).all()
-        flags = [finite, *signs.values()]
+        is_finite = torch.isfinite(solution.value).all()
+        for loss in losses:
+            is_finite = is_finite & torch.isfinite(loss.reshape(()))
+        has_averages = torch.ones_like(is_finite)
+        for average in averages:
+            has_averages = has_averages & torch.isfinite(average).all()
+        flags = [is_finite, has_averages, *signs.values()]
         outcome = torch.stack([solution.status_code, *(flag.long() for flag in flags)])
-        code, is_finite, *answers = outcome.tolist()
+        code, finite, averaged, *answers = outcome.tolist()
         status = Status(code)
-        taken = status <= Status.MAX_ITER and bool(is_finite)
+        taken = status <= Status.MAX_ITER and bool(finite) and bool(averaged)
         self._trouble.report(
             status,
             taken,
             [name for name, holds in zip(signs, answers, strict=True) if holds],
-            solution,
             self.solver,
             _Figures(solution),
             on_failure="skip",
-            failure=lambda: _failure(status, losses),
+            failure=lambda: _failure(status, losses, bool(averaged)),
+            stretch=stretch,
         )
         return taken
 
@@ -220,13 +233,15 @@ class _Figures:
         return f"{self.solution.num_iter} iterations, relative residual {residual:.1e}"
 
 
-def _failure(status: Status, losses: Losses) -> str:
+def _failure(status: Status, losses: Losses, has_averages: bool) -> str:
     """Return why a step was not taken, and what to try."""
     spoilt = not_finite({f"losses[{i}]": loss for i, loss in enumerate(losses)})
     said = f"{spoilt} not finite. " if spoilt else ""
     if status > Status.MAX_ITER:
         return said + status.sentence
-    return said or "The moves are not finite. Lower the learning rates."
+    if not said and not has_averages:
+        return SQUARES_OVERFLOW
+    return said + (CHECK_THE_LOSS if spoilt else "A move is not finite. Lower the learning rates.")
 
 
 def _tagged_groups(params: Sequence[Params]) -> list[dict[str, Any]]:

@@ -9,6 +9,12 @@ from torch import Tensor
 from compopt._typing import Player
 from compopt.solvers import Status
 
+CHECK_THE_LOSS = "Look for an overflow or a division by zero in the loss."
+SQUARES_OVERFLOW = (
+    "The squares of the gradients, of which the step sizes are made, are not finite. Divide the "
+    "loss by a constant, or clip gradients (`max_grad_norm`)."
+)
+
 
 class ConvergenceWarning(UserWarning):
     """The linear solve of a step ended before its residual was within the tolerance."""
@@ -107,12 +113,9 @@ class StepReport:
         if self.status > Status.MAX_ITER:
             return said + self.status.sentence
         if spoilt:
-            return said + "Check how the loss is computed: an overflow, a division by zero?"
+            return said + CHECK_THE_LOSS
         if not bool(self._has_gradients):
-            return (
-                "The squares of the gradients, of which the step sizes are made, are not finite. "
-                "Divide the loss by a constant, or clip gradients (`max_grad_norm`)."
-            )
+            return SQUARES_OVERFLOW
         moves = {f"the move of the {p} player": n for p, n in self._delta_norm.items()}
         return f"{not_finite(moves)} not finite. Lower the learning rates."
 

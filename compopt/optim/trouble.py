@@ -1,12 +1,13 @@
 """What is done about a step that failed, and solvers that would fail."""
 
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from compopt._scale import norm_of_any_size
 from compopt.field import GeneralGradients
 from compopt.game import GameGradients
 from compopt.optim.report import ConvergenceWarning, StepError, StepWarning
@@ -16,8 +17,13 @@ from compopt.solvers import ConjugateGradient, Solution, Solver, Status
 SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
 OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
 
-LARGEST_GAIN = 5.0
-"""Norm of a solution over that of its right-hand side; at most one in a zero-sum game."""
+LARGEST_GAIN = 3.0
+"""Norm of a solution over that of its right-hand side, above which the moves are looked at.
+
+In a zero-sum game it is at most one.
+"""
+LONGEST_MOVE = 4.0
+"""Length of both players' moves over that of their plain gradient steps."""
 
 INDEPENDENCE, APART, STRETCHED = "independence", "apart", "stretched"
 """What a step may be told for: a loss that lacks a player, products of zero, a singular system."""
@@ -68,7 +74,7 @@ class Trouble:
         losses can the system amplify what it is solved for.
         """
         signs = {}
-        if update.products:
+        if len(update.products) == 2:
             signs[APART] = torch.stack([given & ~out for given, out in update.products]).all()
         if not update.is_zero_sum:
             signs |= self.sign_of_gain(update.solution)
@@ -85,12 +91,12 @@ class Trouble:
         status: Status,
         taken: bool,
         signs: Collection[str],
-        solution: Solution,
         solver: Solver,
         step: object,
         *,
         on_failure: OnFailure,
         failure: Callable[[], str],
+        stretch: Callable[[], float],
     ) -> None:
         """Raise or warn of a step that was not taken, warn of one that was not solved.
 
@@ -98,11 +104,11 @@ class Trouble:
             status: of the solve.
             taken: whether the step was.
             signs: the names of those of :meth:`signs` that hold.
-            solution: of the linear system.
-            solver: that made it.
+            solver: of the linear system.
             step: figures of the step, to be printed.
             on_failure: of the optimizer.
             failure: returns why the step was not taken, and what to try.
+            stretch: returns how many times as long as the plain gradient steps the moves are.
 
         Raises:
             StepError: if it was not taken and ``on_failure="raise"``.
@@ -120,26 +126,23 @@ class Trouble:
             return
         if status is not Status.CONVERGED and not getattr(solver, "has_fixed_count", False):
             self._warn("convergence", f"{status.sentence} {step}.", ConvergenceWarning)
-        if STRETCHED in signs:
-            assert solution.value_norm is not None
-            gain = float(solution.value_norm / solution.rhs_norm)
+        if STRETCHED in signs and (ratio := stretch()) > LONGEST_MOVE:
             self._warn(
                 STRETCHED,
-                f"The step is many times the plain gradient step: its linear system is nearly "
-                f"singular and amplifies the gradients {gain:.3g} times. Losses that share a term "
-                "which both players lower do that at some learning rates. Networks that lower the "
-                "same term are one player: give them as one, with the term as its penalty "
-                f"(`min_penalty`), or lower the learning rates. {step}.",
+                f"The moves are {ratio:.3g} times as long as the plain gradient steps: the linear "
+                "system is nearly singular. Losses that share a term which both players lower make "
+                "it so at some learning rates. Networks that lower the same term are one player: "
+                "give them as one, with the term as its penalty (`min_penalty`), or lower the "
+                f"learning rates. {step}.",
                 StepWarning,
             )
         if APART in signs and INDEPENDENCE not in self._said:
             self._warn(
                 APART,
-                "The players do not interact: this is gradient descent-ascent. The first mixed "
-                "products are zero, so that no player's gradient depends on the other. If that is "
-                "not meant, leave out `detach()` and `no_grad()`, and do not freeze one network "
-                "while the loss of the other is computed. If it is meant, `interaction=0` takes "
-                "the same step without products.",
+                "The players do not interact: this is gradient descent-ascent. All entries of the "
+                "first mixed products are zero. If that is not meant, leave out `detach()` and "
+                "`no_grad()`, and freeze no network while the loss of the other is computed. If it "
+                "is meant, `interaction=0` takes the same step without products.",
                 StepWarning,
             )
 
@@ -148,3 +151,12 @@ class Trouble:
         if what not in self._said:
             self._said.add(what)
             warnings.warn(message, category, stacklevel=level)
+
+
+def stretch_of(moves: Iterable[Tensor], plain_steps: Iterable[Tensor]) -> float:
+    """Return how many times as long as the plain steps the moves of all players are. Reads it."""
+    lengths = [
+        torch.stack([norm_of_any_size(vector) for vector in vectors]).norm()
+        for vectors in (moves, plain_steps)
+    ]
+    return float(lengths[0] / lengths[1])
