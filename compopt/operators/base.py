@@ -97,15 +97,22 @@ class CoupledOperator(LinearOperator):
 
     Attributes:
         inner_size: number of columns of ``F``.
+        inner_dtype: of vectors [inner_size].
         watched: None, or a list that takes, for the first two products with a factor, whether what
             was multiplied and what came out have an entry other than zero; 0-dim.
     """
 
     def __init__(
-        self, size: int, inner_size: int, dtype: torch.dtype, device: torch.device
+        self,
+        size: int,
+        inner_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        inner_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(size, dtype, device)
         self.inner_size = inner_size
+        self.inner_dtype = dtype if inner_dtype is None else inner_dtype
         self.watched: list[tuple[Tensor, Tensor]] | None = None
 
     @abstractmethod
@@ -122,7 +129,7 @@ class CoupledOperator(LinearOperator):
 
     def new_inner(self, name: str) -> Tensor:
         """Return a vector [inner_size] for a solver to work in, as :meth:`new_vector` does."""
-        return torch.empty(self.inner_size, dtype=self.dtype, device=self.device)
+        return torch.empty(self.inner_size, dtype=self.inner_dtype, device=self.device)
 
     def _watch(self, vector: Tensor, product: Tensor) -> Tensor:
         """Return ``product``, of ``vector`` with a factor, after a look at it if it is watched."""

@@ -36,10 +36,8 @@ class CompetitiveOperator(GramOperator):
         opponent_step_sizes: Tensor,
         workspace: Workspace | None = None,
     ) -> None:
-        layout = mixed.layout(player)
-        super().__init__(
-            layout.numel, mixed.size(opponent(player)), dtype=layout.dtype, device=layout.device
-        )
+        layout, inner = mixed.layout(player), mixed.layout(opponent(player))
+        super().__init__(layout.numel, inner.numel, layout.dtype, layout.device, inner.dtype)
         self.mixed = mixed
         self.player = player
         self.scale = scale

@@ -35,14 +35,9 @@ class GeneralSumOperator(CoupledOperator):
         opponent_step_sizes: Tensor,
         workspace: Workspace | None = None,
     ) -> None:
-        layout = field.layout(player)
         self.other = opponent(player)
-        super().__init__(
-            layout.numel,
-            field.layout(self.other).numel,
-            dtype=layout.dtype,
-            device=layout.device,
-        )
+        layout, inner = field.layout(player), field.layout(self.other)
+        super().__init__(layout.numel, inner.numel, layout.dtype, layout.device, inner.dtype)
         self.field = field
         self.player = player
         self.scale = scale

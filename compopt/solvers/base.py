@@ -108,10 +108,10 @@ class Solver(Protocol):
 
         Args:
             operator: [n, n].
-            rhs: [n], of the operator's dtype and device, as all vectors here. Of any size that the
+            rhs: [n], of the operator's ``dtype`` and ``device``, as ``x0``. Of any size that the
                 dtype holds: a multiple of a system is solved by the same iterations.
             x0: [n] first guess, zeros if None. Not modified.
-            coupled_rhs: [m], m the operator's ``inner_size``. Not modified.
+            coupled_rhs: [m], m the operator's ``inner_size``, of its ``inner_dtype``. Not modified.
             coupled_start: [m] ``H c``, the y that belongs to x = 0, if it is known already. The
                 solver may use its memory.
             overwrite_rhs: whether the solver may use the memory of ``rhs``, which is not modified
@@ -130,27 +130,29 @@ def check_system(
     coupled_start: Tensor | None = None,
 ) -> None:
     """Raise unless the parts of a system fit together."""
-    _check_part("rhs", rhs, operator.size, operator)
+    _check_part("rhs", rhs, operator.size, operator.dtype, operator.device)
     if x0 is not None:
-        _check_part("x0", x0, operator.size, operator)
+        _check_part("x0", x0, operator.size, operator.dtype, operator.device)
     if coupled_rhs is not None:
         if not isinstance(operator, CoupledOperator):
             raise TypeError(
                 "`coupled_rhs` needs a CoupledOperator, whose factor couples the two halves; "
                 f"got {type(operator).__name__}."
             )
-        _check_part("coupled_rhs", coupled_rhs, operator.inner_size, operator)
+        inner = operator.inner_size, operator.inner_dtype, operator.device
+        _check_part("coupled_rhs", coupled_rhs, *inner)
         if coupled_start is not None:
-            _check_part("coupled_start", coupled_start, operator.inner_size, operator)
+            _check_part("coupled_start", coupled_start, *inner)
 
 
-def _check_part(name: str, vector: Tensor, size: int, operator: LinearOperator) -> None:
+def _check_part(
+    name: str, vector: Tensor, size: int, dtype: torch.dtype, device: torch.device
+) -> None:
     check_vector(name, vector, size)
-    if vector.dtype != operator.dtype or vector.device != operator.device:
+    if vector.dtype != dtype or vector.device != device:
         raise ValueError(
-            f"`{name}` must have the operator's dtype and device, {operator.dtype} on "
-            f"{operator.device}, got {vector.dtype} on {vector.device}. Convert it: "
-            f"`{name}.to(operator.device, operator.dtype)`."
+            f"`{name}` must have the operator's dtype and device, {dtype} on {device}, got "
+            f"{vector.dtype} on {vector.device}. Convert it: `{name}.to({str(device)!r}, {dtype})`."
         )
 
 

@@ -23,6 +23,8 @@ from compopt import (
 from compopt.optim import PolymatrixCGD
 from compopt.solvers import Solution, Status
 
+pytestmark = pytest.mark.filterwarnings("error")
+
 NAMES = ["the loss", "the min loss", "the max loss"] + [
     f"the {what} of the {player} player"
     for what in ("gradient", "move")
