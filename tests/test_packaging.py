@@ -18,6 +18,7 @@ LAYERS = {
     "_flat": 1,
     "_remedies": 1,
     "_profiling": 1,
+    "_scale": 1,
     "checkpoint": 1,
     "_workspace": 2,
     "games": 2,
