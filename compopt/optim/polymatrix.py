@@ -17,6 +17,7 @@ from compopt._checks import (
 from compopt._typing import Params
 from compopt.field import losses_field
 from compopt.operators import PolymatrixOperator
+from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.players import TwoPlayerOptimizer
 from compopt.optim.report import CHECK_THE_LOSS, SQUARES_OVERFLOW, not_finite
@@ -151,9 +152,11 @@ class PolymatrixCGD(TwoPlayerOptimizer):
                 return stretch_of(moves.values(), plain_steps)
 
             if self._is_good(solution, losses, kept.values(), stretch):
+                commit = Commit()
                 for player, delta in moves.items():
                     state = {"exp_avg_sq": kept[player]} if player in kept else {}
-                    self._advance(player, delta, state, True)
+                    self._stage(commit, player, delta, state, True)
+                commit.run()
             return [loss.detach() for loss in losses]
 
     def _losses(self, closure: Losses | Callable[[], Losses]) -> list[Tensor]:
