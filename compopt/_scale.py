@@ -16,7 +16,7 @@ _EXPONENTS = {
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of sums over vectors of ``dtype``: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
+    return dtype if dtype.itemsize >= 4 else torch.float32
 
 
 def size_of(vector: Tensor) -> Tensor:

@@ -136,6 +136,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             field = losses_field(
                 dict(zip(self._players, losses, strict=True)), params, second_order=True
             )
+            self._trouble.report_strangers(field)
             sizes, averages = {}, {}
             for player, grad in field.grads.items():
                 self._clip_groups(player, grad)

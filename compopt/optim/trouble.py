@@ -2,13 +2,13 @@
 
 import warnings
 from collections.abc import Callable, Collection, Iterable
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from compopt._scale import norm_of_any_size
-from compopt.field import GeneralGradients
+from compopt.field import GeneralGradients, GradientField
 from compopt.game import GameGradients
 from compopt.optim.report import ConvergenceWarning, StepError, StepWarning
 from compopt.optim.update import Update
@@ -24,6 +24,8 @@ In a zero-sum game it is at most one.
 """
 LONGEST_MOVE = 4.0
 """Length of both players' moves over that of their plain gradient steps."""
+
+APART_WORDS = "The players do not interact: this is gradient descent-ascent."
 
 INDEPENDENCE, APART, STRETCHED = "independence", "apart", "stretched"
 """What a step may be told for: a loss that lacks a player, products of zero, a singular system."""
@@ -63,6 +65,20 @@ class Trouble:
                 "out `detach()`, `no_grad()` and replayed samples: a competitive step needs both "
                 "losses with the graphs of both players. If it is meant, each player's own "
                 "optimizer takes the same step at less cost.",
+                StepWarning,
+                level=5,
+            )
+
+    def report_strangers(self, field: GradientField[Any]) -> None:
+        """Warn if none of several players' losses depends on another player."""
+        if self.watches and len(field.independent()) == len(field.players) * (
+            len(field.players) - 1
+        ):
+            self._warn(
+                APART,
+                f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "
+                "`detach()` and `no_grad()`. If it is meant, each player's own optimizer takes the "
+                "same step at less cost.",
                 StepWarning,
                 level=5,
             )
@@ -139,10 +155,10 @@ class Trouble:
         if APART in signs and INDEPENDENCE not in self._said:
             self._warn(
                 APART,
-                "The players do not interact: this is gradient descent-ascent. All entries of the "
-                "first mixed products are zero. If that is not meant, leave out `detach()` and "
-                "`no_grad()`, and freeze no network while the loss of the other is computed. If it "
-                "is meant, `interaction=0` takes the same step without products.",
+                f"{APART_WORDS} All entries of the first mixed products are zero. If that is not "
+                "meant, leave out `detach()` and `no_grad()`, and freeze no network while the loss "
+                "of the other is computed. If it is meant, `interaction=0` takes the same step "
+                "without products.",
                 StepWarning,
             )
 

@@ -44,7 +44,8 @@ class ConjugateGradient:
 
     Cost: one product per iteration, one more from a first guess. Coupled: ``2 k`` products with
     the factor for ``k`` iterations, ``1 + 2 k`` if the last residual is computed; one more from a
-    first guess. Memory: four vectors [n], three [m] when coupled.
+    first guess. Memory: four vectors [n], three [m] when coupled; from a first guess one [n] more
+    unless ``rhs`` may be overwritten.
 
     References:
         Hestenes and Stiefel (1952). https://doi.org/10.6028/jres.049.044
@@ -278,9 +279,10 @@ class _Iteration:
         """Return what has been found."""
         residual_norm, rhs_norm = self.state.gamma.sqrt(), self._rhs_norm()
         if self.has_scaled_iterates:
+            inverse = 1 / self.scale
             for iterate in (self.x, self.y):
                 if iterate is not None:
-                    divide(iterate, 1 / self.scale, out=iterate)
+                    divide(iterate, inverse, out=iterate)
         return Solution(
             value=self.x,
             coupled_value=self.y,

@@ -233,6 +233,19 @@ def test_players_that_do_not_interact_are_told_once(solve_for: str, solver: Any,
     meant.step(apart(game, how))
 
 
+def test_many_players_that_do_not_interact_are_told_once() -> None:
+    params = [torch.ones(2, requires_grad=True) for _ in range(3)]
+    optimizer = PolymatrixCGD([[param] for param in params])
+    with pytest.warns(StepWarning, match="The players do not interact") as caught:
+        optimizer.step([param.square().sum() for param in params])
+    assert caught[0].filename == __file__
+    optimizer.step([param.square().sum() for param in params])
+    # One loss that depends on one other player is interaction.
+    others = PolymatrixCGD([[param] for param in params])
+    first, second, third = params
+    others.step([(first * second).sum(), second.square().sum(), third.square().sum()])
+
+
 def test_a_rate_of_zero_does_not_look_like_players_apart() -> None:
     for lr in ((0.1, 0.0), (0.0, 0.1)):
         for solve_for in ("min", "max"):

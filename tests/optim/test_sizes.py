@@ -8,6 +8,7 @@ from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor
 
 from compopt import ACGD, CGD, GMRES, ConjugateGradient, DirectSolver, StepError
+from compopt.distributed import Placement, Sharded
 from compopt.optim import PolymatrixCGD
 from compopt.solvers import Status
 
@@ -188,3 +189,21 @@ def test_squares_that_overflow_leave_the_state_of_many_players_alone(
     with pytest.warns(match="squares of the gradients"):
         optimizer.step(list(game.pair()))
     assert_same_bits(snapshot(optimizer), before)
+
+
+@pytest.mark.parametrize("is_sharded", [False, True], ids=["", "sharded"])
+@ALL_SIZES
+def test_norms_of_any_size(dtype: torch.dtype, exponent: int, is_sharded: bool) -> None:
+    placement: Any = Placement()
+    if is_sharded:
+        # One process that has all parts.
+        placement = Sharded.__new__(Sharded)
+        placement.total = lambda partials: partials
+    size = 2.0**exponent
+    vectors = {"min": torch.tensor([3.0, 0, 4], dtype=dtype), "max": torch.zeros(2, dtype=dtype)}
+    vectors["min"] *= size
+    norms = placement.norms(vectors, of_any_size=True)
+    assert float(norms["min"]) == 5 * size
+    assert float(norms["max"]) == 0
+    vectors["max"][1] = torch.inf
+    assert not placement.norms(vectors, of_any_size=True)["max"].isfinite()
