@@ -71,9 +71,8 @@ class Trouble:
 
     def report_strangers(self, field: GradientField[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
-        if self.watches and len(field.independent()) == len(field.players) * (
-            len(field.players) - 1
-        ):
+        count = len(field.players)
+        if self.watches and len(field.independent()) == count * (count - 1):
             self._warn(
                 APART,
                 f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "
