@@ -25,6 +25,8 @@ from poisson_problem import Residuals, Solution, critic, grid, relative_error
 from poisson_report import Record, draw, print_table
 from rich.progress import Progress
 
+from compopt import load_checkpoint, save_checkpoint
+
 
 def train(name: str, args: argparse.Namespace, bar: Callable[[float], object]) -> Record:
     """Train from the last checkpoint, if there is one, until the seconds are used up."""
@@ -35,7 +37,7 @@ def train(name: str, args: argparse.Namespace, bar: Callable[[float], object]) -
     record = Record(name, [(0.0, relative_error(solution, points))], 0)
     file = args.out / "checkpoints" / f"{name}.pt"
     if file.exists():
-        saved = torch.load(file)
+        saved = load_checkpoint(file)
         for part, state in zip((solution, bets, optimizer), saved["states"], strict=True):
             part.load_state_dict(state)
         record = Record(name, saved["curve"], saved["steps"])
@@ -50,8 +52,7 @@ def train(name: str, args: argparse.Namespace, bar: Callable[[float], object]) -
             states = [part.state_dict() for part in (solution, bets, optimizer)]
             file.parent.mkdir(parents=True, exist_ok=True)
             saved = {"states": states, "curve": record.curve, "steps": record.steps}
-            torch.save(saved, file.with_suffix(".part"))
-            file.with_suffix(".part").replace(file)
+            save_checkpoint(file, saved)
             bar(seconds)
     record.solution = solution
     return record

@@ -22,7 +22,14 @@ from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, select
 from compopt.optim.report import StepReport
 from compopt.optim.step_sizes import StepSizes
-from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable, stretch_of
+from compopt.optim.trouble import (
+    OnFailure,
+    SolveFor,
+    Trouble,
+    check_shardable,
+    check_solver,
+    stretch_of,
+)
 from compopt.optim.two_phase import TwoPhaseOptimizer
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver
@@ -55,8 +62,7 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         check_choice("on_failure", on_failure, ("fallback", "skip", "raise"))
         resolve_backend(backend)
         self.solver: Solver = ConjugateGradient() if solver is None else solver
-        if not callable(getattr(self.solver, "solve", None)):
-            raise TypeError(f"`solver` must have a method `solve`, got {solver!r}.")
+        check_solver(self.solver)
         self.warm_start = bool(warm_start)
         self.solve_for: SolveFor = solve_for
         self.on_failure: OnFailure = on_failure

@@ -1,8 +1,8 @@
 """Competitive gradient descent of any number of players."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.players import TwoPlayerOptimizer
 from compopt.optim.report import CHECK_THE_LOSS, SQUARES_OVERFLOW, not_finite
-from compopt.optim.trouble import Trouble, stretch_of
+from compopt.optim.trouble import Trouble, check_solver, stretch_of
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
 Losses: TypeAlias = Sequence[Tensor]
@@ -67,6 +67,11 @@ class PolymatrixCGD(TwoPlayerOptimizer):
 
     _options = (*TwoPlayerOptimizer._options, "_players", "solver")
     _how_to_step = "Call `step(losses)`."
+    _how_to_pass: ClassVar[Mapping[str, str]] = {
+        "__init__": "Pass the players as one list, `[first_params, second_params, ...]`, a rate "
+        "for each as `lr=[...]`, and other hyperparameters by name.",
+        "step": "Pass the losses of all players as one list, `[first_loss, second_loss, ...]`.",
+    }
 
     def __init__(
         self,
@@ -82,6 +87,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
         groups = _tagged_groups(params)
         self._players = tuple(sorted({group["player"] for group in groups}))
         self.solver: Solver = GMRES() if solver is None else solver
+        check_solver(self.solver)
         if isinstance(self.solver, ConjugateGradient):
             raise TypeError(
                 "`solver` must not be ConjugateGradient: with a loss for each player the linear "

@@ -1,13 +1,14 @@
 """What is done about a step that failed, and solvers that would fail."""
 
-import warnings
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
+from compopt._remedies import independence
 from compopt._scale import norm_of_any_size
+from compopt._warn import warn
 from compopt.field import GeneralGradients, GradientField
 from compopt.game import GameGradients
 from compopt.optim.report import ConvergenceWarning, StepError, StepWarning
@@ -29,6 +30,18 @@ APART_WORDS = "The players do not interact: this is gradient descent-ascent."
 
 INDEPENDENCE, APART, STRETCHED = "independence", "apart", "stretched"
 """What a step may be told for: a loss that lacks a player, products of zero, a singular system."""
+
+
+def check_solver(solver: object) -> None:
+    """Raise unless ``solver`` is an object with a method ``solve``."""
+    if isinstance(solver, type):
+        name = solver.__name__
+        raise TypeError(f"`solver` must be an object, got the class {name}. Use `{name}()`.")
+    if not callable(getattr(solver, "solve", None)):
+        raise TypeError(
+            f"`solver` must have a method `solve`, got {solver!r}. Use one of compopt.solvers, "
+            "such as `ConjugateGradient(rtol=1e-2)`."
+        )
 
 
 def check_shardable(solver: Solver) -> None:
@@ -58,16 +71,7 @@ class Trouble:
             return
         pairs = gradients.mixed.independent()
         if pairs:
-            which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
-            self._warn(
-                INDEPENDENCE,
-                f"The players do not interact as they could: {which}. If that is not meant, leave "
-                "out `detach()`, `no_grad()` and replayed samples: a competitive step needs both "
-                "losses with the graphs of both players. If it is meant, each player's own "
-                "optimizer takes the same step at less cost.",
-                StepWarning,
-                level=5,
-            )
+            self._warn(INDEPENDENCE, independence(pairs), StepWarning)
 
     def report_strangers(self, field: GradientField[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
@@ -79,7 +83,6 @@ class Trouble:
                 "`detach()` and `no_grad()`. If it is meant, each player's own optimizer takes the "
                 "same step at less cost.",
                 StepWarning,
-                level=5,
             )
 
     def signs(self, update: Update) -> dict[str, Tensor]:
@@ -161,11 +164,11 @@ class Trouble:
                 StepWarning,
             )
 
-    def _warn(self, what: str, message: str, category: type[Warning], level: int = 6) -> None:
-        """Warn at the caller of the optimizer, ``level`` frames up, if not of this before."""
+    def _warn(self, what: str, message: str, category: type[Warning]) -> None:
+        """Warn, if not of this before."""
         if what not in self._said:
             self._said.add(what)
-            warnings.warn(message, category, stacklevel=level)
+            warn(message, category)
 
 
 def stretch_of(moves: Iterable[Tensor], plain_steps: Iterable[Tensor]) -> float:
