@@ -21,6 +21,7 @@ LAYERS = {
     "_remedies": 1,
     "_profiling": 1,
     "_files": 1,
+    "_scale": 1,
     "_workspace": 2,
     "checkpoint": 2,
     "games": 2,

@@ -188,7 +188,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         # By group, not by segment: a group may have parameters with different step counts.
         for where, group in group_parts(self.param_groups, player, self._placement.size):
             if group["max_grad_norm"] is not None:
-                norm = self._placement.norms({player: grad[where]})[player]
+                norm = self._placement.norms({player: grad[where]}, of_any_size=True)[player]
                 grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
 
     def _num_steps(self) -> float:
