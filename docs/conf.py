@@ -7,19 +7,29 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from docs.public_api import write_pages  # noqa: E402
+
 project = "compopt"
 author = "The compopt developers"
+copyright = author  # noqa: A001
 extensions = [
+    "docs.mathml",
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
 ]
 myst_enable_extensions = ["amsmath", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "compopt"
+html_math_renderer = "mathml"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
+html_show_sourcelink = False
 exclude_patterns = ["_build"]
+
+write_pages(Path(__file__).parent / "api")
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
