@@ -4,6 +4,7 @@ The sdist and the wheel must hold the tracked modules, also where the checkout h
 installed wheel and an editable install must work and be found by type checkers.
 """
 
+import argparse
 import subprocess
 import sys
 import sysconfig
@@ -92,6 +93,7 @@ def install_and_use(work: Path, name: str, *what: str | Path) -> None:
 
 def main() -> None:
     """Build in each way, compare the contents with the tracked files, install, use."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         checkout = clone(work, "clone", links="true")

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.tables import sections  # noqa: E402
 from docs.public_api import write_pages  # noqa: E402
 
 project = "compopt"
@@ -127,4 +128,5 @@ myst_substitutions = {
     "batch_exponent": f"{exponents['batch_size']['acgd']:.2f}",
     "poisson": poisson_table(),
     "toy": toy_table(),
+    **sections(),
 }
