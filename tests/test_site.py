@@ -90,6 +90,15 @@ def test_formulas_are_rendered(site):
         assert not raw, (path, raw)
 
 
+def test_no_markup_is_left(site):
+    """As where fences of one length are nested."""
+    for path in pages(site):
+        text = path.read_text()
+        left = re.findall(r".*(?:```|\{\{|^#+ \w|:py:\w+:|``\S+).*", text, re.M)
+        assert not left, (path, left)
+    assert "<h2>Install" in (site / "index.html").read_text()
+
+
 def test_every_public_name_can_be_linked_to(site):
     """By the inventory that other projects' pages read."""
     body = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
@@ -146,7 +155,7 @@ async function look(page, width) {
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serves files, takes what the browser found, and prints nothing."""
 
-    def do_POST(self):  # noqa: N802
+    def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.found.put(json.loads(body))
         self.send_response(204)
