@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+# Modules are compiled when they are first imported, most of them never.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile \
+	-c constraints.txt
 
 .PHONY: help demo docs test test-slow lint typecheck wheel bench step-cost bench-cifar10 clean
 

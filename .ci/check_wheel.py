@@ -5,6 +5,7 @@ installed wheel and an editable install must work and be found by type checkers.
 """
 
 import argparse
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -74,8 +75,8 @@ def clone(work: Path, name: str, links: str) -> Path:
     return work / name
 
 
-def install_and_use(work: Path, name: str, *what: str | Path) -> None:
-    """Install into a new environment, which sees torch and tools of this one; use and check."""
+def install_and_use(work: Path, name: str, *what: str | Path) -> Path:
+    """Install into a new environment, which sees torch of this one; use, check, return its Python."""
     folder = work / name
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=work)
     python = folder / "bin" / "python"
@@ -87,8 +88,17 @@ def install_and_use(work: Path, name: str, *what: str | Path) -> None:
     program = work / "user.py"
     program.write_text(USE)
     run(python, "-I", program, cwd=work)
-    checker = ["-m", "mypy", "--strict", "--python-executable", str(python)]
-    run(sys.executable, *checker, "--cache-dir", work / f"{name}-cache", program, cwd=work)
+    check_types(python, program)
+    return python
+
+
+def check_types(python: Path, program: Path, *options: str) -> None:
+    """Run both type checkers on a program, or a folder of them, as its user would."""
+    cache = f"--cache-dir={python.parents[1] / 'mypy'}"
+    command = ["-m", "mypy", "--strict", f"--python-executable={python}", cache, *options]
+    run(sys.executable, *command, program, cwd=program.parent)
+    command = ["-m", "basedpyright", f"--pythonpath={python}", "--level=error"]
+    run(sys.executable, *command, program, cwd=program.parent)
 
 
 def main() -> None:
@@ -104,7 +114,11 @@ def main() -> None:
         with tarfile.open(sdist) as archive:
             if not any(name.endswith("/kernels/__init__.py") for name in archive.getnames()):
                 sys.exit("The sdist lacks compopt/kernels/.")
-        install_and_use(work, "installed", wheel)
+        python = install_and_use(work, "installed", wheel)
+        examples = shutil.copytree(ROOT / "examples", work / "examples")
+        # Not typed: some of what examples use, and torch's own `backward`.
+        untyped = ("--allow-untyped-calls", "--disable-error-code=import-untyped")
+        check_types(python, examples, *untyped)
         install_and_use(work, "editable", "--editable", checkout)
 
         without = clone(work, "without-links", links="false")

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import torch
 from digits_judge import Judge, real_digits
-from digits_report import draw_curves, draw_samples, write_table
+from digits_report import draw, write_table
 from side_by_side import Bar, side_by_side
 from torch import Tensor
-from two_players import LOSSES, mlp, take_step, two_groups
+from two_players import LOSSES, Optimizer, mlp, take_step, two_groups
 
 from compopt import ACGD, ConjugateGradient
 
@@ -47,20 +47,22 @@ def train(run: tuple[str, str, float, int], bar: Bar) -> Outcome:
     generator, critic = mlp(NOISE, WIDTH, WIDTH, 64), mlp(64, WIDTH, WIDTH, 1)
     players = generator.parameters(), critic.parameters()
     momentum = OPTIMIZERS[name]
+    optimizer: Optimizer
     if momentum is None:
         # An error of a tenth is well below the noise of the batch, and leaves time for more steps.
         optimizer = ACGD(*players, lr=2e-3, solver=ConjugateGradient(rtol=0.1))
     else:
         optimizer = torch.optim.Adam(two_groups(*players), lr=1e-3, betas=(momentum, 0.99))
     fixed_noise = torch.randn(DRAWN, NOISE)
-    steps, products, seconds, samples = 0, 0, 0.0, {}
+    steps, products, seconds, samples = 0, 0, 0.0, dict[float, Tensor]()
     while seconds < limit:
         start = time.process_time()
         real = images[torch.randint(len(images), (BATCH,))]
         fake = generator(torch.randn(BATCH, NOISE))
         take_step(optimizer, LOSSES[loss_name](critic(real), critic(fake)))
         steps, seconds = steps + 1, seconds + time.process_time() - start
-        products += optimizer.last_step.num_hvp if momentum is None else 0
+        if isinstance(optimizer, ACGD) and optimizer.last_step:
+            products += optimizer.last_step.num_hvp
         if seconds >= limit * (len(samples) + 1) / LOOKS:
             bar.set(seconds / limit)
             with torch.no_grad():
@@ -70,7 +72,7 @@ def train(run: tuple[str, str, float, int], bar: Bar) -> Outcome:
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Run the demo; return the rows of its table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=28.0, help="of training, for each run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/digits_gan"))
@@ -87,11 +89,8 @@ def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
 
     args.out.mkdir(parents=True, exist_ok=True)
     write_table(rows, args.out / "table.csv")
-    samples = {pair: outcome.samples for pair, outcome in outcomes.items()}
-    draw_samples(judge, samples, args.out / "samples.png")
-    claim = {pair: samples[pair] for pair in [("wgan", "Adam 0.9"), ("wgan", "ACGD")]}
-    draw_samples(judge, claim, args.out / "wgan.png")
-    draw_curves(judge, samples, args.out / "distance.png")
+    taken = {pair: outcome.samples for pair, outcome in outcomes.items()}
+    draw(judge, taken, args.out)
     print(f"Wrote the table, samples and curves to {args.out}")
     return rows
 
