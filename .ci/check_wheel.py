@@ -76,7 +76,7 @@ def clone(work: Path, name: str, links: str) -> Path:
 
 
 def install_and_use(work: Path, name: str, *what: str | Path) -> Path:
-    """Install into a new environment, which sees torch of this one; use, check, return its Python."""
+    """Install into an environment that sees torch of this one, use and check; return its Python."""
     folder = work / name
     run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=work)
     python = folder / "bin" / "python"
