@@ -28,6 +28,9 @@ html_math_renderer = "mathml"
 html_static_path = ["static"]
 html_css_files = ["pages.css"]
 html_show_sourcelink = False
+# The pages of the interface and the search have the names; the index is wider than a phone.
+html_use_index = False
+html_domain_indices = False
 exclude_patterns = ["_build"]
 
 write_pages(Path(__file__).parent / "api")
