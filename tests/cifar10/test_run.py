@@ -246,15 +246,6 @@ def test_a_finished_run_does_nothing_more(tiny, images, straight):
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_the_limit_in_seconds_ends_a_run_with_its_last_evaluation(tiny, images, tmp_path):
-    short = Run(changed(tiny, steps=10**6, seconds=0.3), tmp_path / "run", images)
-    assert short.complete(never) == "finished"
-    rows = RunFolder(tmp_path / "run").rows(folder.EVALUATIONS)
-    assert 0.3 <= rows[-1]["seconds"] < 3
-    assert rows[-1]["final"]
-    assert rows[-1]["step"] == short.training.step < 10**6
-
-
 @pytest.mark.parametrize("kind", ["adam-simultaneous", "acgd"])
 def test_divergence_is_an_outcome(tiny, images, tmp_path, kind):
     config = changed(tiny, optimizer=OptimizerConfig(kind=kind, lr=1e-3))
