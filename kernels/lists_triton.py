@@ -19,6 +19,7 @@ from .blocks_triton import (
     new_partials,
     triton_dtype,
 )
+from .jit import kernel
 from .tables import ALIGNED, CONTIGUOUS, Tables, collapse, row, tables
 
 ALIGNMENT = 16
@@ -48,7 +49,7 @@ def _strided(rows_ptr, index, at):
     return offsets
 
 
-@triton.jit
+@kernel
 def gather_kernel(
     rows_ptr,
     blocks_ptr,
@@ -109,7 +110,7 @@ def gather_kernel(
         tl.store(partial_ptr + program, tl.sum(total))
 
 
-@triton.jit
+@kernel
 def scatter_kernel(
     rows_ptr,
     blocks_ptr,
