@@ -28,6 +28,7 @@ from triton.runtime.interpreter import GridExecutor, InterpretedFunction, Interp
 
 __all__ = ["Strict", "ViolationError", "strict"]
 
+
 @dataclass
 class Strict:
     """The settings of a strict run, and what has happened in it.
