@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,12 @@ def test_device_tests_need_no_optional_package(hidden):
 def test_tests_of_interpreted_kernels_are_collected_where_kernels_are_compiled():
     shown = run("--collect-only", "-m", "not slow", "tests/kernels", "tests/nn")
     assert "tests/kernels/test_cg_kernels.py::" in shown
+
+
+def test_what_torch_says_of_a_new_backward_thread_is_no_error():
+    warnings.warn(
+        "Attempting to run cuBLAS, but there was no current CUDA context! Attempting to set the "
+        "primary context...",
+        UserWarning,
+        stacklevel=1,
+    )

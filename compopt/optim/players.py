@@ -12,6 +12,7 @@ from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params, Player
 from compopt._workspace import Workspace
 from compopt.distributed import Placement, warn_if_unshared
+from compopt.optim.capture import warn_of_fixed_rates
 from compopt.optim.groups import (
     Segment,
     check_hyperparameters,
@@ -212,6 +213,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             self._flat_state.write(self.state, player, params, key, vector)
         self._init_steps(params)
         if self.capturable:
+            warn_of_fixed_rates(self._entries(player))
             count_on_device(self.state, params, advance)
             return
         for param in params:
