@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--cell", action="append", help="only this cell; may be repeated")
     command.add_argument("--data", type=Path, help="folder of the images")
 
+    command = add("costs", _costs, "Measure what a step of each cell of a protocol costs.")
+    command.add_argument("protocol", help="smoke, cpu, paper, or a file")
+    command.add_argument("--rounds", type=int, default=9, help="of 16 steps of each kind")
+
     command = add("data", _data, "Find, download and check the images.")
     command.add_argument("--data", type=Path)
     return parser
@@ -199,6 +203,21 @@ def _report(args: argparse.Namespace) -> int:
     from benchmarks.cifar10.report import write_report
 
     print(f"Wrote {write_report(args.sweep, args.out or args.sweep / 'report')}")
+    return 0
+
+
+def _costs(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10 import costs
+    from benchmarks.cifar10.protocol import load_protocol
+
+    if args.rounds < 1:
+        raise BenchmarkError(f"`--rounds` must be 1 or more, got {args.rounds}.")
+    # Without a budget no stored cost is asked for.
+    cells = load_protocol(args.protocol, ["run.budget=null", "run.evaluation.points=0"]).cells()
+    measured = costs.measure(cells, args.rounds, print)
+    costs.store(measured, args.rounds)
+    for key, cost in measured.items():
+        print(f"{cost.step:6.2f} + {cost.product:5.2f} a product: {key}")
     return 0
 
 

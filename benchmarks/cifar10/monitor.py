@@ -3,11 +3,13 @@
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from benchmarks.cifar10.folder import DONE
 from benchmarks.cifar10.sweep import Sweep, Worker
 
 
@@ -21,14 +23,9 @@ def status_table(sweep: Sweep) -> Table:
     return table
 
 
-def share_done(status: dict[str, object], steps: int) -> float:
-    """Return which part of its budget a cell has used, of whichever runs out first."""
-    if status["state"] in ("finished", "diverged"):
-        return 1.0
-    shares = [float(str(status.get("step", 0))) / steps]
-    if status.get("limit"):
-        shares.append(float(str(status["seconds"])) / float(str(status["limit"])))
-    return min(1.0, max(shares))
+def share_done(status: dict[str, Any]) -> float:
+    """Return which part of its budget a cell has used."""
+    return 1.0 if status["state"] in DONE else float(status.get("share", 0))
 
 
 def run_workers(sweep: Sweep, workers: Sequence[Worker], console: Console) -> None:
@@ -50,7 +47,7 @@ def run_workers(sweep: Sweep, workers: Sequence[Worker], console: Console) -> No
             thread.start()
         while any(thread.is_alive() for thread in threads):
             statuses = sweep.statuses()
-            shares = {name: share_done(s, sweep.cells[name].steps) for name, s in statuses.items()}
+            shares = {name: share_done(status) for name, status in statuses.items()}
             done = sum(s["state"] in ("finished", "diverged", "failed") for s in statuses.values())
             bars.update(whole, completed=sum(shares.values()), note=f"{done}/{len(shares)} cells")
             for name, status in statuses.items():

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmarks.cifar10.config import LossKind, OptimizerConfig, RunConfig, TermConfig
+from benchmarks.cifar10.costs import with_cost
 from benchmarks.cifar10.errors import BenchmarkError
 
 FOLDER = Path(__file__).parent / "protocols"
@@ -78,7 +79,7 @@ class Protocol:
                 raise BenchmarkError(
                     f"A table names the {kind} {name!r}; the protocol has {sorted(known)}."
                 )
-        return dataclasses.replace(
+        cell = dataclasses.replace(
             copy.deepcopy(self.run),
             name=f"{optimizer}_{loss}_{term}_seed{seed}",
             optimizer_name=optimizer,
@@ -88,6 +89,7 @@ class Protocol:
             loss=loss,
             seed=seed,
         )
+        return cell if cell.budget is None else with_cost(cell)
 
 
 def run_config(values: dict[str, Any]) -> RunConfig:

@@ -28,7 +28,7 @@ run:
   batch_size: 8
   log_every: 1
   checkpoint_every: 2
-  evaluation: {at: [2], images: 8, final_images: 16, ema_decay: 0.9, norm_images: 16}
+  evaluation: {at: [2], images: 8, final_images: 16, ema_images: 40, norm_images: 16}
 optimizers: {adam: {kind: adam-simultaneous, lr: 1.0e-3}, acgd: {kind: acgd, lr: 1.0e-3}}
 terms: {wgan-gp: {kind: wgan-gp}}
 tables: [{optimizers: [adam, acgd], losses: [wgan], terms: [wgan-gp], seeds: [0]}]
