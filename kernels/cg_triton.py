@@ -26,9 +26,10 @@ from .blocks_triton import (
     triton_dtype,
 )
 from .cg_state import CGState
+from .jit import kernel
 
 
-@triton.jit
+@kernel
 def partial_dot_kernel(
     a_ptr, b_ptr, partial_ptr, n, num_blocks, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -65,7 +66,8 @@ def _advance(ptr, source_ptr, image_ptr, at, alpha, n, MASKED: tl.constexpr, ACC
     return new.to(ptr.dtype.element_ty).to(ACC)
 
 
-@triton.jit
+# Partial sums come from elsewhere in a warm-up and in a capture, which can load no other form.
+@kernel(do_not_specialize=("num_curvature",))
 def cg_update_kernel(
     x_ptr,
     y_ptr,
@@ -116,7 +118,7 @@ def cg_update_kernel(
         tl.store(partial_ptr + program, tl.sum(total))
 
 
-@triton.jit
+@kernel(do_not_specialize=("num_curvature", "num_square"))
 def cg_scalars_kernel(
     state_ptr,
     curvature_ptr,
@@ -155,7 +157,7 @@ def cg_scalars_kernel(
     tl.store(state_ptr + 6, num_iter + moves.to(ACC))
 
 
-@triton.jit
+@kernel
 def cg_direction_kernel(
     p_ptr, r_ptr, state_ptr, n, num_blocks, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):

@@ -15,6 +15,7 @@ from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params, Player
 from compopt._workspace import Workspace
 from compopt.distributed import Placement, warn_if_unshared
+from compopt.optim.capture import warn_of_fixed_rates
 from compopt.optim.commit import Advance, Commit, stage_moves
 from compopt.optim.groups import (
     Segment,
@@ -217,6 +218,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
             state: vectors [size of the player] by key.
             advance: whether to do any of this.
         """
+        if self.capturable:
+            warn_of_fixed_rates(self._entries(player))
         params = self._params(player)
         if any(param not in self.state for param in params):
             # One may have come in the place of another.

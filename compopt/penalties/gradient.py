@@ -84,7 +84,7 @@ def gradient_penalty(
 ) -> Tensor:
     """Return the mean squared distance of the critic's gradient norms from ``target``.
 
-    With g_i the gradient of sample i over all its axes,
+    With g_i the gradient of sample i over all its axes::
 
         mean_i (sqrt(|g_i|^2 + eps) - target)^2,
 
