@@ -66,6 +66,23 @@ NOT_FINITE = (
     "A square root or a norm at zero is the usual cause: add a small constant under the root."
 )
 
+ALONE = (
+    "To move one player alone for a step, leave the loss whole and set `lr` to 0, and "
+    "`interaction` to None, in the parameter groups of the other; not with LEAD and "
+    "OptimisticAdam, which move it on by momentum. A player that trains by itself at first does so "
+    "in a torch optimizer of its own."
+)
+TAKES_PART = f"Leave out `detach()`, `no_grad()` and checkpoints with `use_reentrant=True`. {ALONE}"
+NO_SCALER = (
+    "`scaler` is for zero-sum games, got a loss for each player: their products would carry the "
+    "scale of the losses. Use `torch.autocast(..., dtype=torch.bfloat16)`, which needs no scaler, "
+    "or one zero-sum loss."
+)
+SPARSE = (
+    "Use `sparse=False` in embeddings; for those inside a library set `module.sparse = False` on "
+    "each that `network.modules()` finds."
+)
+
 # The first match counts, so the general cause comes last.
 CAUSES: tuple[Cause, ...] = (
     Cause(
@@ -94,8 +111,10 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         r"modified by an inplace operation",
         "A tensor that a derivative needs was overwritten after the forward pass had saved it.",
-        "Use the out-of-place form of the operation (`x = x + 1` for `x += 1`, `inplace=False`), "
-        "and change parameters and buffers only after the step.",
+        "If the loss, or a part of it, is older than the last step, which moved the parameters: "
+        "compute it anew for each step. If a label, a target or a buffer was refilled: make a new "
+        "tensor. If a network works in place: use the out-of-place form (`x = x + 1` for `x += 1`, "
+        "`inplace=False`).",
     ),
     Cause(
         r"backward through the graph a second time",

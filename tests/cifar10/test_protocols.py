@@ -25,7 +25,6 @@ def test_cells_differ_in_what_their_names_say_alone(name):
         "network",
         "steps",
         "budget",
-        "seconds",
         "batch_size",
         "threads",
         "device",
@@ -101,7 +100,6 @@ def test_the_paper_protocol_is_the_published_setting():
         ("run.stps=3", r"`run.stps`.*Did you mean"),
         ("run.steps=many", r"`run.steps`.*could not be converted"),
         ("run.steps=0", r"`steps` must be 1 or more, got 0"),
-        ("run.seconds=-1", "`seconds` must be positive"),
         ("run.budget=0", "`budget` must be positive"),
         ("run.cost.step=0", "`cost.step` must be positive"),
         ("run.evaluation.points=2", "`evaluation.points` must be 0 without a `budget`"),
@@ -160,7 +158,7 @@ def test_a_cell_named_twice_counts_once(tmp_path):
 
 
 def test_a_configuration_survives_its_file():
-    config = RunConfig(network=NetworkConfig(width=0.25), seconds=3.5)
+    config = RunConfig(network=NetworkConfig(width=0.25))
     assert run_config(config.as_dict()) == config
     assert RunConfig.from_dict(json.loads(json.dumps(config.as_dict()))) == config
     with pytest.raises(BenchmarkError, match="no configuration of a run"):

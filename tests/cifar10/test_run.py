@@ -246,15 +246,6 @@ def test_a_finished_run_does_nothing_more(tiny, images, straight):
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_the_limit_in_seconds_ends_a_run_with_its_last_evaluation(tiny, images, tmp_path):
-    short = Run(changed(tiny, steps=10**6, seconds=0.3), tmp_path / "run", images)
-    assert short.complete(never) == "finished"
-    rows = RunFolder(tmp_path / "run").rows(folder.EVALUATIONS)
-    assert 0.3 <= rows[-1]["seconds"] < 3
-    assert rows[-1]["final"]
-    assert rows[-1]["step"] == short.training.step < 10**6
-
-
 @pytest.mark.parametrize("kind", ["adam-simultaneous", "acgd"])
 def test_divergence_is_an_outcome(tiny, images, tmp_path, kind):
     config = changed(tiny, optimizer=OptimizerConfig(kind=kind, lr=1e-3))
@@ -333,6 +324,16 @@ def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
     logs.rewind(2)
     logs.append(folder.LOG, {"step": 3})
     assert [row["step"] for row in logs.rows(folder.LOG)] == [1, 2, 3]
+
+
+def test_drafts_that_a_kill_left_are_removed_when_the_run_goes_on(tiny, images, tmp_path):
+    draft = tmp_path / "run" / f"{checkpoint.CURRENT}.0123456789abcdef.part"
+    begun = Run(tiny, tmp_path / "run", images)
+    draft.write_bytes(b"half of a checkpoint")
+    asked = iter([False, True])
+    with pytest.raises(Interrupted):
+        begun.complete(lambda: next(asked))
+    assert not draft.exists()
 
 
 def test_cells_of_a_seed_see_the_same_images(tiny, images):
