@@ -95,10 +95,6 @@ class HeldNumbers(TorchFunctionMode):
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
-    def forget(self) -> None:
-        """Take new numbers the next time."""
-        self._values.clear()
-
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -178,7 +174,6 @@ class Replay:
         Args:
             steps: by player, like its parameters.
         """
-        self._numbers.forget()
         self._base = self._home
         if steps is not None:
             self._base = {

@@ -16,8 +16,10 @@ from wrong_derivatives import (
     wrong_layer,
 )
 
+from compopt import Game
 from compopt.diagnosis import PreflightError, preflight
 from compopt.nn import fuse
+from compopt.penalties import R2
 
 EACH_NETWORK = [
     name if name == "MLP" else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS
@@ -83,3 +85,48 @@ def test_wrong_derivatives_are_found(network, kind, place):
 def test_faults_that_no_product_meets_are_not_reported(kind):
     """A plain loss differentiates the generator once."""
     assert preflight(*game("MLP", kind, "generator")).unmeasured is None
+
+
+def test_a_third_derivative_that_no_product_takes_is_not_blamed():
+    generator = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 4))
+    critic = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 1))
+    noise, hooked = torch.randn(8, 3), wrong_layer("hook")
+
+    def loss():
+        return critic(hooked(generator(noise))).square().mean()
+
+    with pytest.raises(PreflightError) as raised:
+        preflight(loss, generator, critic)
+    assert "itself is wrong" not in str(raised.value)
+    assert "Leave out hooks" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "instead"),
+    [
+        (nn.LayerNorm(6, eps=0.1), "Call `compopt.nn.fuse(network)`"),
+        (nn.BatchNorm1d(6, eps=0.1), "Call `compopt.nn.fuse(network)`"),
+        (nn.InstanceNorm1d(2, eps=0.1), "Write the layer in elementary torch operations"),
+    ],
+)
+def test_remedies_for_third_derivatives_work(layer, instead):
+    rows = [nn.Unflatten(1, (2, 3)), layer, nn.Flatten()]
+    inner = rows if isinstance(layer, nn.InstanceNorm1d) else [layer]
+    torch.manual_seed(0)
+    critic = nn.Sequential(nn.Linear(4, 6), *inner, nn.Tanh(), nn.Linear(6, 1))
+    generator, noise, real = nn.Linear(3, 4), torch.randn(8, 3), torch.randn(8, 4)
+
+    def loss(detach: bool = False):
+        fake = generator(noise)
+        penalty = R2(detach=detach)(critic, fake)
+        plain = critic(real).mean() - critic(fake).mean()
+        return Game(plain, max_penalty=penalty) if detach else plain - penalty
+
+    with pytest.raises(PreflightError) as raised:
+        preflight(loss, generator, critic)
+    assert f"({type(layer).__name__}) itself is wrong" in str(raised.value)
+    assert instead in str(raised.value)
+    assert preflight(lambda: loss(detach=True), generator, critic).unmeasured is None
+    if "fuse" in instead:
+        fuse(critic)
+        assert preflight(loss, generator, critic).unmeasured is None

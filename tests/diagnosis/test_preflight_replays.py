@@ -333,12 +333,15 @@ def test_kinks_are_no_error():
     assert max(report.errors.values()) < 1e-4
 
 
-def test_a_kink_at_the_parameters_is_avoided():
-    x, y = torch.zeros(2, requires_grad=True), torch.ones(2, requires_grad=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_kink_at_the_parameters_is_avoided(dtype):
+    x = torch.zeros(2, dtype=dtype, requires_grad=True)
+    y = torch.ones(2, dtype=dtype, requires_grad=True)
     report = preflight(lambda: (x.relu() * y).sum() + x.sum(), [x], [y])
     assert report.unmeasured is None
     assert max(report.errors.values()) < 1e-6
     assert not x.any()
+    assert bool((y == 1).all())
 
 
 @each_setting
