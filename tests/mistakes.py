@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compopt import ACGD, CGD, CMD, GMRES, ConjugateGradient, PolymatrixCGD
+from compopt import ACGD, CGD, GMRES, ConjugateGradient, PolymatrixCGD
 from compopt.penalties import R1
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from every_optimizer import Entry, each_entry
 from mistaken_graphs import GRAPHS
-from mistaken_steps import FORMS
 from mistaken_sets import MIRRORS
+from mistaken_steps import FORMS
 from mistakes import CONSTRUCTIONS, Mistake, Play
 from snapshots import bits
 from torch import Tensor
