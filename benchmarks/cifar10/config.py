@@ -62,8 +62,8 @@ class OptimizerConfig:
 
     Attributes:
         kind: which.
-        lr: of both players.
-        lr_critic: of the critic if not the same.
+        lr: of the generator.
+        lr_ratio: of the critic's learning rate to the generator's.
         betas: of the Adam family.
         eps: None is the optimizer's own.
         critic_steps: of "adam-alternating", for each step of the generator.
@@ -77,7 +77,7 @@ class OptimizerConfig:
 
     kind: OptimizerKind = "acgd"
     lr: float = 1e-4
-    lr_critic: float | None = None
+    lr_ratio: float = 1.0
     betas: tuple[float, float] = (0.5, 0.99)
     eps: float | None = None
     critic_steps: int = 1
@@ -91,12 +91,7 @@ class OptimizerConfig:
         # A tuple from a file arrives as a list.
         self.betas = (float(self.betas[0]), float(self.betas[1]))
         _require(self.lr > 0, "optimizer.lr", self.lr, "positive")
-        _require(
-            self.lr_critic is None or self.lr_critic > 0,
-            "optimizer.lr_critic",
-            self.lr_critic,
-            "positive",
-        )
+        _require(self.lr_ratio > 0, "optimizer.lr_ratio", self.lr_ratio, "positive")
         _require(all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "in [0, 1)")
         _require(
             0 < self.curvature_share <= 1,
@@ -203,11 +198,10 @@ class RunConfig:
         name: of the cell and its folder.
         optimizer_name: the optimizer's row in the tables.
         term_name: the term's column in the tables.
+        choices: what a trial of a search has drawn, by name of the option.
         steps: of the generator, at most.
         budget: what training may cost, in the unit of ``cost``; None for no such limit.
         cost: of this cell.
-        seconds: of training, at most, on a CPU of processor time; None for no such limit.
-            Evaluation does not count.
         batch_size: images of a draw.
         threads: of torch; sums, and so results, depend on it.
     """
@@ -215,6 +209,7 @@ class RunConfig:
     name: str = "cell"
     optimizer_name: str = ""
     term_name: str = ""
+    choices: dict[str, Any] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossKind = "wgan"
@@ -223,7 +218,6 @@ class RunConfig:
     steps: int = 1000
     budget: float | None = None
     cost: CostConfig = field(default_factory=CostConfig)
-    seconds: float | None = None
     batch_size: int = 64
     threads: int = 1
     device: str = "cpu"
@@ -242,12 +236,16 @@ class RunConfig:
             self.evaluation.points,
             "0 without a `budget`, which they divide",
         )
-        _require(self.seconds is None or self.seconds > 0, "seconds", self.seconds, "positive")
         if self.optimizer.kind in COMPETITIVE and self.loss not in ZERO_SUM:
             raise BenchmarkError(
                 f"{self.optimizer.kind} needs a zero-sum loss, one of {ZERO_SUM}, got "
                 f"{self.loss!r}: a loss for each player gives an unsymmetric system."
             )
+
+    @property
+    def method(self) -> str:
+        """What all seeds and trials share."""
+        return f"{self.optimizer_name}_{self.loss}_{self.term_name}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and numbers."""

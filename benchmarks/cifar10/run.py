@@ -10,7 +10,6 @@ import torch
 
 from benchmarks.cifar10 import checkpoint, folder
 from benchmarks.cifar10.averaging import sample
-from benchmarks.cifar10.claims import Claim
 from benchmarks.cifar10.clock import Stopwatch, peak_memory_mib
 from benchmarks.cifar10.config import RunConfig
 from benchmarks.cifar10.data import Images
@@ -76,12 +75,11 @@ class Run:
         self._status_written = 0.0
         self._is_point = False
 
-    def complete(self, stop: Callable[[], bool], claim: Claim | None = None) -> str:
+    def complete(self, stop: Callable[[], bool]) -> str:
         """Train to the end of the budget; return how it ended, "finished" or "diverged".
 
         Args:
             stop: asked after each step whether to checkpoint and stop.
-            claim: on the cell; checked before anything is overwritten.
 
         Raises:
             Interrupted: if asked to stop, after a checkpoint.
@@ -98,7 +96,7 @@ class Run:
                 asked, is_last = self._advance_to_pause(stop)
                 training.totals.seconds += self._watch.stop()
                 training.check()
-                self._pause(is_last, asked, claim)
+                self._pause(is_last, asked)
                 if asked and not is_last:
                     if self.ranks.is_first:
                         self._status("interrupted")
@@ -119,12 +117,9 @@ class Run:
         while True:
             reached = training.points
             training.advance()
-            spent = training.totals.seconds + self._watch.running()
-            out_of_time = config.seconds is not None and spent >= config.seconds
             # Processes must agree on when to stop.
-            asked, out_of_time = self.ranks.agreed((stop(), out_of_time))
-            is_paid = config.budget is not None and training.cost >= config.budget
-            is_last = training.step >= config.steps or out_of_time or is_paid
+            asked = self.ranks.agreed(stop())
+            is_last = training.share >= 1
             self._is_point = training.points > reached or training.step in config.evaluation.at
             if is_last or asked or self._is_point or self._is_due(training.step):
                 return asked, is_last
@@ -133,12 +128,10 @@ class Run:
         config = self.config
         return step % config.log_every == 0 or step % config.checkpoint_every == 0
 
-    def _pause(self, is_last: bool, asked: bool, claim: Claim | None) -> None:
+    def _pause(self, is_last: bool, asked: bool) -> None:
         """Log, judge and checkpoint, in this order: what a checkpoint has seen is on the disk."""
         step, config = self.training.step, self.config
         is_judged = is_last or self._is_point
-        if claim is not None:
-            claim.check()
         if self.ranks.is_first:
             self._log()
             if is_judged:
@@ -154,6 +147,7 @@ class Run:
 
     def _begin(self) -> None:
         step = self.training.step
+        self.folder.remove_drafts()
         # Lines of a step 0 that is judged again go too.
         self.folder.rewind(step if step else -1)
         file = self.folder.path / "environment.json"

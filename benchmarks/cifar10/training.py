@@ -105,9 +105,9 @@ class Training:
     def share(self) -> float:
         """Which part of the budget is used, of whichever limit comes first."""
         config = self.config
-        limits = [(self.step, config.steps), (self.cost, config.budget)]
-        limits.append((self.totals.seconds, config.seconds))
-        return min(1.0, max(used / limit for used, limit in limits if limit is not None))
+        shares = [self.step / config.steps]
+        shares += [] if config.budget is None else [self.cost / config.budget]
+        return min(1.0, max(shares))
 
     @property
     def points(self) -> int:

@@ -246,15 +246,6 @@ def test_a_finished_run_does_nothing_more(tiny, images, straight):
     assert {file: file.read_bytes() for file in before} == before
 
 
-def test_the_limit_in_seconds_ends_a_run_with_its_last_evaluation(tiny, images, tmp_path):
-    short = Run(changed(tiny, steps=10**6, seconds=0.3), tmp_path / "run", images)
-    assert short.complete(never) == "finished"
-    rows = RunFolder(tmp_path / "run").rows(folder.EVALUATIONS)
-    assert 0.3 <= rows[-1]["seconds"] < 3
-    assert rows[-1]["final"]
-    assert rows[-1]["step"] == short.training.step < 10**6
-
-
 @pytest.mark.parametrize("kind", ["adam-simultaneous", "acgd"])
 def test_divergence_is_an_outcome(tiny, images, tmp_path, kind):
     config = changed(tiny, optimizer=OptimizerConfig(kind=kind, lr=1e-3))
@@ -321,18 +312,6 @@ def test_failures_are_noted_in_the_status(tmp_path):
 def test_what_does_not_fit_is_refused_before_training(tiny, images, tmp_path, change, message):
     with pytest.raises(BenchmarkError, match=message):
         Run(changed(tiny, **change), tmp_path / "run", images)
-
-
-def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
-    logs = RunFolder(tmp_path)
-    for step in (1, 2, 3):
-        logs.append(folder.LOG, {"step": step})
-    with (tmp_path / folder.LOG).open("a") as stream:
-        stream.write('{"step": 4, "val')
-    assert [row["step"] for row in logs.rows(folder.LOG)] == [1, 2, 3]
-    logs.rewind(2)
-    logs.append(folder.LOG, {"step": 3})
-    assert [row["step"] for row in logs.rows(folder.LOG)] == [1, 2, 3]
 
 
 def test_cells_of_a_seed_see_the_same_images(tiny, images):

@@ -29,17 +29,35 @@ def vectors(monkeypatch):
 
 
 def test_directions(vectors):
-    p, r, state = (vectors.tensor() for _ in range(3))
+    p, r = (vectors.tensor() for _ in range(2))
+    state = vectors.table([2.0, 1, 0, 0, 0, 1, 0, 0, 1], torch.float32)
     cg_triton.cg_direction_kernel[(1,)](p, r, state, N, N // BLOCK, tl.float32, BLOCK)
     assert vectors.last(p) == vectors.last(r) == N - 1
 
 
 def test_updates(vectors):
     x, y, r, p, t, q, curvature, partial = (vectors.tensor() for _ in range(8))
-    state = vectors.table([2.0, 0, 0, 0, 0, 1, 0, 0], torch.float32)
+    state = vectors.table([2.0, 0, 0, 0, 0, 1, 0, 0, 1], torch.float32)
     counts = N, N, N // BLOCK, N // BLOCK, 1
     cg_triton.cg_update_kernel[(1,)](
-        *(x, y, r, p, t, q, curvature, state, partial, *counts, True, True, tl.float32, BLOCK, 16)
+        *(
+            x,
+            y,
+            r,
+            p,
+            t,
+            q,
+            r,
+            curvature,
+            state,
+            partial,
+            *counts,
+            True,
+            True,
+            tl.float32,
+            BLOCK,
+            16,
+        )
     )
     for tensor in (x, y, r, p, t, q):
         assert vectors.last(tensor) == N - 1

@@ -128,7 +128,7 @@ def run_vector_kernels():
     x, r, p, q, y, t = (vector(n, torch.float32) for _ in range(6))
     state = CGState(torch.tensor(2.0))
     curvature = partial_dot(p, p)
-    square = cg_update_(x, y, r, p, t, q, curvature, state)
+    square = cg_update_(x, y, r, p, t, q, curvature, state, p)
     cg_scalars_(state, curvature, square)
     cg_direction_(p, r, state)
     average, grad, *outputs = (vector(n, torch.float32).square() for _ in range(5))
