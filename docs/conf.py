@@ -68,6 +68,13 @@ def precision_table() -> str:
     return table(json.loads(RESULT.read_text())["errors"])
 
 
+def false_alarms_table() -> str:
+    """Return what preflight says of right derivatives."""
+    from benchmarks.false_alarms import table
+
+    return table(stored("false_alarms.json")["trials"])
+
+
 def solver_study_table() -> str:
     """Return products and errors of each way of solving, by setting."""
     settings = stored("solver_study.json")["settings"]
@@ -123,6 +130,7 @@ def poisson_table() -> str:
 
 exponents = stored("step_scaling.json")["exponents"]
 myst_substitutions = {
+    "false_alarms": false_alarms_table(),
     "soak": soak_sentence(),
     "precision": precision_table(),
     "solver_study": solver_study_table(),

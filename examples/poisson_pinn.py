@@ -27,6 +27,8 @@ from poisson_problem import Residuals, Solution, critic, grid, relative_error
 from poisson_report import Record, draw, print_table
 from rich.progress import Progress
 
+from compopt import load_checkpoint, save_checkpoint
+
 
 def train(name: str, args: argparse.Namespace, bar: Callable[..., object]) -> Record:
     """Train from the last checkpoint, if there is one, until the seconds are used up."""
@@ -38,7 +40,7 @@ def train(name: str, args: argparse.Namespace, bar: Callable[..., object]) -> Re
     record = Record(name, [(0.0, relative_error(solution, points))], 0, solution)
     file = args.out / "checkpoints" / f"{name}.pt"
     if file.exists():
-        saved = torch.load(file)
+        saved = load_checkpoint(file)
         for part, state in zip(parts, saved["states"], strict=True):
             part.load_state_dict(state)
         record = Record(name, saved["curve"], saved["steps"], solution)
@@ -53,8 +55,7 @@ def train(name: str, args: argparse.Namespace, bar: Callable[..., object]) -> Re
             states = [part.state_dict() for part in parts]
             file.parent.mkdir(parents=True, exist_ok=True)
             saved = {"states": states, "curve": record.curve, "steps": record.steps}
-            torch.save(saved, file.with_suffix(".part"))
-            file.with_suffix(".part").replace(file)
+            save_checkpoint(file, saved)
             bar(completed=seconds)
     return record
 

@@ -15,14 +15,18 @@ COMPOPT = ROOT / "compopt"
 
 LAYERS = {
     "kernels": 0,
+    "_arguments": 0,
+    "_warn": 0,
     "_typing": 1,
     "_autocast": 1,
     "_checks": 1,
     "_flat": 1,
     "_remedies": 1,
     "_profiling": 1,
-    "checkpoint": 1,
+    "_files": 1,
+    "_scale": 1,
     "_workspace": 2,
+    "checkpoint": 2,
     "games": 2,
     "game": 2,
     "nn": 2,
@@ -32,7 +36,7 @@ LAYERS = {
     "operators": 4,
     "solvers": 5,
     "optim": 6,
-    "diagnosis": 6,
+    "diagnosis": 7,
 }
 """A module imports from lower layers and from its own package only."""
 
