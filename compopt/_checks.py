@@ -120,7 +120,7 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
             )
         if param.layout != torch.strided:
             raise ValueError(f"`{name}` must hold dense tensors, got layout {param.layout}.")
-        if _is_dtensor(param):
+        if is_dtensor(param):
             raise TypeError(
                 f"`{name}` must hold ordinary tensors, got a DTensor, as `fully_shard` makes: its "
                 "module gathers and frees parameters around a single backward pass, and autograd "
@@ -139,7 +139,8 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
     check_one_device(name, params)
 
 
-def _is_dtensor(tensor: Tensor) -> bool:
+def is_dtensor(tensor: Tensor) -> bool:
+    """Return whether ``tensor`` is the part of one process."""
     # There is none unless its module has been imported, which takes a while.
     module = sys.modules.get("torch.distributed.tensor")
     return module is not None and isinstance(tensor, module.DTensor)

@@ -30,8 +30,12 @@ def run_ranks(
     folder: Path,
     *,
     timeout_s: float = 60.0,
+    killed: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
-    """Run scenarios on ``num_ranks`` processes; return, by rank, what each returned by name."""
+    """Run scenarios on ``num_ranks`` processes; return, by rank, what each returned by name.
+
+    All of them must end by themselves and in order, but for those that a scenario kills.
+    """
     context = torch.multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=_work, args=(rank, num_ranks, scenarios, folder, timeout_s))
@@ -45,6 +49,8 @@ def run_ranks(
     for worker in alive:
         worker.kill()
     assert not alive, f"{len(alive)} of {num_ranks} ranks did not come to an end."
+    codes = {rank: worker.exitcode for rank, worker in enumerate(workers) if rank not in killed}
+    assert not any(codes.values()), f"Ranks did not end in order; exit codes: {codes}."
     results = [folder / f"rank{rank}.pt" for rank in range(num_ranks)]
     return [torch.load(path, weights_only=False) if path.exists() else {} for path in results]
 

@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,8 @@ from compopt._typing import PLAYERS, Player
 from compopt._workspace import Workspace
 from compopt.distributed.buckets import OverlappedSum
 from compopt.distributed.collectives import Collectives
+from compopt.distributed.comparison import compare
+from compopt.distributed.meeting import Act, Notice, Terms
 from compopt.distributed.placement import Placement
 from compopt.distributed.products import ReplicatedField, ReplicatedHessian
 from compopt.field import GeneralGradients, differentiate_general
@@ -87,7 +90,6 @@ class Replicated(Placement):
             )
         self._collectives: Collectives | None = Collectives(process_group)
         self.bucket_bytes = int(bucket_mb * 2**20)
-        self._has_compared = False
 
     @property
     def collectives(self) -> Collectives:
@@ -110,7 +112,40 @@ class Replicated(Placement):
         return self.collectives.num_bytes
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_collectives": None, "_has_compared": False}
+        return {**self.__dict__, "_collectives": None}
+
+    def together(self, *orderly: type[Exception]) -> AbstractContextManager[None]:
+        """Return a context in which an error in the middle is the last thing that is exchanged."""
+        return self.collectives.until_the_end(*orderly)
+
+    def meet(
+        self,
+        act: Act,
+        count: int,
+        terms: Callable[[], Terms] | None,
+        device: torch.device,
+    ) -> None:
+        """Begin what processes do together, once it is known that all have come, and alike.
+
+        Raises:
+            CollectiveError: see :meth:`~compopt.distributed.collectives.Collectives.meet`.
+            ValueError: on all processes, if their ``terms`` differ.
+
+        Cost: one gathering of 40 bytes; nothing where ``terms`` is None.
+        """
+        if terms is None:
+            self.collectives.check()
+        else:
+            compare(self.collectives, act, count, terms(), device)
+        self.collectives.begin(str(Notice(act, count)))
+
+    def form(self, game: Game) -> dict[str, str]:
+        """Return what decides how many messages there are and of which size."""
+        losses = [game.loss] if game.max_loss is None else [game.loss, game.max_loss]
+        return {
+            "the losses": ", ".join(str(loss.dtype) for loss in losses),
+            "`process_group`": f"{type(self).__name__}, buckets of {self.bucket_bytes} bytes",
+        }
 
     @marked(Range.GRADIENTS)
     def differentiate(
@@ -122,7 +157,6 @@ class Replicated(Placement):
         workspace: Workspace | None = None,
     ) -> GameGradients | GeneralGradients:
         """Return gradients and products of the mean of the processes' losses."""
-        self.compare_once([*params["min"], *params["max"]])
         if game.max_loss is not None:
             return self._average_general(differentiate_general(game, params))
         both = [*params["min"], *params["max"]]
@@ -232,28 +266,6 @@ class Replicated(Placement):
     def agree(self, flags: Tensor) -> Tensor:
         """Return the first rank's flags, as integers. One broadcast of 8 bytes per flag."""
         return self.collectives.agree(flags)
-
-    def compare_once(self, params: Sequence[Tensor]) -> None:
-        """Raise, at the first step, unless all ranks begin with equal parameters."""
-        if self._has_compared:
-            return
-        sums = [param.detach().double().sum() for param in params]
-        weights = torch.arange(1, len(sums) + 1, dtype=torch.float64, device=params[0].device)
-        stacked = torch.stack(sums)
-        count = weights.new_tensor([len(sums), sum(param.numel() for param in params)])
-        mark = torch.cat([count, stacked.sum().reshape(1), (stacked * weights).sum().reshape(1)])
-        marks = mark.new_empty(self.collectives.size * len(mark))
-        self.collectives.gather(mark, marks, "the comparison of parameters")
-        same = (marks.view(-1, len(mark)) == mark) | mark.isnan()
-        others = [rank for rank, alike in enumerate(same.all(dim=1).tolist()) if not alike]
-        if others:
-            raise ValueError(
-                f"The parameters of rank {self.collectives.rank} differ from those of rank "
-                f"{others[0]}. All ranks must begin alike: build the networks with one seed, load "
-                "the same checkpoint, or call `compopt.distributed.broadcast_parameters(G, D)` "
-                "before the first step."
-            )
-        self._has_compared = True
 
 
 class UnsharedWarning(UserWarning):

@@ -105,6 +105,12 @@ class Sharded(Replicated):
         """Return the number of entries that this process keeps for ``param``, with padding."""
         return self.chunks([param]).lengths[0]
 
+    def form(self, game: Game) -> dict[str, str]:
+        """As :meth:`Replicated.form`; gradients of penalties have messages of their own."""
+        penalized = game.min_penalty is not None or game.max_penalty is not None
+        penalties = "some (a rank without samples can pass 0)" if penalized else "none"
+        return {**super().form(game), "penalties": penalties}
+
     @marked(Range.GRADIENTS)
     def differentiate(
         self,
@@ -121,7 +127,6 @@ class Sharded(Replicated):
                 "process group itself for whole vectors on every rank."
             )
         both = [*params["min"], *params["max"]]
-        self.compare_once(both)
         layouts = {player: self.layout(params[player]) for player in PLAYERS}
         joint = FlatLayout.of([*both, game.loss.detach()])
         loss = game.loss.detach().reshape(1)

@@ -11,22 +11,23 @@ from torch import Tensor
 
 from compopt._checks import check_choice, check_hooks, check_non_negative
 from compopt._typing import PLAYERS, Params, Player
-from compopt.distributed import Placement, placement_of
+from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
 from compopt.optim.interaction import interacts, scale_to_learning_rate, scaled_to_strength
 from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
-from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer, select
+from compopt.optim.players import ProcessGroup, select
+from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepReport
-from compopt.optim.scaling import TakesScaler
+from compopt.optim.scaling import TakesScaler, scaled
 from compopt.optim.step_sizes import StepSizes
-from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_shardable
+from compopt.optim.trouble import OnFailure, SolveFor, Trouble
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver, Status
 
 
-class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
+class CompetitiveOptimizer(TakesScaler, SharesSteps):
     """Base of CGD and its kin: everything but the step sizes.
 
     Subclasses give ``_step_sizes`` and check their own hyperparameters. The arguments are those of
@@ -64,12 +65,6 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
         super().__init__(
             min_params, max_params, defaults, capturable=capturable, process_group=process_group
         )
-
-    def _place(self, process_group: ProcessGroup) -> Placement:
-        placement = placement_of(process_group)
-        if placement.is_sharded:
-            check_shardable(self.solver)
-        return placement
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
@@ -130,7 +125,7 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             TypeError, ValueError: if the loss is not a scalar with a graph. After any error
                 parameters and state are as before.
         """
-        with torch.no_grad(), use_backend(self.backend):
+        with torch.no_grad(), use_backend(self.backend), self._together(closure):
             gradients = self._gradients(closure, Terms(min_penalty, max_penalty, curvature_loss))
             if gradients is None:
                 self._idle_step()
@@ -172,21 +167,20 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
             The detached loss. Existing ``.grad`` is replaced, not added to.
         """
         params = {player: self._params(player) for player in PLAYERS}
-        game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
-        loss, scale = game.loss.detach(), 1.0
-        if scaler is not None and scaler.is_enabled():
-            if game.max_loss is not None:
-                raise ValueError("`scaler` is for zero-sum games; got a loss for each player.")
-            game = game.map(scaler.scale)
-            scale = scaler.get_scale()
-            loss = self._placement.mean(loss)
-        with use_backend(self.backend):
+        has_scaler = scaler is not None and scaler.is_enabled()
+        with use_backend(self.backend), self._together(closure):
+            game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
+            loss = game.loss.detach()
+            game, scale = scaled(game, scaler)
+            self._meet(Act.BACKWARD, game, scale)
+            if has_scaler:
+                loss = self._placement.mean(loss)
             gradients = self._placement.differentiate(game, params, scale=scale)
-        for player, grad in by_player(gradients).items():
-            views = self._placement.whole(params[player], grad)
-            for param, view in zip(params[player], views, strict=True):
-                param.grad = view.to(param.dtype)
-        self._pending_has_scaler = scaler is not None and scaler.is_enabled()
+            for player, grad in by_player(gradients).items():
+                views = self._placement.whole(params[player], grad)
+                for param, view in zip(params[player], views, strict=True):
+                    param.grad = view.to(param.dtype)
+        self._pending_has_scaler = has_scaler
         self._pending = gradients if scale == 1.0 else dataclasses.replace(gradients, loss=loss)
         return self._pending.losses()
 
@@ -209,11 +203,13 @@ class CompetitiveOptimizer(TakesScaler, TwoPlayerOptimizer):
         params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:
             game = self._as_game(closure, terms)
+            self._meet(Act.STEP, game)
             return self._placement.differentiate(game, params, workspace=self._workspace)
         if any(term is not None for term in terms):
             raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
             return None
+        self._meet(Act.PREPARED_STEP)
         grad_min, grad_max = (
             self._placement.part(params[player], [param.grad for param in params[player]])
             for player in PLAYERS

@@ -2,6 +2,19 @@
 
 from typing import ClassVar
 
+import torch
+
+from compopt.game import Game
+
+
+def scaled(game: Game, scaler: torch.amp.GradScaler | None) -> tuple[Game, float]:
+    """Return the game that ``scaler`` makes of a game, and its scale; 1 if it is not enabled."""
+    if scaler is None or not scaler.is_enabled():
+        return game, 1.0
+    if game.max_loss is not None:
+        raise ValueError("`scaler` is for zero-sum games; got a loss for each player.")
+    return game.map(scaler.scale), scaler.get_scale()
+
 
 class TakesScaler:
     """Refuses a scaler's step where ``backward`` was given a loss scaled by hand."""
