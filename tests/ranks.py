@@ -78,5 +78,6 @@ def _work(
         except Exception as error:
             # The test that asked for it decides whether this is what should happen.
             results[scenario.__name__] = Failed(error)
-    torch.save(results, folder / f"rank{rank}.pt")
+        # What is done remains if the next one kills this process.
+        torch.save(results, folder / f"rank{rank}.pt")
     dist.destroy_process_group()

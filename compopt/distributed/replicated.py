@@ -224,7 +224,7 @@ class Replicated(Placement):
             max_loss=means[3].reshape(local.max_loss.shape),
             grad_min=means[0],
             grad_max=means[1],
-            mixed=ReplicatedField(local.mixed, self),
+            mixed=ReplicatedField(local.mixed, {"min": means[0], "max": means[1]}, self),
         )
 
     def reduce(
@@ -258,9 +258,9 @@ class Replicated(Placement):
         return derivatives
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean over processes of a small tensor. One all-reduce."""
+        """Return the mean over processes of a tensor. One all-reduce."""
         mean = value.clone()
-        self.collectives.sum_(mean, "the loss").wait()
+        self.collectives.sum_(mean, "a mean").wait()
         return mean.mul_(1 / self.collectives.size)
 
     def agree(self, flags: Tensor) -> Tensor:

@@ -75,7 +75,8 @@ def plain(value: object) -> str:
     if value is None or isinstance(value, bool | str):
         return repr(value)
     if isinstance(value, float | int | Real):
-        return repr(float(value))
+        # 1 and 1.0 are the same setting.
+        return repr(float(value)).removesuffix(".0")
     if isinstance(value, Tensor):
         # Those on a device are compared with the state, without a read of their own.
         return repr(value.tolist()) if value.device.type == "cpu" else f"on {value.device.type}"
