@@ -59,8 +59,6 @@ class Collectives:
         self.num_calls = 0
         self.num_bytes = 0
         self._record = record_of(group)
-        # Small messages need not wait for a device where the group has a backend for the host.
-        self._has_host = "cpu:" in str(dist.get_backend_config(group))
 
     def meet(self, notice: Notice, device: torch.device) -> list[Notice]:
         """Tell the others what this process is about to do, and return what each is about to do.
@@ -70,7 +68,7 @@ class Collectives:
 
         Args:
             notice: of this process.
-            device: where the message travels if the group has no backend for the host.
+            device: one that the group's backend can use.
 
         Raises:
             CollectiveError: on all processes, if they are not about to do the same; on one that has
@@ -79,7 +77,6 @@ class Collectives:
         Cost: one gathering of 40 bytes, which is read on the host.
         """
         self.check()
-        device = torch.device("cpu") if self._has_host else device
         own = torch.tensor(notice.numbers(), dtype=torch.int64, device=device)
         everyone = torch.zeros(self.size * len(own), dtype=torch.int64, device=device)
         self.gather(own, everyone, f"the beginning of {notice}")
@@ -134,7 +131,6 @@ class Collectives:
 
     def texts(self, own: bytes, device: torch.device) -> list[bytes]:
         """Return the texts of all processes, which are equally long."""
-        device = torch.device("cpu") if self._has_host else device
         part = torch.tensor(list(own), dtype=torch.uint8, device=device)
         whole = torch.zeros(self.size * len(part), dtype=torch.uint8, device=device)
         self.gather(part, whole, "what the ranks do")

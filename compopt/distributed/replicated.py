@@ -49,6 +49,7 @@ class Replicated(Placement):
     ===============  ===========================================  ================
     what             bytes                                        number
     ===============  ===========================================  ================
+    roll call        40                                           1 (0 capturable)
     gradients, loss  b (n + m + 1)                                one per bucket
     half product     b n or b m, of the player it is for          one per bucket
     look             16                                           l
@@ -56,10 +57,16 @@ class Replicated(Placement):
     ===============  ===========================================  ================
 
     A vector of up to ``bucket_mb`` is one bucket. A look is made before each iteration and after
-    the last one that is not predicted; none with a fixed count. The first step also compares the
-    parameters of the ranks, in one gathering of 32 bytes; ``backward(loss, scaler=...)`` averages
-    the loss in one more of b bytes. General-sum games send both losses with the gradients, in one
-    message of b (n + m + 2) bytes.
+    the last one that is not predicted; none with a fixed count. ``step()`` after ``backward(loss)``
+    has a roll call of its own; ``backward(loss, scaler=...)`` averages the loss in one more message
+    of b bytes. General-sum games send both losses with the gradients, in one message of
+    b (n + m + 2) bytes.
+
+    In the roll call each rank tells which call it is about to make, how many it has made, and hash
+    values of its hyperparameters, of its settings, and of what is trained; besides, at the first
+    step and at the first one after ``load_state_dict``, of the bits of parameters and state. It is
+    read on the host, as a look is. Where ranks differ all of them raise, before anything else is
+    sent that would have other sizes or be averaged with what it does not belong to.
 
     What overlaps: a bucket of the gradients, or of a half product, is sent as soon as the backward
     pass has come to its parameters, while the pass goes on with earlier layers. The vector work of

@@ -61,6 +61,7 @@ class Sharded(Replicated):
     ===================  =======================================  =================
     what                 bytes                                    number
     ===================  =======================================  =================
+    roll call            40                                       1 (0 capturable)
     gradients, loss      b w (N + M + 1)                          one per bucket
     penalties, if any    b w (N + M)                              one per bucket
     direction            b N or b M, of the player it is of       2 k

@@ -1,8 +1,10 @@
 """Ranks that differ, skip steps, go on after errors or die: all are told, and nobody hangs."""
 
 import pytest
+import shared_differences as differences
 import shared_trouble as trouble
 import torch
+from odd_rank import ODD, SHORT_S
 from ranks import run_ranks
 from shared_runs import assert_all_alike, of_ranks
 
@@ -15,11 +17,11 @@ TIMEOUT_S = 60.0
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
     return run_ranks(
-        [*trouble.AT_ONCE, *trouble.LATE],
+        [*differences.DIFFERENCES, *trouble.TROUBLE],
         3,
         tmp_path_factory.mktemp("ranks"),
         timeout_s=TIMEOUT_S,
-        killed=[trouble.ODD],
+        killed=[ODD],
     )
 
 
@@ -32,8 +34,8 @@ def assert_told_at_once(results, kind, *words):
             assert word in result["text"]
 
 
-@pytest.mark.parametrize("change", trouble.PARAMETERS)
-@pytest.mark.parametrize("placement", trouble.PLACEMENTS)
+@pytest.mark.parametrize("change", differences.PARAMETERS)
+@pytest.mark.parametrize("placement", differences.PLACEMENTS)
 def test_differing_parameters(ranks, placement, change):
     results = [r[placement, change.__name__] for r in of_ranks(ranks, "differing_parameters")]
     assert_told_at_once(results, "ValueError", "parameters of rank", "broadcast_parameters(G, D)")
@@ -42,13 +44,13 @@ def test_differing_parameters(ranks, placement, change):
 
 
 @pytest.mark.parametrize("is_late", [False, True])
-@pytest.mark.parametrize("key", trouble.HYPERPARAMETERS)
+@pytest.mark.parametrize("key", differences.HYPERPARAMETERS)
 def test_differing_hyperparameters(ranks, key, is_late):
     results = [r[key, is_late] for r in of_ranks(ranks, "differing_hyperparameters")]
     assert_told_at_once(results, "ValueError", f"`{key}` of group 0 (min): ", "on all ranks")
-    assert f"{trouble.HYPERPARAMETERS[key]} here" in results[trouble.ODD]["text"]
+    assert f"{differences.HYPERPARAMETERS[key]} here" in results[ODD]["text"]
     for rank in (0, 2):
-        said = f"{trouble.HYPERPARAMETERS[key]} on rank {trouble.ODD}"
+        said = f"{differences.HYPERPARAMETERS[key]} on rank {ODD}"
         assert said in results[rank]["text"]
     assert_all_alike([result["end"] for result in results])
 
@@ -106,11 +108,11 @@ def test_parameter_frozen_on_one_rank(ranks, is_late):
 @pytest.mark.parametrize("name", ["loss", "closure"])
 def test_rank_that_goes_on_after_an_error(ranks, name):
     results = [result[name] for result in of_ranks(ranks, "error_before")]
-    assert results[trouble.ODD]["own"]["kind"] in ("ValueError", "RuntimeError")
+    assert results[ODD]["own"]["kind"] in ("ValueError", "RuntimeError")
     for attempt in ("result", "again"):
         told = [result[attempt] for result in results]
         assert_told_at_once(told, "CollectiveError", "not at the same place")
-    assert "call 3 of" in results[trouble.ODD]["result"]["text"]
+    assert "call 3 of" in results[ODD]["result"]["text"]
     # What the message says to do.
     assert_all_alike([result["end"] for result in results])
 
@@ -139,15 +141,15 @@ def test_different_calls(ranks, name, kind, words):
 def assert_told_in_time(result):
     assert result["kind"] == "CollectiveError", result
     # Notes of the others are waited for; the rest is what a busy machine may need.
-    assert result["seconds"] < trouble.SHORT_S + PATIENCE_S + 10
+    assert result["seconds"] < SHORT_S + PATIENCE_S + 10
 
 
 def test_error_in_the_middle_is_the_end(ranks):
     results = of_ranks(ranks, "error_in_the_middle")
-    assert results[trouble.ODD]["first"]["kind"] == "ArithmeticError"
+    assert results[ODD]["first"]["kind"] == "ArithmeticError"
     for rank in (0, 2):
         assert_told_in_time(results[rank]["first"])
-        said = f"Rank {trouble.ODD} reports: ArithmeticError: no solution (in `step(loss)`, call 1"
+        said = f"Rank {ODD} reports: ArithmeticError: no solution (in `step(loss)`, call 1"
         assert said in results[rank]["first"]["text"]
     for result in results:
         for later in result["later"]:
@@ -164,7 +166,7 @@ def test_rank_whose_loop_ended_is_named(ranks):
         assert_told_in_time(results[rank]["result"])
         text = results[rank]["result"]["text"]
         assert f"Rank {2 - rank} reports: waited in vain for the beginning of" in text
-        assert f"No word from rank {trouble.ODD}: dead, done with its loop" in text
+        assert f"No word from rank {ODD}: dead, done with its loop" in text
 
 
 def test_destroyed_group_is_called_so(ranks):
@@ -178,11 +180,11 @@ def test_destroyed_group_is_called_so(ranks):
 
 
 def test_killed_rank_is_named(ranks):
-    assert "killed" not in ranks[trouble.ODD]
+    assert "killed" not in ranks[ODD]
     for rank in (0, 2):
         result = ranks[rank]["killed"]
         assert_told_in_time(result)
-        assert f"No word from rank {trouble.ODD}: dead" in result["text"]
+        assert f"No word from rank {ODD}: dead" in result["text"]
 
 
 def test_field_of_gradients_is_that_of_all_data(ranks):
