@@ -118,6 +118,11 @@ def differing_settings(folder: Path) -> dict[str, Any]:
     pair = Run.of(solver=GMRES())
     loss = pair.loss()
     results["pair"] = attempt(lambda: pair.optimizer.step((loss, -loss) if is_odd() else loss))
+    scaled = Run.of()
+    loss, scaler = scaled.loss(), torch.amp.GradScaler("cpu", init_scale=8.0)
+    results["scale"] = attempt(
+        lambda: scaled.optimizer.backward(loss, scaler=None if is_odd() else scaler)
+    )
     shards = Run.of(Sharded(dist.group.WORLD))
     loss, penalty = shards.loss(), shards.game.smoothness(0)
     results["penalties"] = attempt(

@@ -131,7 +131,7 @@ def count_steps(way: Way, placement: Any, num_steps: int) -> list[dict[str, Any]
 
 
 def counted(folder: Path) -> dict[str, list[dict[str, Any]]]:
-    lengths = {"tight": 5, "general-sum": 2}
+    lengths = {"tight": 5, "general-sum": 2, "two-phase": 1, "capturable": 1}
     return {name: count_steps(WAYS[name], dist.group.WORLD, n) for name, n in lengths.items()}
 
 

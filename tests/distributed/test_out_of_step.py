@@ -67,6 +67,7 @@ def test_differing_hyperparameters(ranks, key, is_late):
         ("buckets", "`process_group`"),
         ("dtype", "torch.float32"),
         ("pair", "torch.float64, torch.float64"),
+        ("scale", "scale of the loss: "),
         ("penalties", "can pass 0"),
     ],
 )
@@ -128,6 +129,7 @@ def test_skipped_step_is_noticed_at_the_next_batch(ranks):
     [
         ("prepared step", "CollectiveError", ["`step()` after `backward`", "`step(loss)`"]),
         ("backward", "CollectiveError", ["`backward(loss)`", "`step(loss)`"]),
+        ("batch", "CollectiveError", ["`while_all_have`, batch 0", "`while_all_have`, batch 1"]),
         ("weight", "CollectiveError", ["`batch_weight`", "`step(loss)`"]),
         ("copies", "ValueError", ["differ in number, shape or dtype"]),
         ("copy", "CollectiveError", ["`broadcast_parameters`", "`step(loss)`"]),

@@ -63,6 +63,14 @@ def test_collectives_are_those_of_the_formula(ranks):
             sent = sorted(b for name, b in step["calls"] if name == "all_reduce")
             half = step["num_hvp"] // 2
             assert sent == sorted([8 * (n + m + 2), *[8 * m] * half, *[8 * n] * half])
+        # `backward` and `step` begin with a message each; nothing that is read may be captured.
+        for name, roll_calls in (("two-phase", 2), ("capturable", 0)):
+            (step,) = results[name]
+            gathered = [b for call, b in step["calls"] if call in scenarios.GATHERINGS]
+            assert gathered == [40] * roll_calls
+        assert (
+            results["capturable"][0]["num_collectives"] == 1 + results["capturable"][0]["num_hvp"]
+        )
     assert len(seen) > 1, "all steps took equally many iterations: the formula is hardly tried"
 
 
