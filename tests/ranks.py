@@ -14,6 +14,9 @@ from torch import distributed as dist
 Scenario = Callable[[Path], Any]
 """What a rank does, given a folder that ranks share; it is a function of a module in tests/."""
 
+LIMIT_S = 300
+"""Seconds after which ranks count as hanging. Starting them on a busy machine takes a minute."""
+
 
 class Failed:
     """What a scenario raised."""
@@ -44,7 +47,7 @@ def run_ranks(
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=120)
+        worker.join(timeout=LIMIT_S)
     alive = [worker for worker in workers if worker.is_alive()]
     for worker in alive:
         worker.kill()

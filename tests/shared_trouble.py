@@ -4,6 +4,7 @@ import copy
 import os
 import signal
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,21 @@ def missing_step(folder: Path) -> dict[str, Any]:
     return {"result": result}
 
 
+def bad_sample(folder: Path) -> dict[str, Any]:
+    """Let the data of one rank raise where ranks look for their batches together."""
+    group = short_group()
+
+    def samples() -> Iterator[int]:
+        yield 0
+        if is_odd():
+            raise ValueError("bad sample")
+        yield 1
+
+    result = attempt(lambda: list(while_all_have(samples(), process_group=group)))
+    dist.barrier()
+    return result
+
+
 def destroyed(folder: Path) -> dict[str, Any]:
     """Step on after the group has gone, and with another one; of a part, and of all processes."""
     group = dist.new_group()
@@ -173,7 +189,8 @@ TROUBLE = [
     skipped_parts,
     error_in_the_middle,
     missing_step,
+    bad_sample,
     destroyed,
     killed,
 ]
-"""The last four fail when time-outs have passed, and the last one kills a rank."""
+"""The last five fail when time-outs have passed, and the last one kills a rank."""

@@ -71,8 +71,8 @@ class Collectives:
             device: one that the group's backend can use.
 
         Raises:
-            CollectiveError: on all processes, if they are not about to do the same; on one that has
-                left off an exchange in the middle.
+            CollectiveError: on all processes, if they are not about to do the same; on this one, if
+                an earlier exchange ended in the middle.
 
         Cost: one gathering of 40 bytes, which is read on the host.
         """
@@ -87,14 +87,14 @@ class Collectives:
                 raise CollectiveError(
                     f"The ranks are not at the same place: rank {self.rank} is at {notice}, rank "
                     f"{rank} at {other}. One of them has skipped or repeated a step, or loaded a "
-                    "state dict by itself; an error that was caught does so too. Let all ranks "
+                    "state dict by itself, or went on after an error of its own. Let all ranks "
                     "make the same calls in the same order. To go on from here, load the last "
-                    "checkpoint on all of them: `load_state_dict` begins to count anew."
+                    "checkpoint on all of them: `load_state_dict` starts the count again."
                 )
         return notices
 
     def check(self) -> None:
-        """Raise if an exchange of this process with the group was left off in the middle."""
+        """Raise if an earlier exchange of this process with the group ended in the middle."""
         if self._record.end is not None:
             raise CollectiveError(self._record.end)
 
@@ -106,12 +106,13 @@ class Collectives:
     def until_the_end(self, *orderly: type[Exception]) -> Iterator[None]:
         """Let an error in an exchange that is under way be the end of all exchanges.
 
-        The other processes cannot know of it, and wait for messages that this one does not send.
+        The other processes cannot know of it, and wait for messages that this one does not send. An
+        error before the exchange has begun is only left for them to read.
 
         Args:
             orderly: errors that all processes raise alike, which are not the end.
         """
-        record = self._record
+        record, before = self._record, self._record.num_meetings
         expected: tuple[type[Exception], ...] = (CollectiveError, *orderly)
         try:
             yield
@@ -119,12 +120,13 @@ class Collectives:
             raise
         except BaseException as error:
             what = f"{type(error).__name__}: {str(error)[:200]}"
-            if record.under_way is None:
-                record.leave(f"{what} (before an exchange)")
-            else:
+            if record.under_way is not None:
                 if self.size > 1:
                     record.end = self._end_of(f"{record.under_way} ended with {what}")
                 record.leave(f"{what} (in {record.under_way})")
+            elif record.num_meetings == before:
+                # Otherwise they have met, and all raise alike.
+                record.leave(f"{what} (before an exchange)")
             raise
         finally:
             record.under_way = None
@@ -213,8 +215,8 @@ class Collectives:
     def _end_of(self, reason: str) -> str:
         return (
             f"Rank {self.rank} takes part in nothing more of its process group: {reason}. The "
-            "other ranks may still wait for what it left off, and would take another message for "
-            "it. Start all processes again from the last checkpoint, or set "
+            "other ranks may still be waiting for the rest of that exchange, and would take any "
+            "other message for it. Start all processes again from the last checkpoint, or set "
             "`optimizer.process_group = torch.distributed.new_group()` on all ranks and load it "
             "there."
         )

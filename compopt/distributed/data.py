@@ -72,7 +72,7 @@ def broadcast_parameters(
         return
     kinds = str([(tuple(tensor.shape), tensor.dtype) for tensor in tensors])
     own = Notice(Act.COPY, values=(number_of(kinds.encode()), 0, 0))
-    with collectives.until_the_end(ValueError):
+    with collectives.until_the_end():
         notices = collectives.meet(own, tensors[0].device)
         if any(notice != own for notice in notices):
             raise ValueError(
@@ -146,9 +146,10 @@ def while_all_have(
     collectives = Collectives(_group(process_group))
     iterator = iter(batches)
     for count in itertools.count():
-        batch = next(iterator, _END)
-        own = Notice(Act.BATCH, count, (int(batch is _END), 0, 0))
-        notices = collectives.meet(own, torch.device(device))
+        with collectives.until_the_end():
+            batch = next(iterator, _END)
+            own = Notice(Act.BATCH, count, (int(batch is _END), 0, 0))
+            notices = collectives.meet(own, torch.device(device))
         if any(notice.values[0] for notice in notices):
             return
         assert not isinstance(batch, _End)

@@ -59,7 +59,7 @@ class GroupRecord:
         """Return the notes of the others about this exchange, by rank; wait for them a while."""
         found: dict[int, str] = {}
         missing = [rank for rank in range(self.size) if rank != self.rank]
-        deadline = time.monotonic() + PATIENCE_S
+        deadline, pause = time.monotonic() + PATIENCE_S, 0.02
         while missing and self._store is not None:
             try:
                 read = {rank: self._read(self._store, rank) for rank in missing}
@@ -70,14 +70,16 @@ class GroupRecord:
             missing = [rank for rank in missing if rank not in found]
             if time.monotonic() > deadline:
                 break
-            time.sleep(0.02)
+            time.sleep(pause)
+            # Many processes may be asking.
+            pause *= 2
         return dict(sorted(found.items()))
 
     def _read(self, store: Store, rank: int) -> str | None:
         if not store.check([_key(rank)]):
             return None
         meeting, _, note = store.get(_key(rank)).decode().partition(" ")
-        # An older one is about something that was got over.
+        # An older one is about an error that all have recovered from.
         return note if int(meeting) >= self.num_meetings else None
 
     def who_is_missing(self) -> str:

@@ -109,7 +109,9 @@ class Sharded(Replicated):
     def form(self, game: Game) -> dict[str, str]:
         """As :meth:`Replicated.form`; gradients of penalties have messages of their own."""
         penalized = game.min_penalty is not None or game.max_penalty is not None
-        penalties = "some (a rank without samples can pass 0)" if penalized else "none"
+        # What a rank without samples is to do.
+        remedy = "a rank without samples can pass `0 * sum(p.sum() for p in params)`"
+        penalties = "given" if penalized else f"none ({remedy})"
         return {**super().form(game), "penalties": penalties}
 
     @marked(Range.GRADIENTS)

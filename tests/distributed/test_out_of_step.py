@@ -34,8 +34,13 @@ def assert_told_at_once(results, kind, *words):
             assert word in result["text"]
 
 
-@pytest.mark.parametrize("change", differences.PARAMETERS)
-@pytest.mark.parametrize("placement", differences.PLACEMENTS)
+@pytest.mark.parametrize(
+    ("placement", "change"),
+    [
+        *(("replicated", change) for change in differences.PARAMETERS),
+        ("sharded", differences.one_ulp),
+    ],
+)
 def test_differing_parameters(ranks, placement, change):
     results = [r[placement, change.__name__] for r in of_ranks(ranks, "differing_parameters")]
     assert_told_at_once(results, "ValueError", "parameters of rank", "broadcast_parameters(G, D)")
@@ -68,7 +73,7 @@ def test_differing_hyperparameters(ranks, key, is_late):
         ("dtype", "torch.float32"),
         ("pair", "torch.float64, torch.float64"),
         ("scale", "scale of the loss: "),
-        ("penalties", "can pass 0"),
+        ("penalties", "can pass `0 * sum(p.sum() for p in params)`"),
     ],
 )
 def test_differing_settings(ranks, name, words):
@@ -169,6 +174,15 @@ def test_rank_whose_loop_ended_is_named(ranks):
         text = results[rank]["result"]["text"]
         assert f"Rank {2 - rank} reports: waited in vain for the beginning of" in text
         assert f"No word from rank {ODD}: dead, done with its loop" in text
+
+
+def test_rank_whose_data_fail_is_named(ranks):
+    results = of_ranks(ranks, "bad_sample")
+    assert results[ODD]["kind"] == "ValueError"
+    for rank in (0, 2):
+        assert_told_in_time(results[rank])
+        said = f"Rank {ODD} reports: ValueError: bad sample (before an exchange)"
+        assert said in results[rank]["text"]
 
 
 def test_destroyed_group_is_called_so(ranks):
