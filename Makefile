@@ -40,7 +40,7 @@ step-cost: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.step_cost
 
 # Goes on from where it was stopped. `make bench-cifar10 PROTOCOL=smoke` tries everything out.
-PROTOCOL ?= cpu
+PROTOCOL ?= contrasts
 WORKERS ?= 2
 bench-cifar10: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.cifar10 run $(PROTOCOL) --out out/cifar10-$(PROTOCOL) --workers $(WORKERS)

@@ -227,18 +227,19 @@ class GeneralGradients:
 
 
 def differentiate_general(
-    game: Game, params: Mapping[Player, Sequence[Tensor]]
+    game: Game, params: Mapping[Player, Sequence[Tensor]], second_order: bool = True
 ) -> GeneralGradients:
     """Differentiate a general-sum game once, keeping the graphs for products.
 
     Args:
         game: with ``max_loss``.
         params: by player.
+        second_order: whether to keep them.
 
     Cost: one backward pass of each loss by both players' parameters, one for each penalty.
     """
     assert game.max_loss is not None
-    field = game_field(game, params, second_order=True)
+    field = game_field(game, params, second_order=second_order)
     return GeneralGradients(
         loss=game.loss.detach(),
         max_loss=game.max_loss.detach(),

@@ -44,10 +44,10 @@ class Game:
         others = (self.min_penalty, self.max_penalty, self.max_loss, self.curvature_loss)
         return Game(function(self.loss), *(p if p is None else function(p) for p in others))
 
-    def graph_options(self) -> dict[str, bool]:
+    def graph_options(self, second_order: bool) -> dict[str, bool]:
         """Return how the loss is differentiated, so that its graph or both are there for more."""
         # Graphs are retained because terms may share nodes.
-        return {"create_graph": self.curvature_loss is None, "retain_graph": True}
+        return {"create_graph": second_order and self.curvature_loss is None, "retain_graph": True}
 
     def detached_loss(self) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss, or the pair (min, max) of losses, without graphs."""
@@ -100,10 +100,10 @@ def loss_gradients(
 
 
 def curvature_gradients(
-    game: Game, params: Sequence[Tensor], grads: Sequence[Tensor | None]
+    game: Game, params: Sequence[Tensor], grads: Sequence[Tensor | None], second_order: bool
 ) -> Sequence[Tensor | None]:
     """Return the gradients that products differentiate: ``grads``, or another loss's."""
-    if game.curvature_loss is None:
+    if game.curvature_loss is None or not second_order:
         return grads
     return loss_gradients("curvature_loss", game.curvature_loss, params, create_graph=True)
 
@@ -294,6 +294,7 @@ def differentiate(
     max_params: Sequence[Tensor],
     *,
     scale: float = 1.0,
+    second_order: bool = True,
     out: Mapping[Player, Tensor] | None = None,
 ) -> GameGradients:
     """Differentiate a zero-sum game once, keeping the graph for mixed products.
@@ -304,6 +305,7 @@ def differentiate(
         max_params: the max player's tensors.
         scale: factor by which all terms of ``game`` were multiplied against underflow. The
             gradients keep it; the mixed products are divided by it.
+        second_order: whether to keep that graph; without it all mixed products are zero.
         out: per player, [size of the player] where to write the gradients; new vectors if None.
 
     Returns:
@@ -320,8 +322,8 @@ def differentiate(
     params: dict[Player, Sequence[Tensor]] = {"min": min_params, "max": max_params}
     layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
     both, middle = [*min_params, *max_params], len(min_params)
-    grads = loss_gradients("loss", game.loss, both, **game.graph_options())
-    curvature = curvature_gradients(game, both, grads)
+    grads = loss_gradients("loss", game.loss, both, **game.graph_options(second_order))
+    curvature = curvature_gradients(game, both, grads, second_order)
     by_player: dict[Player, Sequence[Tensor | None]] = {
         "min": grads[:middle],
         "max": grads[middle:],

@@ -26,7 +26,6 @@ def config_of(optimizer: str, loss: str, term: str, seed: int, **more: Any) -> d
         "term": {"kind": term, "options": {}},
         "seed": seed,
         "steps": 3000,
-        "seconds": None,
         "batch_size": 64,
     } | more
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.cifar10.errors import BenchmarkError, Interrupted
-from benchmarks.cifar10.sweep import HELD_ELSEWHERE, Options, Sweep, Worker, stop_on_signals
+from benchmarks.cifar10.monitor import check_workers
+from benchmarks.cifar10.sweep import HELD_ELSEWHERE, Options, Sweep, stop_on_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     for name, function, text in (
-        ("run", _run, "Make or resume a sweep and run all its cells that run at once."),
+        ("run", _run, "Make or resume a sweep and run its cells."),
         ("init", _init, "Make a sweep without running it."),
     ):
         command = add(name, function, text)
@@ -64,11 +65,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         if name == "run":
             _add_running(command)
-            command.add_argument("--workers", type=int, default=2, help="cells that run at once")
 
-    command = add("work", _work, "Run cells of a sweep until none is free.")
+    command = add("work", _work, "Run what is left of a sweep.")
     command.add_argument("sweep", type=Path)
-    command.add_argument("--wait", action="store_true", help="wait for cells that others run")
     _add_running(command)
 
     command = add("cell", _cell, "Run one cell in this process (or, under torchrun, in several).")
@@ -92,6 +91,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--cell", action="append", help="only this cell; may be repeated")
     command.add_argument("--data", type=Path, help="folder of the images")
 
+    command = add("costs", _costs, "Measure what a step of each cell of a protocol costs.")
+    command.add_argument("protocol", help="smoke, cpu, paper, or a file")
+    command.add_argument("--rounds", type=int, default=9, help="of 16 steps of each kind")
+
+    command = add("store", _store, "Write small files of the results of finished cells.")
+    command.add_argument("sweep", type=Path)
+    command.add_argument("--out", type=Path, required=True, help="folder of the files")
+
+    command = add("contrasts", _contrasts, "Compare methods by seed, from stored results.")
+    command.add_argument("protocol", help="whose contrasts")
+    command.add_argument("results", type=Path, help="folder of stored results")
+
     command = add("data", _data, "Find, download and check the images.")
     command.add_argument("--data", type=Path)
     return parser
@@ -100,6 +111,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data", type=Path, help="folder of the images")
     command.add_argument("--cell", action="append", help="only this cell; may be repeated")
+    command.add_argument("--workers", type=int, default=2, help="cells that run at once")
+    command.add_argument("--storage", help="Optuna's, such as a database server's address")
     command.add_argument("--tensorboard", action="store_true", help="write its logs too")
 
 
@@ -112,35 +125,27 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from benchmarks.cifar10.data import load_images
-    from benchmarks.cifar10.monitor import run_workers, status_table
     from benchmarks.cifar10.protocol import load_protocol
 
-    if args.workers < 1:
-        raise BenchmarkError(f"`--workers` must be 1 or more, got {args.workers}.")
-    sweep = Sweep.create(args.out, load_protocol(args.protocol, args.override))
-    # Once here, so that a missing data set is one error and a download happens once.
-    load_images(args.data)
-    options = Options(args.data, args.tensorboard)
-    taken: set[str] = set()
-    workers = [Worker(sweep, options, args.cell, taken) for _ in range(args.workers)]
-
-    def stop() -> None:
-        for worker in workers:
-            worker.stop()
-
-    console = Console()
-    with stop_on_signals(stop):
-        run_workers(sweep, workers, console)
-    console.print(status_table(sweep))
-    return _exit_status(sweep, args.cell)
+    check_workers(args.workers)
+    return _work_on(args, Sweep.create(args.out, load_protocol(args.protocol, args.override)))
 
 
 def _work(args: argparse.Namespace) -> int:
-    sweep = Sweep(args.sweep)
-    worker = Worker(sweep, Options(args.data, args.tensorboard), args.cell)
-    with stop_on_signals(worker.stop):
-        worker.work(lambda line: print(line, flush=True), wait=args.wait)
+    check_workers(args.workers)
+    return _work_on(args, Sweep(args.sweep))
+
+
+def _work_on(args: argparse.Namespace, sweep: Sweep) -> int:
+    from benchmarks.cifar10.data import load_images
+    from benchmarks.cifar10.monitor import status_table, work
+
+    # Once here, so that a missing data set is one error and a download happens once.
+    load_images(args.data)
+    console = Console()
+    options = Options(args.data, args.tensorboard)
+    work(sweep, options, console, workers=args.workers, names=args.cell, storage=args.storage)
+    console.print(status_table(sweep))
     return _exit_status(sweep, args.cell)
 
 
@@ -152,7 +157,7 @@ def _exit_status(sweep: Sweep, names: list[str] | None) -> int:
 def _cell(args: argparse.Namespace) -> int:
     # Imported here so that the other commands start at once.
     from benchmarks.cifar10.cell import run_cell
-    from benchmarks.cifar10.claims import HeldError
+    from benchmarks.cifar10.lock import HeldError
 
     # A cell whose worker was killed stops as well, after a checkpoint.
     parent, asked = os.getppid(), []
@@ -199,6 +204,41 @@ def _report(args: argparse.Namespace) -> int:
     from benchmarks.cifar10.report import write_report
 
     print(f"Wrote {write_report(args.sweep, args.out or args.sweep / 'report')}")
+    return 0
+
+
+def _costs(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10 import costs
+    from benchmarks.cifar10.protocol import load_protocol
+
+    if args.rounds < 1:
+        raise BenchmarkError(f"`--rounds` must be 1 or more, got {args.rounds}.")
+    # Without a budget no stored cost is asked for.
+    cells = load_protocol(args.protocol, ["run.budget=null", "run.evaluation.points=0"]).cells()
+    measured = costs.measure(cells, args.rounds, print)
+    costs.store(measured, args.rounds)
+    for key, cost in measured.items():
+        print(f"{cost.step:6.2f} + {cost.product:5.2f} a product: {key}")
+    return 0
+
+
+def _store(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.contrasts import store_results
+
+    print(f"{store_results(Sweep(args.sweep), args.out)} cells in {args.out}")
+    return 0
+
+
+def _contrasts(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.contrasts import write_contrasts
+    from benchmarks.cifar10.protocol import load_protocol
+
+    protocol = load_protocol(args.protocol)
+    if not protocol.contrasts:
+        raise BenchmarkError(f"The protocol {args.protocol!r} has no `contrasts`.")
+    pairs = [(one, other) for one, other in protocol.contrasts]
+    evaluation = protocol.run.evaluation
+    print(write_contrasts(args.results, pairs, evaluation.metrics + evaluation.endpoint_metrics))
     return 0
 
 

@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.cifar10.claims import Claim, HeldError
 from benchmarks.cifar10.data import load_images
 from benchmarks.cifar10.errors import BenchmarkError, Interrupted
+from benchmarks.cifar10.lock import HeldError, held
 from benchmarks.cifar10.parallel import Ranks, joined
 from benchmarks.cifar10.run import Run, fail
 from benchmarks.cifar10.sweep import Sweep
@@ -20,7 +20,7 @@ def run_cell(
     stop: Callable[[], bool],
     tensorboard: bool = False,
 ) -> str:
-    """Claim a cell, and begin or resume it; return how it ended.
+    """Begin or resume a cell; return how it ended.
 
     Raises:
         HeldError: if another process runs it.
@@ -30,10 +30,10 @@ def run_cell(
     config, path = sweep.config(name), sweep.folder(name)
     path.mkdir(parents=True, exist_ok=True)
     with joined(config.device) as ranks, contextlib.ExitStack() as stack:
-        claim = _claim(path, ranks, stack)
+        _hold(path, ranks, stack)
         try:
             run = Run(config, path, load_images(data), ranks=ranks, tensorboard=tensorboard)
-            return run.complete(stop, claim)
+            return run.complete(stop)
         except Interrupted:
             raise
         except (Exception, KeyboardInterrupt) as error:
@@ -44,15 +44,14 @@ def run_cell(
             raise
 
 
-def _claim(path: Path, ranks: Ranks, stack: contextlib.ExitStack) -> Claim | None:
-    """Claim the cell in the first process, for all of them."""
-    claim, refusal = None, None
+def _hold(path: Path, ranks: Ranks, stack: contextlib.ExitStack) -> None:
+    """Hold the cell in the first process, for all of them."""
+    refusal = None
     if ranks.is_first:
         try:
-            claim = stack.enter_context(Claim(path))
+            stack.enter_context(held(path))
         except HeldError as error:
             refusal = str(error)
     refusal = ranks.agreed(refusal)
     if refusal is not None:
         raise HeldError(refusal)
-    return claim

@@ -71,6 +71,8 @@ class OptimizerConfig:
         rtol: relative residual at which "cgd" and "acgd" stop their solver.
         max_iter: the solver's limit.
         curvature_share: of the batch from which "cgd" and "acgd" take second derivatives.
+        interaction: step size with which the interaction of "cgd" and "acgd" counts, as a multiple
+            of ``lr``; 0 is the same step without interaction, their control.
     """
 
     kind: OptimizerKind = "acgd"
@@ -83,6 +85,7 @@ class OptimizerConfig:
     rtol: float = 1e-2
     max_iter: int = 20
     curvature_share: float = 1.0
+    interaction: float = 1.0
 
     def __post_init__(self) -> None:
         # A tuple from a file arrives as a list.
@@ -100,6 +103,13 @@ class OptimizerConfig:
             "optimizer.curvature_share",
             self.curvature_share,
             "in (0, 1]",
+        )
+        _require(self.interaction >= 0, "optimizer.interaction", self.interaction, "0 or positive")
+        _require(
+            self.interaction == 1 or self.kind in COMPETITIVE,
+            "optimizer.interaction",
+            self.interaction,
+            f"1 for {self.kind}; only {COMPETITIVE} have an interaction",
         )
         _require(self.critic_steps >= 1, "optimizer.critic_steps", self.critic_steps, "1 or more")
         _require(
@@ -129,28 +139,60 @@ class EvaluationConfig:
 
     Attributes:
         at: steps at which the curves have a point; the last step always has one.
+        points: further points, at equal parts of the run's budget; the last is its end.
         images: number of samples for a point of the curves.
         final_images: number of samples after the last step.
         metrics: names for `benchmarks.metrics.evaluate`, for the curves; none to skip it.
         final_metrics: likewise after the last step.
-        ema_decay: of the averaged generator that is judged beside the raw one.
+        endpoint_metrics: further ones for the averaged generator at the last three ``points``.
+        ema_images: horizon of the averaged generator that is judged beside the raw one: its weights
+            of the past fall by a factor e over so many images of the generator, whatever the batch.
         norm_images: noise vectors from which batch normalization takes its statistics anew before
             samples are made.
     """
 
     at: list[int] = field(default_factory=list)
+    points: int = 0
     images: int = 2000
     final_images: int = 10000
     metrics: list[str] = field(default_factory=list)
     final_metrics: list[str] = field(default_factory=list)
-    ema_decay: float = 0.999
+    endpoint_metrics: list[str] = field(default_factory=list)
+    ema_images: float = 64000.0
     norm_images: int = 2048
 
     def __post_init__(self) -> None:
         for name in ("images", "final_images", "norm_images"):
             value = getattr(self, name)
             _require(value >= 1, f"evaluation.{name}", value, "1 or more")
-        _require(0 <= self.ema_decay < 1, "evaluation.ema_decay", self.ema_decay, "in [0, 1)")
+        _require(self.points >= 0, "evaluation.points", self.points, "0 or more")
+        _require(
+            self.points > 0 or not self.endpoint_metrics,
+            "evaluation.points",
+            self.points,
+            "1 or more with `endpoint_metrics`, which judge the last ones",
+        )
+        _require(self.ema_images > 0, "evaluation.ema_images", self.ema_images, "positive")
+
+
+@dataclass
+class CostConfig:
+    """What training costs, in steps of alternating Adam on the same networks, without a term.
+
+    Measured once by ``python -m benchmarks.cifar10 costs``, so that the same budget buys the same
+    training on any machine, whatever else runs there.
+
+    Attributes:
+        step: cost of a step without its mixed products.
+        product: of each mixed product.
+    """
+
+    step: float = 1.0
+    product: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require(self.step > 0, "cost.step", self.step, "positive")
+        _require(self.product >= 0, "cost.product", self.product, "0 or positive")
 
 
 @dataclass
@@ -161,9 +203,10 @@ class RunConfig:
         name: of the cell and its folder.
         optimizer_name: the optimizer's row in the tables.
         term_name: the term's column in the tables.
+        choices: what a trial of a search has drawn, by name of the option.
         steps: of the generator, at most.
-        seconds: of training, at most, on a CPU of processor time; None for no such limit.
-            Evaluation does not count.
+        budget: what training may cost, in the unit of ``cost``; None for no such limit.
+        cost: of this cell.
         batch_size: images of a draw.
         threads: of torch; sums, and so results, depend on it.
     """
@@ -171,13 +214,15 @@ class RunConfig:
     name: str = "cell"
     optimizer_name: str = ""
     term_name: str = ""
+    choices: dict[str, Any] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossKind = "wgan"
     term: TermConfig = field(default_factory=TermConfig)
     seed: int = 0
     steps: int = 1000
-    seconds: float | None = None
+    budget: float | None = None
+    cost: CostConfig = field(default_factory=CostConfig)
     batch_size: int = 64
     threads: int = 1
     device: str = "cpu"
@@ -189,12 +234,23 @@ class RunConfig:
         for name in ("steps", "batch_size", "threads", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             _require(value >= 1, name, value, "1 or more")
-        _require(self.seconds is None or self.seconds > 0, "seconds", self.seconds, "positive")
+        _require(self.budget is None or self.budget > 0, "budget", self.budget, "positive")
+        _require(
+            self.evaluation.points == 0 or self.budget is not None,
+            "evaluation.points",
+            self.evaluation.points,
+            "0 without a `budget`, which they divide",
+        )
         if self.optimizer.kind in COMPETITIVE and self.loss not in ZERO_SUM:
             raise BenchmarkError(
                 f"{self.optimizer.kind} needs a zero-sum loss, one of {ZERO_SUM}, got "
                 f"{self.loss!r}: a loss for each player gives an unsymmetric system."
             )
+
+    @property
+    def method(self) -> str:
+        """What all seeds and trials share."""
+        return f"{self.optimizer_name}_{self.loss}_{self.term_name}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain dictionaries, lists and numbers."""
@@ -209,6 +265,7 @@ class RunConfig:
             "network": NetworkConfig,
             "optimizer": OptimizerConfig,
             "term": TermConfig,
+            "cost": CostConfig,
             "evaluation": EvaluationConfig,
         }
         try:

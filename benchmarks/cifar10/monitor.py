@@ -1,66 +1,97 @@
-"""Progress of a sweep on the terminal."""
+"""Workers of a sweep side by side, and their progress on the terminal."""
 
 import threading
 import time
-from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from benchmarks.cifar10.sweep import Sweep, Worker
+from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.folder import DONE, EVALUATIONS, RunFolder
+from benchmarks.cifar10.queue import Queue, endpoint
+from benchmarks.cifar10.sweep import Options, Runner, Sweep, stop_on_signals
+
+POLL = 0.5
+"""Seconds between looks at what is left."""
 
 
 def status_table(sweep: Sweep) -> Table:
     """Return a row for each cell."""
-    table = Table("cell", "state", "step", "seconds", "reason", title=sweep.description)
+    table = Table("cell", "state", "step", "done", "reason", title=sweep.description)
     for name, status in sweep.statuses().items():
-        steps = f"{status.get('step', 0)}/{sweep.cells[name].steps}"
-        seconds = f"{status['seconds']:.0f}" if "seconds" in status else ""
-        table.add_row(name, status["state"], steps, seconds, status.get("reason", ""))
+        share = f"{share_done(status):.0%}"
+        row = (status["state"], str(status.get("step", 0)), share, status.get("reason", ""))
+        table.add_row(name, *row)
     return table
 
 
-def share_done(status: dict[str, object], steps: int) -> float:
-    """Return which part of its budget a cell has used, of whichever runs out first."""
-    if status["state"] in ("finished", "diverged"):
-        return 1.0
-    shares = [float(str(status.get("step", 0))) / steps]
-    if status.get("limit"):
-        shares.append(float(str(status["seconds"])) / float(str(status["limit"])))
-    return min(1.0, max(shares))
+def share_done(status: dict[str, Any]) -> float:
+    """Return which part of its budget a cell has used."""
+    return 1.0 if status["state"] in DONE else float(status.get("share", 0))
 
 
-def run_workers(sweep: Sweep, workers: Sequence[Worker], console: Console) -> None:
-    """Let workers run side by side, with a bar for the sweep and one for each running cell."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console) as bars:
-        whole = bars.add_task("all cells", total=len(sweep.cells), note="")
-        running: dict[str, object] = {}
-        threads = [
-            threading.Thread(target=worker.work, args=(bars.console.print,), kwargs={"wait": True})
-            for worker in workers
-        ]
-        for thread in threads:
-            thread.start()
-        while any(thread.is_alive() for thread in threads):
-            statuses = sweep.statuses()
-            shares = {name: share_done(s, sweep.cells[name].steps) for name, s in statuses.items()}
-            done = sum(s["state"] in ("finished", "diverged", "failed") for s in statuses.values())
-            bars.update(whole, completed=sum(shares.values()), note=f"{done}/{len(shares)} cells")
-            for name, status in statuses.items():
-                if status["state"] == "running" and name not in running:
-                    running[name] = bars.add_task(name, total=1.0, note="")
-                if name in running:
-                    note = f"step {status.get('step', 0)}"
-                    bars.update(running[name], completed=shares[name], note=note)  # type: ignore[arg-type]
-                if name in running and status["state"] != "running":
-                    bars.remove_task(running.pop(name))  # type: ignore[arg-type]
-            time.sleep(workers[0].options.poll)
-        for thread in threads:
-            thread.join()
+def work(
+    sweep: Sweep,
+    options: Options,
+    console: Console,
+    *,
+    workers: int,
+    names: list[str] | None = None,
+    storage: str | None = None,
+) -> None:
+    """Run what is left of a sweep, beside other processes that do the same.
+
+    Args:
+        sweep: whose cells.
+        options: for the cells' processes.
+        console: to report on.
+        workers: cells that run at once.
+        names: the cells to consider; all if None.
+        storage: of Optuna, see :class:`Queue`.
+    """
+    names = list(sweep.cells) if names is None else names
+    for name in names:
+        sweep.config(name)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
+        bar = bars.add_task("cells", total=len(names), completed=_count_done(sweep, names))
+        runner = Runner(sweep, options, bars.console.print)
+        tried: set[str] = set()
+
+        def run(name: str) -> float | None:
+            tried.add(name)
+            if not sweep.is_done(name):
+                runner.run(name)
+            bars.update(bar, completed=_count_done(sweep, names))
+            if sweep.is_done(name):
+                return endpoint(RunFolder(sweep.folder(name)).rows(EVALUATIONS))
+            return None
+
+        def loop(queue: Queue) -> None:
+            while not runner.is_stopping.is_set():
+                if queue.run_next(names, run):
+                    continue
+                if not queue.is_running(names):
+                    return
+                runner.is_stopping.wait(POLL)
+
+        queue = Queue(sweep, storage)
+        queue.fill(names)
+        threads = [threading.Thread(target=loop, args=(queue,)) for _ in range(workers)]
+        with stop_on_signals(runner.stop):
+            for thread in threads:
+                thread.start()
+            while any(thread.is_alive() for thread in threads):
+                time.sleep(POLL / 5)
+
+
+def _count_done(sweep: Sweep, names: list[str]) -> int:
+    return sum(sweep.is_done(name) for name in names)
+
+
+def check_workers(workers: int) -> None:
+    """Raise unless the number of workers is positive."""
+    if workers < 1:
+        raise BenchmarkError(f"`--workers` must be 1 or more, got {workers}.")

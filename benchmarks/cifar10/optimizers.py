@@ -238,6 +238,11 @@ class _Competitive(GameStepper):
         """The processes that share a step: these optimizers average gradients and products."""
         return None if self._average is None else distributed.group.WORLD
 
+    @property
+    def _interaction(self) -> float | None:
+        # None is the learning rate, whatever a schedule makes of it.
+        return None if self.config.interaction == 1 else self.config.interaction * self.config.lr
+
     def _solver(self) -> ConjugateGradient:
         return ConjugateGradient(rtol=self.config.rtol, max_iter=self.config.max_iter)
 
@@ -269,6 +274,7 @@ class CgdStepper(_Competitive):
             self.players["generator"],
             self.players["critic"],
             lr=(self.config.lr, self.lr_critic),
+            interaction=self._interaction,
             solver=self._solver(),
             process_group=self._group,
         )
@@ -285,6 +291,7 @@ class AcgdStepper(_Competitive):
             lr=(self.config.lr, self.lr_critic),
             beta=self.config.beta,
             eps=1e-5 if self.config.eps is None else self.config.eps,
+            interaction=self._interaction,
             solver=self._solver(),
             process_group=self._group,
         )

@@ -12,7 +12,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from benchmarks.cifar10.config import LossKind, OptimizerConfig, RunConfig, TermConfig
+from benchmarks.cifar10.costs import with_cost
 from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.search import Search, Space
 
 FOLDER = Path(__file__).parent / "protocols"
 
@@ -44,6 +46,8 @@ class Protocol:
         optimizers: by name.
         terms: by name.
         tables: the cells, in the order in which they are run; one named twice counts once.
+        searches: trials of methods, which are cells too and come first.
+        contrasts: pairs of methods (optimizer_loss_term) that are compared, fixed beforehand.
     """
 
     description: str = ""
@@ -51,6 +55,8 @@ class Protocol:
     optimizers: dict[str, OptimizerConfig] = field(default_factory=dict)
     terms: dict[str, TermConfig] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
+    searches: list[Search] = field(default_factory=list)
+    contrasts: list[list[str]] = field(default_factory=list)
 
     def cells(self) -> list[RunConfig]:
         """Return the runs, by unique names.
@@ -59,6 +65,11 @@ class Protocol:
             BenchmarkError: if a table names what is not defined, or there is no cell.
         """
         found: dict[str, RunConfig] = {}
+        for search in self.searches:
+            for number, choices in enumerate(search.draws()):
+                for choice in itertools.product(search.losses, search.optimizers, search.terms):
+                    cell = self._trial(search, number, choices, *choice)
+                    found.setdefault(cell.name, cell)
         for table in self.tables:
             for choice in itertools.product(
                 table.seeds, table.losses, table.optimizers, table.terms
@@ -67,7 +78,41 @@ class Protocol:
                 found.setdefault(cell.name, cell)
         if not found:
             raise BenchmarkError("The protocol has no cells: its `tables` are empty.")
-        return list(found.values())
+        # Here, when all that the cost depends on is known.
+        return [c if c.budget is None else with_cost(c) for c in found.values()]
+
+    def spaces(self) -> dict[str, dict[str, Space]]:
+        """Return what is searched, by method and option."""
+        return {
+            f"{optimizer}_{loss}_{term}": search.space
+            for search in self.searches
+            for optimizer, loss, term in itertools.product(
+                search.optimizers, search.losses, search.terms
+            )
+        }
+
+    def _trial(
+        self,
+        search: Search,
+        number: int,
+        choices: dict[str, Any],
+        loss: LossKind,
+        optimizer: str,
+        term: str,
+    ) -> RunConfig:
+        cell = self._cell(search.seed, loss, optimizer, term)
+        of_optimizer, of_term = search.changes(choices)
+        try:
+            changed = dataclasses.replace(cell.optimizer, **of_optimizer)
+        except TypeError as error:
+            raise BenchmarkError(f"A search names an unknown option: {error}") from error
+        return dataclasses.replace(
+            cell,
+            name=f"{cell.method}_trial{number}",
+            choices=choices,
+            optimizer=changed,
+            term=dataclasses.replace(cell.term, options={**cell.term.options, **of_term}),
+        )
 
     def _cell(self, seed: int, loss: LossKind, optimizer: str, term: str) -> RunConfig:
         for kind, name, known in (

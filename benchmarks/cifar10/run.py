@@ -10,7 +10,6 @@ import torch
 
 from benchmarks.cifar10 import checkpoint, folder
 from benchmarks.cifar10.averaging import sample
-from benchmarks.cifar10.claims import Claim
 from benchmarks.cifar10.clock import Stopwatch, peak_memory_mib
 from benchmarks.cifar10.config import RunConfig
 from benchmarks.cifar10.data import Images
@@ -24,6 +23,8 @@ from benchmarks.cifar10.training import Training
 from benchmarks.environment import conditions
 
 SHOWN = 64
+ENDPOINT = 3
+"""The last points of a run, whose mean is less noisy than the last one."""
 STATUS_EVERY = 2.0
 """Seconds between writes of the status."""
 
@@ -58,7 +59,7 @@ class Run:
         resized = images.resized(config.network.image_size)
         self.judge = Judge(resized, config.device)
         evaluation = config.evaluation
-        self.judge.check(evaluation.images, evaluation.metrics)
+        self.judge.check(evaluation.images, evaluation.metrics + evaluation.endpoint_metrics)
         self.judge.check(evaluation.final_images, evaluation.final_metrics)
         self.folder = RunFolder(path)
         self.training = Training(config, resized.train, self.ranks)
@@ -72,13 +73,13 @@ class Run:
         self.scalars = Scalars(path, self.training.step, tensorboard and self.ranks.is_first)
         self._watch = Stopwatch(config.device)
         self._status_written = 0.0
+        self._is_point = False
 
-    def complete(self, stop: Callable[[], bool], claim: Claim | None = None) -> str:
+    def complete(self, stop: Callable[[], bool]) -> str:
         """Train to the end of the budget; return how it ended, "finished" or "diverged".
 
         Args:
             stop: asked after each step whether to checkpoint and stop.
-            claim: on the cell; checked before anything is overwritten.
 
         Raises:
             Interrupted: if asked to stop, after a checkpoint.
@@ -95,7 +96,7 @@ class Run:
                 asked, is_last = self._advance_to_pause(stop)
                 training.totals.seconds += self._watch.stop()
                 training.check()
-                self._pause(is_last, asked, claim)
+                self._pause(is_last, asked)
                 if asked and not is_last:
                     if self.ranks.is_first:
                         self._status("interrupted")
@@ -114,29 +115,23 @@ class Run:
         """Step until something other than a step is due; return whether asked to stop, and last."""
         config, training = self.config, self.training
         while True:
+            reached = training.points
             training.advance()
-            spent = training.totals.seconds + self._watch.running()
-            out_of_time = config.seconds is not None and spent >= config.seconds
             # Processes must agree on when to stop.
-            asked, out_of_time = self.ranks.agreed((stop(), out_of_time))
-            is_last = training.step >= config.steps or out_of_time
-            if is_last or asked or self._is_due(training.step):
+            asked = self.ranks.agreed(stop())
+            is_last = training.share >= 1
+            self._is_point = training.points > reached or training.step in config.evaluation.at
+            if is_last or asked or self._is_point or self._is_due(training.step):
                 return asked, is_last
 
     def _is_due(self, step: int) -> bool:
         config = self.config
-        return (
-            step % config.log_every == 0
-            or step % config.checkpoint_every == 0
-            or step in config.evaluation.at
-        )
+        return step % config.log_every == 0 or step % config.checkpoint_every == 0
 
-    def _pause(self, is_last: bool, asked: bool, claim: Claim | None) -> None:
+    def _pause(self, is_last: bool, asked: bool) -> None:
         """Log, judge and checkpoint, in this order: what a checkpoint has seen is on the disk."""
         step, config = self.training.step, self.config
-        is_judged = is_last or step in config.evaluation.at
-        if claim is not None:
-            claim.check()
+        is_judged = is_last or self._is_point
         if self.ranks.is_first:
             self._log()
             if is_judged:
@@ -166,7 +161,7 @@ class Run:
             self.training.step,
             self.config.steps,
             seconds=self.training.totals.seconds,
-            limit=self.config.seconds,
+            share=self.training.share,
             **more,
         )
         self._status_written = time.monotonic()
@@ -175,6 +170,7 @@ class Run:
         row = {
             "step": self.training.step,
             "value": self.training.value.item(),
+            "cost": self.training.cost,
             **asdict(self.training.totals),
             "memory_mib": round(peak_memory_mib(self.config.device), 1),
         }
@@ -192,10 +188,12 @@ class Run:
     def _evaluate(self, is_last: bool) -> None:
         config, training = self.config.evaluation, self.training
         self.folder.append(folder.SPECTRA, {"step": training.step, **training.spectra()})
-        judged = [(config.images, config.metrics, False)]
-        judged += [(config.final_images, config.final_metrics, True)] if is_last else []
-        count = max([SHOWN, *(count for count, names, _ in judged if names)])
+        is_endpoint = config.points - ENDPOINT < training.points
+        further = {"ema": config.endpoint_metrics} if is_endpoint else {}
         for name, module in (("raw", training.generator), ("ema", training.ema.module)):
+            judged = [(config.images, [*config.metrics, *further.get(name, [])], False)]
+            judged += [(config.final_images, config.final_metrics, True)] if is_last else []
+            count = max([SHOWN, *(count for count, names, _ in judged if names)])
             images = sample(module, count, seed=self.config.seed, norm_images=config.norm_images)
             save_grid(
                 images[:SHOWN],
@@ -206,6 +204,7 @@ class Run:
                     "step": training.step,
                     "generator": name,
                     "final": is_final,
+                    "cost": training.cost,
                     **asdict(training.totals),
                     **self.judge.scores(images[:number], metrics),
                 }

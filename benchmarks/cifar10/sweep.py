@@ -1,11 +1,12 @@
-"""A sweep: a folder of cells that any number of processes work off together."""
+"""A sweep: a folder of cells, and the processes that run them one after another."""
 
+import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,29 +14,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from benchmarks.cifar10.claims import holder
 from benchmarks.cifar10.config import RunConfig, differences
 from benchmarks.cifar10.errors import BenchmarkError
-from benchmarks.cifar10.folder import RunFolder, read_json, refuse_differences, write_json
+from benchmarks.cifar10.folder import (
+    DONE,
+    RunFolder,
+    read_json,
+    refuse_differences,
+    write_json,
+)
+from benchmarks.cifar10.lock import is_held
 from benchmarks.cifar10.protocol import Protocol
+from benchmarks.cifar10.search import Space
 
 ROOT = Path(__file__).resolve().parents[2]
-POLL = 0.5
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a worker passes on to the processes of its cells.
-
-    Attributes:
-        data: folder of images, or None.
-        tensorboard: whether cells write its logs.
-        poll: seconds between looks at processes and claims.
-    """
-
-    data: Path | None = None
-    tensorboard: bool = False
-    poll: float = POLL
 
 
 class Sweep:
@@ -60,6 +52,10 @@ class Sweep:
         self.cells: dict[str, RunConfig] = {
             values["name"]: RunConfig.from_dict(values) for values in stored["cells"]
         }
+        self.spaces = {
+            method: {name: Space(**space) for name, space in spaces.items()}
+            for method, spaces in stored.get("spaces", {}).items()
+        }
 
     @classmethod
     def create(cls, path: Path, protocol: Protocol) -> "Sweep":
@@ -76,7 +72,12 @@ class Sweep:
         plain = [cell.as_dict() for cell in cells]
         stored = read_json(path / "sweep.json")
         if stored is None:
-            write_json(path / "sweep.json", {"description": protocol.description, "cells": plain})
+            spaces = {
+                method: {name: dataclasses.asdict(space) for name, space in own.items()}
+                for method, own in protocol.spaces().items()
+            }
+            rows = {"description": protocol.description, "cells": plain, "spaces": spaces}
+            write_json(path / "sweep.json", rows)
         else:
             # By name, so that a difference names the cell.
             before, now = ({cell["name"]: cell for cell in c} for c in (stored["cells"], plain))
@@ -100,91 +101,59 @@ class Sweep:
         if not folder.exists():
             return {"state": "waiting", "step": 0, "steps": self.cells[name].steps}
         status = RunFolder(folder).status()
-        if status["state"] == "running" and holder(folder) is None:
+        if status["state"] == "running" and not is_held(folder):
             status["state"] = "interrupted"
         return status
+
+    def is_done(self, name: str) -> bool:
+        """Return whether there is nothing left to run of a cell."""
+        return self.status(name)["state"] in DONE
 
     def statuses(self) -> dict[str, dict[str, Any]]:
         """Return how all cells stand."""
         return {name: self.status(name) for name in self.cells}
 
 
-class Worker:
-    """Works off the cells of a sweep one after another, each in a process of its own.
+@dataclass(frozen=True)
+class Options:
+    """What is passed on to the processes of cells.
 
-    A process of its own gives each cell its own memory figure, and keeps a crash in one cell from
-    the others.
+    Attributes:
+        data: folder of images, or None.
+        tensorboard: whether cells write its logs.
+    """
+
+    data: Path | None = None
+    tensorboard: bool = False
+
+
+class Runner:
+    """Runs cells, each in a process of its own.
+
+    That gives each cell its own memory figure, and keeps a crash in one cell from the others.
 
     Args:
         sweep: whose cells.
         options: for the cells' processes.
-        names: the cells to consider; all if None.
-        taken: the cells that workers of this process run, which they share.
+        report: called with a sentence when a cell begins and ends.
     """
 
-    _lock = threading.Lock()
-
-    def __init__(
-        self,
-        sweep: Sweep,
-        options: Options,
-        names: list[str] | None = None,
-        taken: set[str] | None = None,
-    ) -> None:
+    def __init__(self, sweep: Sweep, options: Options, report: Callable[[str], None]) -> None:
         self.sweep = sweep
         self.options = options
-        self.names = list(sweep.cells) if names is None else names
-        for name in self.names:
-            sweep.config(name)
-        self._taken = set() if taken is None else taken
-        self._began = time.time()
-        self._is_stopping = False
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def work(self, report: Callable[[str], None], *, wait: bool) -> None:
-        """Run cells until none is left.
-
-        Args:
-            report: called with a sentence when a cell begins and ends.
-            wait: whether to wait for cells that others run, and take over what they leave undone.
-        """
-        while not self._is_stopping:
-            name, others = self._take()
-            if name is not None:
-                try:
-                    self._run(name, report)
-                finally:
-                    self._taken.discard(name)
-            elif others and wait:
-                time.sleep(self.options.poll)
-            else:
-                return
-
-    def _take(self) -> tuple[str | None, bool]:
-        """Return a free cell, if there is one, and whether any that is left is run elsewhere."""
-        with self._lock:
-            left = [name for name in self.names if self._is_left(name)]
-            for name in left:
-                if name not in self._taken and holder(self.sweep.folder(name)) is None:
-                    self._taken.add(name)
-                    return name, False
-            return None, bool(left)
+        self.report = report
+        self.is_stopping = threading.Event()
+        self._processes: set[subprocess.Popen[bytes]] = set()
 
     def stop(self) -> None:
-        """Let the present cell write a checkpoint and end, and begin no other."""
-        self._is_stopping = True
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
+        """Let the present cells write a checkpoint and end, and begin no other."""
+        self.is_stopping.set()
+        for process in list(self._processes):
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
 
-    def _is_left(self, name: str) -> bool:
-        status = self.sweep.status(name)
-        if status["state"] == "failed":
-            # Tried again by a later call, not by this one.
-            return status["updated"] < self._began
-        return status["state"] not in ("finished", "diverged")
-
-    def _run(self, name: str, report: Callable[[str], None]) -> None:
+    def run(self, name: str) -> str:
+        """Run a cell; return how it stands then."""
         folder = self.sweep.folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.cifar10", "cell", str(self.sweep.path), name]
@@ -198,20 +167,26 @@ class Worker:
         environment.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
         if self.options.data is not None:
             environment["COMPOPT_DATA"] = str(self.options.data.resolve())
-        report(f"{name}: begins")
+        self.report(f"{name}: begins")
         with (folder / "output.txt").open("ab") as output:
-            self._process = subprocess.Popen(
+            process = subprocess.Popen(
                 command, stdout=output, stderr=output, env=environment, start_new_session=True
             )
-            while self._process.poll() is None:
-                time.sleep(self.options.poll / 5)
-        report(f"{name}: {self._outcome(name, self._process.returncode)}")
+            self._processes.add(process)
+            if self.is_stopping.is_set():
+                # Asked while it began.
+                process.terminate()
+            process.wait()
+            self._processes.discard(process)
+        state, sentence = self._outcome(name, process.returncode)
+        self.report(f"{name}: {sentence}")
+        return state
 
-    def _outcome(self, name: str, code: int) -> str:
+    def _outcome(self, name: str, code: int) -> tuple[str, str]:
         status = self.sweep.status(name)
         if code == HELD_ELSEWHERE:
-            return "run elsewhere"
-        if code and status["state"] not in ("failed", "diverged") and not self._is_stopping:
+            return "held", "run elsewhere"
+        if code and status["state"] not in ("failed", "diverged") and not self.is_stopping.is_set():
             cause = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
             last = _last_line(self.sweep.folder(name) / "output.txt")
             reason = f"The process ended by {cause}. {last}".strip()
@@ -219,8 +194,8 @@ class Worker:
                 "failed", status.get("step", 0), self.sweep.cells[name].steps, reason=reason
             )
             status = self.sweep.status(name)
-        reason = status.get("reason")
-        return f"{status['state']}. {reason}" if reason else str(status["state"])
+        state, reason = str(status["state"]), status.get("reason")
+        return state, f"{state}. {reason}" if reason else state
 
 
 HELD_ELSEWHERE = 75

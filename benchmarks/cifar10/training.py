@@ -1,5 +1,6 @@
 """A cell in memory: networks, optimizer, average and counters, and one step of all of them."""
 
+import math
 import warnings
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -81,7 +82,9 @@ class Training:
         self.stepper = STEPPERS[config.optimizer.kind](
             self.game, config.optimizer, ranks.average if ranks.size > 1 else None
         )
-        self.ema = ExponentialAverage(self.generator, config.evaluation.ema_decay)
+        self.ema = ExponentialAverage(
+            self.generator, math.exp(-config.batch_size / config.evaluation.ema_images)
+        )
         self.monitor = CollapseMonitor(self.critic)
         self.batches = Batches(
             images,
@@ -91,6 +94,26 @@ class Training:
             device=config.device,
             part=(ranks.rank, ranks.size),
         )
+
+    @property
+    def cost(self) -> float:
+        """What the steps so far cost, in the unit of the budget."""
+        cost = self.config.cost
+        return self.step * cost.step + self.totals.mixed_products * cost.product
+
+    @property
+    def share(self) -> float:
+        """Which part of the budget is used, of whichever limit comes first."""
+        config = self.config
+        shares = [self.step / config.steps]
+        shares += [] if config.budget is None else [self.cost / config.budget]
+        return min(1.0, max(shares))
+
+    @property
+    def points(self) -> int:
+        """How many of the points that divide the budget have been reached."""
+        budget, points = self.config.budget, self.config.evaluation.points
+        return 0 if budget is None else min(points, int(points * self.cost / budget))
 
     def advance(self) -> None:
         """Take one step."""

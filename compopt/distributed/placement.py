@@ -68,6 +68,7 @@ class Placement:
         params: Mapping[Player, Sequence[Tensor]],
         *,
         scale: float = 1.0,
+        second_order: bool = True,
         workspace: Workspace | None = None,
     ) -> GameGradients | GeneralGradients:
         """Return the gradients of a game over the data of all processes, and its products.
@@ -76,14 +77,17 @@ class Placement:
             game: the loss on this process's data, with its graph.
             params: by player.
             scale: see :func:`~compopt.game.differentiate`.
+            second_order: see there.
             workspace: where the gradients are written; new vectors if None.
         """
         if game.max_loss is not None:
-            return differentiate_general(game, params)
+            return differentiate_general(game, params, second_order)
         out = None
         if workspace is not None:
             out = {p: workspace.vector(self.layout(params[p]), p, "grad") for p in PLAYERS}
-        return differentiate(game, params["min"], params["max"], scale=scale, out=out)
+        return differentiate(
+            game, params["min"], params["max"], scale=scale, second_order=second_order, out=out
+        )
 
     def layout(self, params: Sequence[Tensor]) -> FlatLayout:
         """Return the layout of the part of a player's vectors that this process keeps."""

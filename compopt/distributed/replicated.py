@@ -161,11 +161,12 @@ class Replicated(Placement):
         params: Mapping[Player, Sequence[Tensor]],
         *,
         scale: float = 1.0,
+        second_order: bool = True,
         workspace: Workspace | None = None,
     ) -> GameGradients | GeneralGradients:
         """Return gradients and products of the mean of the processes' losses."""
         if game.max_loss is not None:
-            return self._average_general(differentiate_general(game, params))
+            return self._average_general(differentiate_general(game, params, second_order))
         both = [*params["min"], *params["max"]]
         joint = FlatLayout.of([*both, game.loss.detach().reshape(1)])
         workspace = Workspace() if workspace is None else workspace
@@ -173,7 +174,7 @@ class Replicated(Placement):
         # The sum over processes needs the penalties' gradients in place before the last pass.
         base = self._penalty_gradients(game, params, joint)
         grads = self.reduce(
-            partial(loss_gradients, "loss", game.loss, both, **game.graph_options()),
+            partial(loss_gradients, "loss", game.loss, both, **game.graph_options(second_order)),
             both,
             joint.sizes,
             out,
@@ -184,7 +185,7 @@ class Replicated(Placement):
         count = len(params["min"])
         check_takes_part("min", grads[:count], game.min_penalty)
         check_takes_part("max", grads[count:], game.max_penalty)
-        curvature = curvature_gradients(game, both, grads)
+        curvature = curvature_gradients(game, both, grads, second_order)
         by_player: dict[Player, Sequence[Tensor | None]] = {
             "min": curvature[:count],
             "max": curvature[count:],

@@ -121,6 +121,7 @@ class Sharded(Replicated):
         params: Mapping[Player, Sequence[Tensor]],
         *,
         scale: float = 1.0,
+        second_order: bool = True,
         workspace: Workspace | None = None,
     ) -> GameGradients:
         """Return this process's parts of the gradients of the mean loss, and of products."""
@@ -137,7 +138,7 @@ class Sharded(Replicated):
         out = torch.empty(sum(sizes), dtype=joint.dtype, device=joint.device)
         penalties = self._penalty_tensors(game, params)
         grads = self.reduce(
-            partial(loss_gradients, "loss", game.loss, both, **game.graph_options()),
+            partial(loss_gradients, "loss", game.loss, both, **game.graph_options(second_order)),
             both,
             sizes,
             out,
@@ -148,7 +149,7 @@ class Sharded(Replicated):
         count = len(params["min"])
         check_takes_part("min", grads[:count], game.min_penalty)
         check_takes_part("max", grads[count:], game.max_penalty)
-        curvature = curvature_gradients(game, both, grads)
+        curvature = curvature_gradients(game, both, grads, second_order)
         by_player: dict[Player, Sequence[Tensor | None]] = {
             "min": curvature[:count],
             "max": curvature[count:],

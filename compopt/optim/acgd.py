@@ -1,6 +1,6 @@
 """Adaptive competitive gradient descent."""
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from compopt._typing import Params, Player
 from compopt.distributed import Placement
 from compopt.kernels import adaptive_setup_, average_squares_
 from compopt.optim.base import CompetitiveOptimizer
+from compopt.optim.commit import Advance, Commit
 from compopt.optim.groups import interaction_strength
 from compopt.optim.step_sizes import StepSizes
 from compopt.optim.trouble import OnFailure, SolveFor
@@ -153,11 +154,12 @@ class ACGD(CompetitiveOptimizer):
         return StepSizes(values, root, weighed)
 
     @marked(Range.UPDATE)
-    def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
+    def _remember(self, commit: Commit, player: Player, grad: Tensor, advance: Advance) -> None:
         # Formed anew rather than kept since `_step_sizes`: a pass is cheaper than a vector.
-        average = self._read_state(player, "exp_avg_sq")
-        average = torch.zeros_like(grad) if average is None else average
+        average = self._stage_state(commit, player, "exp_avg_sq")
+        # Written aside, so that the commit has one operation for it. The step sizes have been used.
+        new = self._buffer(player, "step_sizes").copy_(average)
         flag = None if advance is True else advance
         for where, group, _ in self._segments(player):
-            average_squares_(average[where], grad[where], group["beta"], flag)
-        self._write_state(player, "exp_avg_sq", average)
+            average_squares_(new[where], grad[where], group["beta"], flag)
+        commit.copy(average, new)

@@ -4,7 +4,7 @@ import dataclasses
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,19 +15,19 @@ from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
+from compopt.optim.commit import Advance, Commit
 from compopt.optim.interaction import interacts, scale_to_learning_rate, scaled_to_strength
 from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, select
-from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepReport
-from compopt.optim.scaling import TakesScaler, scaled
 from compopt.optim.step_sizes import StepSizes
 from compopt.optim.trouble import OnFailure, SolveFor, Trouble
+from compopt.optim.two_phase import TwoPhaseOptimizer
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver, Status
 
 
-class CompetitiveOptimizer(TakesScaler, SharesSteps):
+class CompetitiveOptimizer(TwoPhaseOptimizer):
     """Base of CGD and its kin: everything but the step sizes.
 
     Subclasses give ``_step_sizes`` and check their own hyperparameters. The arguments are those of
@@ -69,8 +69,6 @@ class CompetitiveOptimizer(TakesScaler, SharesSteps):
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self.last_step: StepReport | None = None
-        self._pending: Gradients | None = None
-        self._pending_has_scaler = False
         self._trouble = Trouble()
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -90,8 +88,8 @@ class CompetitiveOptimizer(TakesScaler, SharesSteps):
             sign: that the right-hand side has, None if the player's move is not solved for.
         """
 
-    def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
-        """Update the state that step sizes come from, where the step is taken."""
+    def _remember(self, commit: Commit, player: Player, grad: Tensor, advance: Advance) -> None:
+        """Add to a commit the state that step sizes come from, where the step is taken."""
 
     def step(  # type: ignore[override]
         self,
@@ -140,62 +138,12 @@ class CompetitiveOptimizer(TakesScaler, SharesSteps):
             self._finish(update, gradients, grad_norm, step_sizes)
             return gradients.losses()
 
-    def backward(
-        self,
-        closure: LossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
-
-        The max player's own objective is the negative loss. Clip, log or unscale the gradients as
-        usual, then call ``step()`` without arguments; it solves with what is in ``.grad``.
-
-        Args:
-            closure: as in :meth:`step`.
-            min_penalty: as in :meth:`step`.
-            max_penalty: as in :meth:`step`.
-            curvature_loss: as in :meth:`step`.
-            scaler: scales the loss against underflow in half precision. Give the loss unscaled,
-                then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual; a loss
-                scaled by hand would scale the mixed products as well, and is refused there.
-
-        Returns:
-            The detached loss. Existing ``.grad`` is replaced, not added to.
-        """
-        params = {player: self._params(player) for player in PLAYERS}
-        has_scaler = scaler is not None and scaler.is_enabled()
-        with use_backend(self.backend), self._together(closure):
-            game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
-            loss = game.loss.detach()
-            game, scale = scaled(game, scaler)
-            self._meet(Act.BACKWARD, game, scale)
-            if has_scaler:
-                loss = self._placement.mean(loss)
-            gradients = self._placement.differentiate(game, params, scale=scale)
-            for player, grad in by_player(gradients).items():
-                views = self._placement.whole(params[player], grad)
-                for param, view in zip(params[player], views, strict=True):
-                    param.grad = view.to(param.dtype)
-        self._pending_has_scaler = has_scaler
-        self._pending = gradients if scale == 1.0 else dataclasses.replace(gradients, loss=loss)
-        return self._pending.losses()
-
     def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
         # Conjugate gradients would refuse the operator, without a word about the losses.
         pairs = not isinstance(self.solver, ConjugateGradient)
         params = [*self._params("min"), *self._params("max")]
         check_hooks(params)
-        device = params[0].device
-        return as_game(closure, terms, device, allows_pair=pairs, allows_curvature=True)
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
-        self._pending = None
-        super().zero_grad(set_to_none)
+        return as_game(closure, terms, params[0].device, allows_pair=pairs, allows_curvature=True)
 
     def _gradients(self, closure: LossOrClosure | None, terms: Terms) -> Gradients | None:
         closure = evaluated(closure, lambda: self._pending is not None)
@@ -204,7 +152,8 @@ class CompetitiveOptimizer(TakesScaler, SharesSteps):
         if closure is not None:
             game = self._as_game(closure, terms)
             self._meet(Act.STEP, game)
-            return self._placement.differentiate(game, params, workspace=self._workspace)
+            keeps, room = interacts(self.param_groups), self._workspace
+            return self._placement.differentiate(game, params, second_order=keeps, workspace=room)
         if any(term is not None for term in terms):
             raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
@@ -298,8 +247,7 @@ class CompetitiveOptimizer(TakesScaler, SharesSteps):
             _delta_norm=delta_norm,
             _taken=taken,
         )
-        falls_back = self.on_failure == "fallback"
-        moves = has_gradients if falls_back else taken
+        moves = has_gradients if self.on_failure == "fallback" else taken
         use_solution: bool | Tensor = taken
         advance: bool | Tensor = moves
         if not self.capturable:
@@ -321,8 +269,9 @@ class CompetitiveOptimizer(TakesScaler, SharesSteps):
             advance = advance & (finite if self.capturable else bool(self._placement.agree(finite)))
         if advance is False:
             return
+        commit = Commit()
         for player in PLAYERS:
-            self._remember(player, grads[player], advance)
-            keeps_delta = "delta" in self._state_keys(player)
-            state = {"delta": deltas[player]} if keeps_delta else {}
-            self._advance(player, deltas[player], state, advance)
+            self._remember(commit, player, grads[player], advance)
+            state = {"delta": deltas[player]} if "delta" in self._state_keys(player) else {}
+            self._stage(commit, player, deltas[player], state, advance)
+        commit.run()

@@ -1,7 +1,7 @@
 """Competitive mirror descent."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 from torch import Tensor
 
@@ -9,6 +9,7 @@ from compopt._typing import PLAYERS, Params, Player
 from compopt.optim.acgd import ACGD
 from compopt.optim.base import CompetitiveOptimizer
 from compopt.optim.cgd import CGD
+from compopt.optim.commit import Advance, Commit
 from compopt.optim.mirrors import (
     Chart,
     Mirror,
@@ -85,14 +86,18 @@ class _InLocalCoordinates(CompetitiveOptimizer):
         self._player_charts: Mapping[Player, PlayerCharts] = charts
         return in_local_coordinates(gradients, charts), norms
 
-    def _move_param(
-        self, param: Tensor, moved: Tensor, group: dict[str, Any], delta: Tensor
+    def _stage_group(
+        self,
+        commit: Commit,
+        group: dict[str, Any],
+        moves: Mapping[Tensor, Tensor],
+        advance: Advance,
     ) -> None:
-        chart = self._charts.get(param)
-        if chart is None:
-            super()._move_param(param, moved, group, delta)
-        else:
-            moved.copy_(chart.moved(delta))
+        plain = {param: move for param, move in moves.items() if param not in self._charts}
+        super()._stage_group(commit, group, plain, advance)
+        for param in moves.keys() - plain.keys():
+            moved = self._charts[param].moved(moves[param]).to(param.dtype)
+            commit.copy(param, moved if advance is True else moved.where(advance, param))
 
 
 class CMD(_InLocalCoordinates, CGD):
@@ -282,8 +287,8 @@ class ACMD(_InLocalCoordinates, ACGD):
         # The average sees the magnitude, the step the gradient.
         return StepSizes.weighing(sizes.values, grad, sign, sizes.root, sizes.weighed_grad)
 
-    def _remember(self, player: Player, grad: Tensor, advance: Literal[True] | Tensor) -> None:
-        super()._remember(player, self._player_charts[player].magnitude(grad), advance)
+    def _remember(self, commit: Commit, player: Player, grad: Tensor, advance: Advance) -> None:
+        super()._remember(commit, player, self._player_charts[player].magnitude(grad), advance)
 
 
 def _mirror_of(player: object, mirror: MirrorOrPair) -> Any:

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params, Player
 from compopt._workspace import Workspace
 from compopt.distributed import Placement, warn_if_unshared
+from compopt.optim.commit import Advance, Commit, stage_moves
 from compopt.optim.groups import (
     Segment,
     check_hyperparameters,
@@ -24,7 +25,7 @@ from compopt.optim.groups import (
 )
 from compopt.optim.loading import check_loadable
 from compopt.optim.state import FlatState, restore_state
-from compopt.optim.step_counts import count_on_device
+from compopt.optim.step_counts import stage_counts
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
 
@@ -157,8 +158,9 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         """
         return self._flat_state.read(self.state, player, self._params(player), key)
 
-    def _write_state(self, player: Player, key: str, vector: Tensor) -> None:
-        self._flat_state.write(self.state, player, self._params(player), key, vector)
+    def _stage_state(self, commit: Commit, player: Player, key: str) -> Tensor:
+        """Return a state vector [size of the player] for later writes of ``commit`` to change."""
+        return self._flat_state.stage(commit, self.state, player, self._params(player), key)
 
     def _buffer(self, player: Player, name: str) -> Tensor:
         """Return a vector [size of the player] that is kept from step to step, of any content."""
@@ -181,61 +183,45 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         )
 
     @marked(Range.UPDATE)
-    def _advance(
+    def _stage(
         self,
+        commit: Commit,
         player: Player,
         delta: Tensor,
         state: Mapping[str, Tensor],
-        advance: Literal[True] | Tensor,
+        advance: Advance,
     ) -> None:
-        """Decay and move ``player``'s parameters by ``delta``, store ``state``, count the step.
+        """Add to a commit: decay, move by ``delta``, store ``state``, count the step.
 
         Args:
+            commit: to add to.
             player: whose parameters.
             delta: [size of the player].
             state: vectors [size of the player] by key.
             advance: whether to do any of this.
         """
         params = self._params(player)
-        views = self._placement.whole(params, delta)
-        for (param, group), view in zip(self._entries(player), views, strict=True):
-            # What may have to stay as it is moves as a copy: multiplying by one and adding zero
-            # would not leave every bit in place.
-            moved = param if advance is True else param.clone()
-            self._move_param(param, moved, group, view)
-            if isinstance(advance, Tensor):
-                param.copy_(torch.where(advance, moved, param))
+        views = dict(zip(params, self._placement.whole(params, delta), strict=True))
+        for group in self.param_groups:
+            own = [param for param in group["params"] if param in views]
+            if group["player"] == player and own:
+                self._stage_group(commit, group, {p: views[p] for p in own}, advance)
         for key, vector in state.items():
-            old = self._read_state(player, key)
-            kept = torch.zeros_like(vector) if old is None else old
-            vector = vector if advance is True else torch.where(advance, vector, kept)
-            self._flat_state.write(self.state, player, params, key, vector)
-        self._init_steps(params)
-        if self.capturable:
-            count_on_device(self.state, params, advance)
-            return
-        for param in params:
-            self.state[param]["step"].add_(advance)
+            stored = self._stage_state(commit, player, key)
+            if stored is not vector:
+                commit.copy(stored, vector if advance is True else vector.where(advance, stored))
+        stage_counts(commit, self.state, params, advance, on_device=self.capturable)
 
-    def _move_param(
-        self, param: Tensor, moved: Tensor, group: dict[str, Any], delta: Tensor
+    def _stage_group(
+        self,
+        commit: Commit,
+        group: dict[str, Any],
+        moves: Mapping[Tensor, Tensor],
+        advance: Advance,
     ) -> None:
-        """Decay and move ``moved``, which is ``param`` or a copy of it, by ``delta``."""
-        if group["weight_decay"]:
-            moved.mul_(1 - group["lr"] * group["weight_decay"])
-        moved.add_(delta)
-
-    def _init_steps(self, params: list[Tensor]) -> None:
-        shared: Tensor | None = None
-        for param in params:
-            if "step" in self.state[param]:
-                continue
-            # As in torch.optim, the count lives on the host unless a device graph has to advance
-            # it, and then those that begin together share it.
-            device = param.device if self.capturable else torch.device("cpu")
-            if shared is None or not self.capturable:
-                shared = torch.zeros((), dtype=torch.float32, device=device)
-            self.state[param]["step"] = shared
+        """Add decay and moves of a group's parameters, given as what is added to each."""
+        decay = group["weight_decay"]
+        stage_moves(commit, moves, 1 - group["lr"] * decay if decay else None, advance)
 
     def _refuse_gradients(self) -> None:
         """Raise if ``.grad`` holds anything: a step without a loss would not see it."""
@@ -248,14 +234,13 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def _idle_step(self) -> None:
         """Create the state, as checkpoint loaders expect of a step without a loss."""
         self._refuse_gradients()
+        commit = Commit()
         for player in self._players:
-            params = self._params(player)
-            layout = self._placement.layout(params)
             for key in self._state_keys(player):
-                if self._read_state(player, key) is None:
-                    zeros = torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
-                    self._flat_state.write(self.state, player, params, key, zeros)
-            self._init_steps(params)
+                self._stage_state(commit, player, key)
+            params = self._params(player)
+            stage_counts(commit, self.state, params, None, on_device=self.capturable)
+        commit.run()
 
     def _all_params(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]

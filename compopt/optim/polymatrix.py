@@ -17,6 +17,7 @@ from compopt._checks import (
 from compopt._typing import Params
 from compopt.field import losses_field
 from compopt.operators import PolymatrixOperator
+from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.players import TwoPlayerOptimizer
 from compopt.optim.report import StepWarning
@@ -143,10 +144,12 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             self.last_solution = solution
             moves = operator.split(solution.value.mul(operator.scale).neg_())
             if self._is_good(solution, losses):
+                commit = Commit()
                 for player, delta in moves.items():
                     average = averages[player]
                     state = {} if average is None else {"exp_avg_sq": average}
-                    self._advance(player, delta, state, True)
+                    self._stage(commit, player, delta, state, True)
+                commit.run()
             return [loss.detach() for loss in losses]
 
     def _losses(self, closure: Losses | Callable[[], Losses]) -> list[Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from compopt._typing import Player
 from compopt.distributed import Placement
+from compopt.optim.commit import Commit
 
 State = MutableMapping[Tensor, dict[str, Any]]
 
@@ -31,38 +32,43 @@ class FlatState:
 
         Parameters that lack it count as zeros. The vector may be the stored one: do not modify it.
         """
-        tensors = [state[param].get(key) if param in state else None for param in params]
+        tensors = _entries(state, params, key)
         if all(tensor is None for tensor in tensors):
             return None
         vector = self._vector_behind(player, key, tensors)
-        if vector is not None:
-            return vector
+        return self._gathered(params, tensors) if vector is None else vector
+
+    def stage(
+        self, commit: Commit, state: State, player: Player, params: Sequence[Tensor], key: str
+    ) -> Tensor:
+        """Return the vector [size of the player] that later writes of ``commit`` may change.
+
+        It is the stored one where that is still in use, so that addresses stay the same from step
+        to step. Otherwise it is a new one of the same values, zeros where there are none, which
+        ``commit`` will store.
+        """
+        tensors = _entries(state, params, key)
+        stored = self._vector_behind(player, key, tensors)
+        if stored is not None:
+            return stored
+        vector = self._gathered(params, tensors)
+        views = self._placement.layout(params).views(vector)
+        entries = [self._placement.entry(p, view) for p, view in zip(params, views, strict=True)]
+
+        def attach() -> None:
+            self._written[player, key] = (vector, entries)
+            for param, entry in zip(params, entries, strict=True):
+                state[param][key] = entry
+
+        commit.add(attach)
+        return vector
+
+    def _gathered(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
         pieces = [
             tensor if tensor is None else self._placement.piece(param, tensor)
             for param, tensor in zip(params, tensors, strict=True)
         ]
         return self._placement.layout(params).flatten(pieces)
-
-    def write(
-        self, state: State, player: Player, params: Sequence[Tensor], key: str, vector: Tensor
-    ) -> None:
-        """Store ``vector`` [size of the player] as the parameters' ``key``.
-
-        It is copied: into the storage of the last write where that is still in use, so that
-        addresses stay the same from step to step, and into a new one otherwise.
-        """
-        tensors = [state[param].get(key) for param in params]
-        stored = self._vector_behind(player, key, tensors)
-        if stored is not None:
-            if stored is not vector:
-                stored.copy_(vector)
-            return
-        vector = vector.clone()
-        views = self._placement.layout(params).views(vector)
-        entries = [self._placement.entry(p, view) for p, view in zip(params, views, strict=True)]
-        self._written[player, key] = (vector, entries)
-        for param, entry in zip(params, entries, strict=True):
-            state[param][key] = entry
 
     def _vector_behind(
         self, player: Player, key: str, tensors: Sequence[Tensor | None]
@@ -72,6 +78,11 @@ class FlatState:
             entry is tensor for entry, tensor in zip(entries, tensors, strict=True)
         )
         return vector if same else None
+
+
+def _entries(state: State, params: Sequence[Tensor], key: str) -> list[Tensor | None]:
+    # Looking must not make an entry.
+    return [state[param].get(key) if param in state else None for param in params]
 
 
 def restore_state(

@@ -1,34 +1,66 @@
-"""Step counts that live on the device, where they cannot be compared."""
+"""The count of steps in the state of each parameter."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import MutableMapping, Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from compopt.optim.commit import Advance, Commit
 
-def count_on_device(
-    state: Mapping[Tensor, dict[str, Any]],
+State = MutableMapping[Tensor, dict[str, Any]]
+
+
+def stage_counts(
+    commit: Commit,
+    state: State,
     params: Sequence[Tensor],
-    advance: Literal[True] | Tensor,
+    advance: Advance | None,
+    *,
+    on_device: bool,
 ) -> None:
-    """Add a step to the counts of ``params``, if ``advance`` is true.
+    """Add the advance of the parameters' counts by a step, from zero where there is none.
 
-    Counts that have advanced together so far are one tensor, which says without a look at the
-    values that they are equal: their parameters can be worked on together.
+    As in torch.optim, a count lives on the host unless a device graph has to advance it.
 
     Args:
-        state: of all parameters of an optimizer. Modified.
-        params: of one player; each has a count.
-        advance: whether the step is taken.
+        commit: to add to.
+        state: of all parameters of an optimizer.
+        params: of one player.
+        advance: whether the step is taken; None to begin counts at zero and leave the others.
+        on_device: whether counts live on the device. Counts that have advanced together so far are
+            then one tensor, which says without a look at the values that they are equal: their
+            parameters can be worked on together.
     """
+    counts = [state[param].get("step") if param in state else None for param in params]
     holders = Counter(id(entry["step"]) for entry in state.values() if "step" in entry)
-    own = Counter(id(state[param]["step"]) for param in params)
-    advanced: dict[int, Tensor] = {}
-    for param in params:
-        count = state[param]["step"]
-        if id(count) not in advanced:
-            # Whoever shares the count and stays behind keeps it.
-            is_shared = holders[id(count)] > own[id(count)]
-            advanced[id(count)] = (count.clone() if is_shared else count).add_(advance)
-        state[param]["step"] = advanced[id(count)]
+    own = Counter(id(count) for count in counts if count is not None)
+    advanced: dict[object, Tensor] = {}
+    for param, count in zip(params, counts, strict=True):
+        key = id(count) if on_device else param
+        if key not in advanced:
+            if count is None:
+                device = param.device if on_device else torch.device("cpu")
+                count = torch.zeros((), dtype=torch.float32, device=device)
+            elif on_device and advance is not None and holders[id(count)] > own[id(count)]:
+                # Whoever shares the count and stays behind keeps it.
+                count = count.clone()
+            advanced[key] = count
+    assigned = {
+        param: advanced[id(count) if on_device else param]
+        for param, count in zip(params, counts, strict=True)
+    }
+
+    def assign() -> None:
+        for param, count in assigned.items():
+            state[param]["step"] = count
+
+    commit.add(assign)
+    steps = list(advanced.values())
+    if advance is None or not steps:
+        return
+    if isinstance(advance, Tensor):
+        commit.add(lambda: torch._foreach_add_(steps, [advance] * len(steps)), steps[0])
+    else:
+        commit.add(lambda: torch._foreach_add_(steps, 1), steps[0])

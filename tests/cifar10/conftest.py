@@ -63,7 +63,7 @@ def tiny() -> RunConfig:
                 "at": [0, 4],
                 "images": 8,
                 "final_images": 16,
-                "ema_decay": 0.9,
+                "ema_images": 40,
                 "norm_images": 16,
             },
         }

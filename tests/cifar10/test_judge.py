@@ -75,7 +75,7 @@ def test_what_cannot_be_judged_is_refused_before_training(images, metrics, count
 
 def test_a_run_judges_both_generators_and_the_last_step_twice(tiny, images, metrics, tmp_path):
     evaluation = {"at": [4], "images": 12, "final_images": 20, "norm_images": 16}
-    evaluation |= {"metrics": ["near"], "final_metrics": ["near", "far"], "ema_decay": 0.5}
+    evaluation |= {"metrics": ["near"], "final_metrics": ["near", "far"], "ema_images": 6}
     config = run_config(tiny.as_dict() | {"evaluation": evaluation})
     run = Run(config, tmp_path / "run", images)
     assert run.complete(lambda: False) == "finished"

@@ -145,6 +145,26 @@ def test_optimistic_adam_begins_with_twice_the_move_of_adam(tiny, images, loss, 
             torch.testing.assert_close(a, 2 * b - c, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0])
+def test_the_interaction_is_a_multiple_of_the_learning_rate(tiny, images, strength):
+    stepper, draws = make(tiny, images, "acgd", interaction=strength)
+    networks = generator, critic = copies(stepper)
+    interaction = None if strength == 1 else strength * 1e-2
+    solver = ConjugateGradient(rtol=1e-2, max_iter=20)
+    optimizer = ACGD(
+        generator.parameters(),
+        critic.parameters(),
+        lr=1e-2,
+        interaction=interaction,
+        solver=solver,
+    )
+    value = critic(draws[0].real).mean() - critic(generator(draws[0].noise)).mean()
+    optimizer.step(value)
+    step = stepper.step(draws)
+    assert_same_weights(stepper, networks)
+    assert (step.mixed_products == 0) is (strength == 0)
+
+
 @pytest.mark.parametrize(("kind", "make_optimizer"), [("cgd", CGD), ("acgd", ACGD)])
 @pytest.mark.parametrize("term", ["none", "wgan-gp", "advas"])
 def test_competitive_steps_are_those_of_the_package(tiny, images, kind, make_optimizer, term):

@@ -12,8 +12,8 @@ NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 TERMS = ["none", "wgan-gp", "dragan", "spectral-norm", "srgan", "diversity", "advas"]
 
 
-def test_there_are_the_three_protocols():
-    assert NAMES == ["cpu", "paper", "smoke"]
+def test_there_are_these_protocols():
+    assert NAMES == ["contrasts", "cpu", "paper", "smoke"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -21,7 +21,15 @@ def test_cells_differ_in_what_their_names_say_alone(name):
     protocol = load_protocol(name)
     cells = protocol.cells()
     assert len({cell.name for cell in cells}) == len(cells)
-    shared = ("network", "steps", "seconds", "batch_size", "threads", "device", "evaluation")
+    shared = (
+        "network",
+        "steps",
+        "budget",
+        "batch_size",
+        "threads",
+        "device",
+        "evaluation",
+    )
     for key in shared:
         assert all(getattr(cell, key) == getattr(cells[0], key) for cell in cells)
     for cell in cells:
@@ -44,6 +52,35 @@ def test_the_cpu_protocol_has_the_whole_table():
     assert {"acgd_wgan_none_seed", "adam_wgan_wgan-gp_seed"} <= three
 
 
+def test_contrasts_differ_in_the_interaction_alone():
+    cells = {cell.name: cell for cell in load_protocol("contrasts").cells()}
+    assert len(cells) == 32
+    for name, cell in cells.items():
+        if cell.optimizer_name == "control":
+            other = cells[name.replace("control", "acgd")]
+            differing = {
+                line.split(":")[0] for line in differences(other.as_dict(), cell.as_dict())
+            }
+            assert differing <= {
+                "name",
+                "optimizer_name",
+                "optimizer.interaction",
+                # Nothing is solved.
+                "optimizer.rtol",
+                "optimizer.max_iter",
+                "cost.step",
+                "cost.product",
+            }
+            assert (cell.optimizer.interaction, other.optimizer.interaction) == (0, 1)
+            assert cell.cost.product == 0 < other.cost.product
+
+
+def test_a_budget_needs_a_measured_cost():
+    cells = load_protocol("contrasts", ["run.batch_size=33"])
+    with pytest.raises(BenchmarkError, match="batch 33, acgd, wgan, none' has not been measured"):
+        cells.cells()
+
+
 def test_the_paper_protocol_is_the_published_setting():
     cells = load_protocol("paper").cells()
     assert {cell.steps for cell in cells} == {468_500}
@@ -63,7 +100,12 @@ def test_the_paper_protocol_is_the_published_setting():
         ("run.stps=3", r"`run.stps`.*Did you mean"),
         ("run.steps=many", r"`run.steps`.*could not be converted"),
         ("run.steps=0", r"`steps` must be 1 or more, got 0"),
-        ("run.seconds=-1", "`seconds` must be positive"),
+        ("run.budget=0", "`budget` must be positive"),
+        ("run.cost.step=0", "`cost.step` must be positive"),
+        ("run.evaluation.points=2", "`evaluation.points` must be 0 without a `budget`"),
+        ("run.evaluation.endpoint_metrics=[fd_cifar10net_v1]", "1 or more with `endpoint_metrics`"),
+        ("optimizers.acgd.interaction=-1", "`optimizer.interaction` must be 0 or positive"),
+        ("optimizers.adam.interaction=0", "`optimizer.interaction` must be 1 for adam"),
         ("run.network.kind=vgg", r"`run.network.kind`.*expected one of.*dcgan"),
         ("run.network.width=0", "`network.width` must be positive"),
         ("optimizers.adam.kind=sgd", r"`optimizers.adam.kind`.*acgd"),
@@ -76,7 +118,7 @@ def test_the_paper_protocol_is_the_published_setting():
         ("tables.0.terms=[nothing]", r"names the term 'nothing'; the protocol has"),
         ("tables.0.optimizers=[sgd]", "names the optimizer 'sgd'"),
         ("tables=[]", "has no cells"),
-        ("run.evaluation.ema_decay=1.0", "ema_decay"),
+        ("run.evaluation.ema_images=0", "ema_images"),
     ],
 )
 def test_a_mistake_is_one_clear_error(override, message):

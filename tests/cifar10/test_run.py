@@ -1,6 +1,8 @@
 """A run ends in the same weights however it is interrupted, and writes down what it did."""
 
+import dataclasses
 import json
+import math
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +12,13 @@ import torch
 from PIL import Image
 
 from benchmarks.cifar10 import checkpoint, folder, run
-from benchmarks.cifar10.config import EvaluationConfig, OptimizerConfig, RunConfig, TermConfig
+from benchmarks.cifar10.config import (
+    CostConfig,
+    EvaluationConfig,
+    OptimizerConfig,
+    RunConfig,
+    TermConfig,
+)
 from benchmarks.cifar10.errors import BenchmarkError, Interrupted
 from benchmarks.cifar10.folder import RunFolder
 from benchmarks.cifar10.optimizers import STEPPERS
@@ -127,6 +135,39 @@ def test_a_run_asked_to_stop_goes_on_from_there(tiny, images, straight, tmp_path
     assert_same_state(tmp_path / "run", straight(tiny, images))
 
 
+def test_a_budget_ends_a_run_and_divides_it(tiny, images, tmp_path):
+    """ACGD of one iteration has two products: a step costs 1 + 2 * 0.5 and there are 7 of them."""
+    config = changed(
+        tiny,
+        steps=1000,
+        budget=13.0,
+        cost=CostConfig(step=1.0, product=0.5),
+        optimizer=OptimizerConfig(kind="acgd", lr=1e-3, rtol=0.0, max_iter=1),
+        evaluation=dataclasses.replace(tiny.evaluation, at=[], points=4),
+    )
+    path = tmp_path / "run"
+    begun = Run(config, path, images)
+    asked = iter([False, False, True])
+    with pytest.raises(Interrupted):
+        begun.complete(lambda: next(asked))
+    assert begun.training.share == pytest.approx(6 / 13)
+    assert Run(config, path, images).complete(never) == "finished"
+    rows = RunFolder(path).rows(folder.EVALUATIONS)
+    raw = [row for row in rows if row["generator"] == "raw" and not row["final"]]
+    # Past 3.25, 6.5, 9.75 and 13.
+    assert [row["step"] for row in raw] == [2, 4, 5, 7]
+    assert [row["cost"] for row in raw] == [4.0, 8.0, 10.0, 14.0]
+    assert RunFolder(path).status()["share"] == 1.0
+    assert RunFolder(path).rows(folder.LOG)[-1]["cost"] == 14.0
+
+
+def test_the_average_has_a_horizon_in_images(tiny, images):
+    """With twice the batch, each step forgets as much as two steps of the batch."""
+    decays = [Training(changed(tiny, batch_size=size), images.train).ema.decay for size in (8, 16)]
+    assert decays[0] ** 2 == pytest.approx(decays[1], rel=1e-12)
+    assert decays[0] == pytest.approx(math.exp(-8 / 40), rel=1e-12)
+
+
 def test_what_a_run_writes(tiny, images, straight):
     path = straight(tiny, images)
     written = json.loads((path / "config.json").read_text())
@@ -170,7 +211,7 @@ def test_what_a_run_writes(tiny, images, straight):
 
 def test_evaluation_does_not_disturb_training(tiny, images, straight, tmp_path):
     often = EvaluationConfig(
-        at=[1, 2, 3, 7, 11], images=3, final_images=5, ema_decay=0.9, norm_images=16
+        at=[1, 2, 3, 7, 11], images=3, final_images=5, ema_images=40, norm_images=16
     )
     Run(changed(tiny, evaluation=often), tmp_path / "run", images).complete(never)
     one, other = (
@@ -203,15 +244,6 @@ def test_a_finished_run_does_nothing_more(tiny, images, straight):
     assert again.complete(never) == "finished"
     assert again.training.step == 12
     assert {file: file.read_bytes() for file in before} == before
-
-
-def test_the_limit_in_seconds_ends_a_run_with_its_last_evaluation(tiny, images, tmp_path):
-    short = Run(changed(tiny, steps=10**6, seconds=0.3), tmp_path / "run", images)
-    assert short.complete(never) == "finished"
-    rows = RunFolder(tmp_path / "run").rows(folder.EVALUATIONS)
-    assert 0.3 <= rows[-1]["seconds"] < 3
-    assert rows[-1]["final"]
-    assert rows[-1]["step"] == short.training.step < 10**6
 
 
 @pytest.mark.parametrize("kind", ["adam-simultaneous", "acgd"])
@@ -307,9 +339,10 @@ def test_the_averaged_generator_is_the_average(tiny, images):
     training = Training(changed(tiny, network={"width": 1 / 32, "latent_size": 8}), images.train)
     name, param = next(iter(training.generator.named_parameters()))
     expected = param.detach().clone()
+    decay = math.exp(-tiny.batch_size / tiny.evaluation.ema_images)
     for _ in range(4):
         training.advance()
-        expected = 0.9 * expected + 0.1 * param.detach()
+        expected = decay * expected + (1 - decay) * param.detach()
     average = dict(training.ema.module.named_parameters())[name]
     assert torch.allclose(average, expected, rtol=1e-5, atol=1e-8)
     for own, other in zip(training.ema.module.buffers(), training.generator.buffers(), strict=True):

@@ -28,7 +28,7 @@ run:
   steps: 3
   batch_size: 8
   checkpoint_every: 2
-  evaluation: {at: [], images: 12, final_images: 16, ema_decay: 0.9, norm_images: 16}
+  evaluation: {at: [], images: 12, final_images: 16, ema_images: 40, norm_images: 16}
 optimizers: {adam: {kind: adam-simultaneous, lr: 1.0e-3}}
 terms: {none: {kind: none}}
 tables: [{optimizers: [adam], losses: [wgan], terms: [none], seeds: [0, 1]}]

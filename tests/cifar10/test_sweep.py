@@ -15,8 +15,8 @@ import torch
 
 from benchmarks.cifar10 import checkpoint
 from benchmarks.cifar10.__main__ import main
-from benchmarks.cifar10.claims import Claim, holder
 from benchmarks.cifar10.folder import EVALUATIONS, LOG, RunFolder
+from benchmarks.cifar10.lock import held, is_held
 from benchmarks.cifar10.monitor import share_done
 from benchmarks.cifar10.sweep import Sweep
 
@@ -30,7 +30,7 @@ run:
   batch_size: 8
   log_every: 2
   checkpoint_every: {every}
-  evaluation: {{at: [0], images: 8, final_images: 16, ema_decay: 0.9, norm_images: 16}}
+  evaluation: {{at: [0], images: 8, final_images: 16, ema_images: 40, norm_images: 16}}
 optimizers:
   adam: {{kind: adam-simultaneous, lr: 1.0e-3}}
   acgd: {{kind: acgd, lr: 1.0e-3}}
@@ -88,7 +88,7 @@ def test_a_sweep_runs_is_left_alone_when_done_and_shows_its_state(tmp_path, tree
         folder = sweep.folder(name)
         assert RunFolder(folder).rows(LOG)[-1]["step"] == 6
         assert RunFolder(folder).rows(EVALUATIONS)[-1]["final"]
-        assert holder(folder) is None
+        assert not is_held(folder)
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*.pt")}
     assert len(before) == 4
     assert main(arguments) == 0
@@ -167,16 +167,16 @@ def test_a_signal_ends_a_cell_after_a_checkpoint(tmp_path, tree):
 def test_cells_held_by_others_are_passed_over(tmp_path, tree, capsys):
     out = tmp_path / "sweep"
     main(["init", protocol(tmp_path, steps=2), "--out", str(out)])
-    held = out / "cells" / "acgd_wgan_none_seed0"
-    held.mkdir(parents=True)
-    with Claim(held):
-        assert main(["cell", str(out), held.name, "--data", str(tree)]) == 75
+    other = out / "cells" / "acgd_wgan_none_seed0"
+    other.mkdir(parents=True)
+    with held(other):
+        assert main(["cell", str(out), other.name, "--data", str(tree)]) == 75
         capsys.readouterr()
         assert main(["work", str(out), "--data", str(tree)]) == 0
     printed = capsys.readouterr().out
     assert "adam_wgan_none_seed0: finished" in printed
-    assert "acgd_wgan_none_seed0" not in printed
-    assert Sweep(out).status(held.name)["state"] == "waiting"
+    assert "acgd_wgan_none_seed0: run elsewhere" in printed
+    assert Sweep(out).status(other.name)["state"] == "waiting"
 
 
 def test_a_failing_cell_is_noted_and_the_others_run(tmp_path, tree, capsys):
@@ -213,6 +213,10 @@ def test_a_cell_that_is_killed_from_outside_is_a_failure(tmp_path, tree, monkeyp
         (["run", "nothing", "--out", "{out}"], "no protocol 'nothing'"),
         (["run", "smoke", "--out", "{out}", "-o", "run.stps=1"], "Did you mean"),
         (["run", "smoke", "--out", "{out}", "--workers", "0"], "`--workers` must be 1 or more"),
+        (
+            ["run", "smoke", "--out", "{out}", "-o", "searches=[{{space: {{lr: {{low: 1}}}}}}]"],
+            "low",
+        ),
         (["run", "smoke", "--out", "{out}", "--data", "{out}"], "There are no images at"),
         (["run", "smoke", "--out", "/proc/nothing"], "cannot be made"),
         (["work", "{out}"], "is no sweep"),
@@ -251,8 +255,6 @@ def test_a_sweep_is_not_begun_anew_with_other_hyperparameters(tmp_path, capsys):
 
 
 def test_progress_is_the_share_of_what_runs_out_first():
-    assert share_done({"state": "running", "step": 30}, 100) == 0.3
-    timed = {"state": "running", "step": 30, "seconds": 45.0, "limit": 60.0}
-    assert share_done(timed, 100) == 0.75
-    assert share_done({"state": "diverged", "step": 3}, 100) == 1.0
-    assert share_done({"state": "waiting"}, 100) == 0.0
+    assert share_done({"state": "running", "share": 0.3}) == 0.3
+    assert share_done({"state": "diverged", "step": 3}) == 1.0
+    assert share_done({"state": "waiting"}) == 0.0

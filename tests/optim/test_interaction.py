@@ -10,7 +10,7 @@ from games import PLAYERS, QuadraticGame
 from optimizer_registry import OptimizerInfo, each_competitive
 from snapshots import assert_same_bits, snapshot
 
-from compopt import ACGD, CGD, ConjugateGradient
+from compopt import ACGD, CGD, GMRES, ConjugateGradient
 from compopt.optim.rivals import LCGD
 from compopt.solvers import Status
 
@@ -109,6 +109,37 @@ def test_without_interaction_the_step_is_the_plain_one(
         assert (report.num_hvp, report.num_iter, report.status) == (0, 0, Status.CONVERGED)
         assert report.taken
         assert report.relative_residual == 0
+
+
+@pytest.mark.parametrize("is_pair", [False, True])
+def test_without_interaction_no_graph_is_made(is_pair: bool) -> None:
+    """Backward passes run without gradients: nothing is kept for a second derivative."""
+
+    class Cubed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx: Any, grad: torch.Tensor) -> torch.Tensor:
+            (x,) = ctx.saved_tensors
+            assert not torch.is_grad_enabled()
+            return 3 * x**2 * grad
+
+    x, y = (torch.tensor([2.0], requires_grad=True) for _ in range(2))
+    solver = GMRES() if is_pair else None
+    optimizer = CGD([x], [y], lr=0.01, interaction=0.0, solver=solver)
+    for is_two_phase in (False, True):
+        loss = (Cubed.apply(x) * Cubed.apply(y)).sum()
+        game = (loss, -loss) if is_pair else loss
+        expected = x - 0.01 * 3 * x**2 * y**3, y + 0.01 * 3 * y**2 * x**3
+        if is_two_phase:
+            optimizer.backward(game)
+            optimizer.step()
+        else:
+            optimizer.step(game)
+        assert_close(torch.cat([x, y]).detach(), torch.cat(expected).detach(), 1e-6)
 
 
 @each_competitive

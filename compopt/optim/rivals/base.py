@@ -14,6 +14,7 @@ from compopt._checks import check_hooks
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
 from compopt.field import GradientField, game_field
+from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.players import TwoPlayerOptimizer
@@ -141,8 +142,10 @@ class FieldOptimizer(RivalOptimizer):
             if not are_finite(evaluate.losses, vectors):
                 self._say_not_taken()
                 return evaluate.losses[0]
+            commit = Commit()
             for player, move in moves.items():
-                self._advance(player, move.delta, move.state, True)
+                self._stage(commit, player, move.delta, move.state, True)
+            commit.run()
             return evaluate.losses[0]
 
     def _weigh(self, player: Player, vector: Tensor, key: str = "lr") -> Tensor:
@@ -163,7 +166,10 @@ class FieldOptimizer(RivalOptimizer):
     def _displaced(self, deltas: Mapping[Player, Tensor]) -> Iterator[None]:
         """Move the parameters, and put them back bit for bit, whatever happens."""
         params = {player: self._params(player) for player in deltas}
-        kept = [(param, param.clone()) for tensors in params.values() for param in tensors]
+        restored = Commit()
+        for tensors in params.values():
+            for param in tensors:
+                restored.copy(param, param.clone())
         try:
             for player, delta in deltas.items():
                 views = FlatLayout.of(params[player]).views(delta)
@@ -171,8 +177,7 @@ class FieldOptimizer(RivalOptimizer):
                     param.add_(view)
             yield
         finally:
-            for param, value in kept:
-                param.copy_(value)
+            restored.run()
 
 
 class Evaluation:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -11,11 +12,19 @@ from compopt._checks import check_choice
 from compopt._typing import PLAYERS, Params, Player, opponent
 from compopt.field import GradientField, game_field, losses_field
 from compopt.game import Game
+from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.rivals.base import LearningRate, RivalOptimizer, are_finite
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
+
+
+def copied(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a copy of a parameter's state and of the tensors in it."""
+    if state is None:
+        return None
+    return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
 
 
 class _NotFiniteError(Exception):
@@ -73,8 +82,9 @@ class _DescentAscent(RivalOptimizer):
 
     def _idle_step(self) -> None:
         self._refuse_gradients()
-        for player in PLAYERS:
-            self._linked(player).step()
+        with self._undone_on_error():
+            for player in PLAYERS:
+                self._linked(player).step()
 
     def _linked(self, player: Player) -> torch.optim.Optimizer:
         """Return the player's optimizer, on the present groups and state."""
@@ -87,7 +97,9 @@ class _DescentAscent(RivalOptimizer):
         """Take the step of ``player``'s optimizer; ``.grad`` is as before afterwards."""
         params = self._params(player)
         everything = [param for group in self._groups(player) for param in group["params"]]
-        kept = [(param, param.grad) for param in everything]
+        kept = Commit()
+        for param in everything:
+            kept.add(partial(setattr, param, "grad", param.grad))
         try:
             for param in everything:
                 param.grad = None
@@ -95,8 +107,27 @@ class _DescentAscent(RivalOptimizer):
                 param.grad = view.to(param.dtype)
             self._linked(player).step()
         finally:
-            for param, value in kept:
-                param.grad = value
+            kept.run()
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        """Put parameters and state back bit for bit where an error comes from a player's move."""
+        undo = Commit()
+        for player in PLAYERS:
+            for param in self._params(player):
+                undo.copy(param, param.clone())
+                undo.add(partial(self._put_back, param, copied(self.state.get(param))))
+        try:
+            yield
+        except BaseException:
+            undo.run()
+            raise
+
+    def _put_back(self, param: Tensor, state: dict[str, Any] | None) -> None:
+        if state is None:
+            self.state.pop(param, None)
+        else:
+            self.state[param] = state
 
     def _game(
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
@@ -122,7 +153,8 @@ class SimultaneousDescentAscent(_DescentAscent):
             ``torch.optim.Adam`` or ``functools.partial(torch.optim.Adam, betas=(0.5, 0.9))``; or a
             pair (min, max) of such. Its hyperparameters are those of the groups.
 
-    Cost: one evaluation of the loss and one backward pass.
+    Cost: one evaluation of the loss and one backward pass, and a copy of parameters and state, to
+    which they return after an error.
     """
 
     def __init__(
@@ -154,8 +186,9 @@ class SimultaneousDescentAscent(_DescentAscent):
             params = {player: self._params(player) for player in PLAYERS}
             field = game_field(game, params, second_order=False)
             if are_finite([game.detached_loss()], field.grads.values()):
-                for player in PLAYERS:
-                    self._move(player, field.grads[player], field)
+                with self._undone_on_error():
+                    for player in PLAYERS:
+                        self._move(player, field.grads[player], field)
             else:
                 self._say_not_taken()
             return game.detached_loss()
@@ -171,8 +204,8 @@ class AlternatingDescentAscent(_DescentAscent):
         optimizer: see :class:`SimultaneousDescentAscent`.
         first: the player that moves first.
 
-    Cost: two evaluations of the loss, each with one backward pass for one player, and a copy of the
-    first mover's parameters and state. ``step`` needs a closure.
+    Cost: two evaluations of the loss, each with one backward pass for one player, and a copy of
+    parameters and state. ``step`` needs a closure.
     """
 
     needs_closure: ClassVar[bool] = True
@@ -219,7 +252,7 @@ class AlternatingDescentAscent(_DescentAscent):
             self._params(opponent(self.first))
             losses: list[Tensor | tuple[Tensor, Tensor]] = []
             try:
-                with self._undone_on_error(self.first):
+                with self._undone_on_error():
                     for player in (self.first, opponent(self.first)):
                         self._turn(player, closure, losses)
             except _NotFiniteError:
@@ -246,29 +279,3 @@ class AlternatingDescentAscent(_DescentAscent):
         if not are_finite(losses, field.grads.values()):
             raise _NotFiniteError
         self._move(player, field.grads[player], field)
-
-    @contextmanager
-    def _undone_on_error(self, player: Player) -> Iterator[None]:
-        kept = [
-            (
-                param,
-                param.clone(),
-                {
-                    key: value.clone() if isinstance(value, Tensor) else value
-                    for key, value in self.state[param].items()
-                }
-                if param in self.state
-                else None,
-            )
-            for param in self._params(player)
-        ]
-        try:
-            yield
-        except BaseException:
-            for param, value, state in kept:
-                param.copy_(value)
-                if state is None:
-                    self.state.pop(param, None)
-                else:
-                    self.state[param] = state
-            raise

@@ -1,11 +1,13 @@
 """Lookahead for games: slow weights of both players."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
+from compopt.optim.commit import Commit
 from compopt.optim.players import TwoPlayerOptimizer
 
 
@@ -19,7 +21,8 @@ class LookaheadMinmax:
     with the slow weights s, which begin where the parameters are before the first step. They are
     kept in the optimizer's state as ``slow`` and the count in its groups as ``lookahead_step``, so
     checkpoints of the optimizer have both; a copy of the optimizer needs a new LookaheadMinmax.
-    Make it before a state dict is loaded.
+    Make it before a state dict is loaded. An interrupt between a step and its average leaves the
+    step taken and not averaged.
 
     Args:
         optimizer: of this package or of torch. It is stepped as usual; hooks do the rest.
@@ -79,14 +82,17 @@ class LookaheadMinmax:
     @torch.no_grad()
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         starts, self._starts = self._starts, {}
+        commit = Commit()
         for param, start in starts.items():
-            optimizer.state[param]["slow"] = start
+            commit.add(partial(optimizer.state[param].__setitem__, "slow", start))
         for group in optimizer.param_groups:
-            group["lookahead_step"] = group.get("lookahead_step", 0) + 1
-            if group["lookahead_step"] % self.interval:
+            count = group.get("lookahead_step", 0) + 1
+            commit.add(partial(group.__setitem__, "lookahead_step", count))
+            if count % self.interval:
                 continue
             for param in group["params"]:
                 if param.requires_grad:
-                    slow = optimizer.state[param]["slow"]
-                    slow.lerp_(param, self.alpha)
-                    param.copy_(slow)
+                    slow = starts[param] if param in starts else optimizer.state[param]["slow"]
+                    commit.add(partial(slow.lerp_, param, self.alpha), slow)
+                    commit.copy(param, slow)
+        commit.run()

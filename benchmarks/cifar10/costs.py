@@ -1,0 +1,139 @@
+"""What training of each cell costs, in steps of plain Adam, measured once and stored."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from benchmarks.cifar10.config import COMPETITIVE, CostConfig, OptimizerConfig, RunConfig
+from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.training import Training
+from benchmarks.environment import conditions
+
+FILE = Path(__file__).parent / "protocols" / "costs.json"
+PERIOD = 16
+"""Steps timed together: terms that come only at some steps come equally often in each part."""
+
+
+def cost_key(config: RunConfig) -> str:
+    """Return what the cost of a cell depends on, as a line of text."""
+    network, optimizer = config.network, config.optimizer
+    parts = [f"{network.kind} x{network.width:g}", f"batch {config.batch_size}", optimizer.kind]
+    if optimizer.kind in COMPETITIVE:
+        parts.append("without interaction" if optimizer.interaction == 0 else "")
+        parts.append(
+            f"share {optimizer.curvature_share:g}" if optimizer.curvature_share < 1 else ""
+        )
+    if optimizer.critic_steps > 1:
+        parts.append(f"{optimizer.critic_steps} critic steps")
+    every = config.term.options.get("every")
+    term = f"{config.term.kind} every {every}" if every else config.term.kind
+    return ", ".join(part for part in (*parts, config.loss, term) if part)
+
+
+def stored_costs(file: Path = FILE) -> dict[str, CostConfig]:
+    """Return the costs that were measured, by key."""
+    if not file.exists():
+        return {}
+    table = json.loads(file.read_text())["costs"]
+    return {key: CostConfig(**row) for key, row in table.items()}
+
+
+def with_cost(config: RunConfig) -> RunConfig:
+    """Return the run with its stored cost.
+
+    Raises:
+        BenchmarkError: if its cost has not been measured.
+    """
+    key, costs = cost_key(config), stored_costs()
+    if key not in costs:
+        raise BenchmarkError(
+            f"The cost of {key!r} has not been measured. Run `python -m benchmarks.cifar10 costs "
+            "PROTOCOL` on a quiet machine."
+        )
+    return dataclasses.replace(config, cost=costs[key])
+
+
+def _unit(config: RunConfig) -> RunConfig:
+    """Return the run whose steps are the unit: alternating Adam on the same networks."""
+    plain = RunConfig(network=config.network, batch_size=config.batch_size, threads=config.threads)
+    plain.optimizer = OptimizerConfig(kind="adam-alternating")
+    return plain
+
+
+def _variants(config: RunConfig) -> list[RunConfig]:
+    """Return runs of known numbers of products, from whose times step and product follow."""
+    optimizer = config.optimizer
+    if optimizer.kind not in COMPETITIVE or optimizer.interaction == 0:
+        return [config]
+    return [
+        dataclasses.replace(
+            config, optimizer=dataclasses.replace(optimizer, rtol=0.0, max_iter=max_iter)
+        )
+        for max_iter in (1, 3)
+    ]
+
+
+def measure(
+    cells: Iterable[RunConfig], rounds: int, report: Callable[[str], None]
+) -> dict[str, CostConfig]:
+    """Time the steps of cells of all kinds in turn.
+
+    Args:
+        cells: of one network and batch size, or several.
+        rounds: of `PERIOD` steps of each; medians are taken over them.
+        report: called with a line for each round.
+    """
+    torch.set_num_threads(1)
+    by_key = {cost_key(cell): cell for cell in cells}
+    runs = {(key, index): v for key, c in by_key.items() for index, v in enumerate(_variants(c))}
+    units = {key: cost_key(_unit(cell)) for key, cell in by_key.items()}
+    runs |= {(units[key], 0): _unit(cell) for key, cell in by_key.items()}
+    trainings = {name: Training(config, _noise(config)) for name, config in runs.items()}
+    seconds: dict[tuple[str, int], list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, training in trainings.items():
+            start = time.process_time()
+            for _ in range(PERIOD):
+                training.advance()
+            # The first round warms up.
+            if number:
+                seconds[name].append((time.process_time() - start) / PERIOD)
+        report(f"round {number} of {rounds}")
+    times = {name: median(values) for name, values in seconds.items() if values}
+    products = {n: t.totals.mixed_products / t.step for n, t in trainings.items()}
+    costs = {}
+    for key in by_key:
+        unit = times[units[key], 0]
+        product = 0.0
+        if (key, 1) in times:
+            more = products[key, 1] - products[key, 0]
+            product = max(0.0, (times[key, 1] - times[key, 0]) / more)
+        step = times[key, 0] - products[key, 0] * product
+        costs[key] = CostConfig(step=round(step / unit, 3), product=round(product / unit, 3))
+    return costs
+
+
+def store(costs: dict[str, CostConfig], rounds: int, file: Path = FILE) -> None:
+    """Add costs to the file, in place of those of the same kinds."""
+    merged = {**stored_costs(file), **costs}
+    rows = {key: dataclasses.asdict(merged[key]) for key in sorted(merged)}
+    table = {
+        "unit": "a step of alternating Adam, Wasserstein loss, no term; processor time",
+        "rounds": rounds,
+        "environment": conditions(),
+        "costs": rows,
+    }
+    file.write_text(json.dumps(table, indent=1) + "\n")
+
+
+def _noise(config: RunConfig) -> Tensor:
+    """Return images of noise: what they show does not change the cost of a step."""
+    random = torch.Generator().manual_seed(0)
+    shape = (8 * config.batch_size, 3, config.network.image_size, config.network.image_size)
+    return torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)

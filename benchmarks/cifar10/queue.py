@@ -1,0 +1,129 @@
+"""Which cell is run next, and by whom: an Optuna study for each method, with a trial for each cell.
+
+The storage is a SQLite file beside the cells, or a database server's address that serves many
+machines. Optuna notices by their heartbeat that trials' processes are gone, and queues them again;
+what a cell has computed lies in its folder, so that it goes on from its last checkpoint.
+"""
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.trial import TrialState
+
+from benchmarks.cifar10.lock import held
+from benchmarks.cifar10.sweep import Sweep
+
+HEARTBEAT, PATIENCE = 20, 120
+"""Seconds between signs of life of a trial, and without one until another process takes it."""
+
+Run = Callable[[str], float | None]
+"""Runs a cell by name and returns its endpoint; None if it was interrupted."""
+
+
+def _storage(sweep: Sweep, url: str | None) -> RDBStorage:
+    return RDBStorage(
+        url or f"sqlite:///{(sweep.path / 'optuna.db').resolve()}",
+        heartbeat_interval=HEARTBEAT,
+        grace_period=PATIENCE,
+        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(),
+    )
+
+
+class Queue:
+    """The cells of a sweep that are left to run.
+
+    Args:
+        sweep: whose cells.
+        url: of Optuna's storage, in SQLAlchemy's form; a file in the sweep's folder if None.
+    """
+
+    def __init__(self, sweep: Sweep, url: str | None = None) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        self._sweep = sweep
+        storage = _storage(sweep, url)
+        names = {cell.method for cell in sweep.cells.values()}
+        self.studies = {
+            name: optuna.create_study(
+                study_name=f"{sweep.path.name}/{name}", storage=storage, load_if_exists=True
+            )
+            for name in sorted(names)
+        }
+
+    def fill(self, names: list[str]) -> None:
+        """Queue the cells that are neither finished, nor queued, nor running."""
+        for name in names:
+            cell = self._sweep.config(name)
+            study = self.studies[cell.method]
+            is_queued = any(
+                trial.user_attrs["cell"] == name
+                for trial in study.get_trials(states=(TrialState.WAITING, TrialState.RUNNING))
+            )
+            if not self._sweep.is_done(name) and not is_queued:
+                study.enqueue_trial(dict(cell.choices), user_attrs={"cell": name})
+
+    def run_next(self, names: list[str], run: Run) -> bool:
+        """Run the first cell of ``names`` that waits; return whether there was one."""
+        with contextlib.ExitStack() as look:
+            # SQLite would let two processes take one trial at once.
+            look.enter_context(held(self._sweep.path, wait=True))
+            return self._run_next(names, run, look.close)
+
+    def _run_next(self, names: list[str], run: Run, has_taken: Callable[[], object]) -> bool:
+        waiting = {}
+        for study in self.studies.values():
+            optuna.storages.fail_stale_trials(study)
+            for trial in study.get_trials(states=(TrialState.WAITING,)):
+                waiting[trial.user_attrs["cell"]] = study
+        first = next((name for name in names if name in waiting), None)
+        if first is None:
+            return False
+        # Optuna gives the study's trials in the order in which they were queued.
+        waiting[first].optimize(lambda trial: self._objective(trial, run, has_taken), n_trials=1)
+        return True
+
+    def _objective(self, trial: optuna.Trial, run: Run, has_taken: Callable[[], object]) -> float:
+        has_taken()
+        name = trial.user_attrs.get("cell")
+        if name is None:
+            # Another process took the last one between our look and Optuna's.
+            raise optuna.TrialPruned
+        cell = self._sweep.config(name)
+        for key in cell.choices:
+            # What the queue has given the trial; it belongs in Optuna's record.
+            self._sweep.spaces[cell.method][key].suggest(trial, key)
+        endpoint = run(name)
+        if endpoint is None:
+            raise optuna.TrialPruned
+        return endpoint
+
+    def is_running(self, names: list[str]) -> bool:
+        """Return whether other processes run some of the cells."""
+        methods = {self._sweep.config(name).method for name in names}
+        return any(
+            trial.user_attrs.get("cell") in names
+            for method in methods
+            for trial in self.studies[method].get_trials(states=(TrialState.RUNNING,))
+        )
+
+
+def endpoint(rows: list[dict[str, Any]]) -> float:
+    """Return the mean log distance at the last three points, of the averaged generator.
+
+    Args:
+        rows: evaluations of a run that is over; their first metric is the distance.
+
+    Returns:
+        The endpoint; 0 for a run that was not judged.
+    """
+    judged = [
+        next(iter(row["metrics"].values()))
+        for row in rows
+        if row["generator"] == "ema" and not row["final"] and row.get("metrics")
+    ]
+    return sum(map(math.log, judged[-3:])) / len(judged[-3:]) if judged else 0.0

@@ -1,0 +1,106 @@
+"""What a step writes, prepared in full before the first write."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Advance = Literal[True] | Tensor
+"""Whether a step is taken, on the device where it has not been read."""
+
+
+class Commit:
+    """The writes of a step, in order. :meth:`run` makes all of them or none.
+
+    Whatever can fail (allocation, communication, checks) belongs before :meth:`run`. What is left
+    are writes into memory that exists. If one of them is interrupted nevertheless, by Ctrl-C say,
+    the others are made before the interrupt goes on: a step that is half taken would be worse than
+    one that is taken.
+    """
+
+    def __init__(self) -> None:
+        self._writes: list[_Write] = []
+
+    def add(self, write: Callable[[], object], target: Tensor | None = None) -> None:
+        """Add a write.
+
+        Args:
+            write: one operation in place on ``target``; or, without a target, something that may
+                as well be done twice.
+            target: the tensor written to, or one of them.
+        """
+        self._writes.append(_Write(write, target))
+
+    def copy(self, target: Tensor, value: Tensor) -> None:
+        """Add a write of ``value`` to ``target``."""
+        self.add(lambda: target.copy_(value))
+
+    def run(self) -> None:
+        """Make all writes."""
+        try:
+            self._run()
+        except BaseException:
+            self._run()
+            raise
+
+    def _run(self) -> None:
+        for write in self._writes:
+            write.run_once()
+
+
+class _Write:
+    """An operation that is not made twice, wherever between two lines it was interrupted."""
+
+    def __init__(self, write: Callable[[], object], target: Tensor | None) -> None:
+        self._write = write
+        self._target = target
+        self._version: int | None = None
+        self._is_done = False
+
+    def run_once(self) -> None:
+        if self._is_done:
+            return
+        if self._target is None:
+            self._write()
+        else:
+            # Torch counts the operations in place on a tensor.
+            if self._version is None:
+                self._version = self._target._version
+            if self._target._version == self._version:
+                self._write()
+        self._is_done = True
+
+
+def stage_moves(
+    commit: Commit,
+    moves: Mapping[Tensor, Tensor],
+    decay: float | Tensor | None,
+    advance: Advance,
+) -> None:
+    """Add the decay and the moves of parameters that share their hyperparameters.
+
+    Args:
+        commit: to add to.
+        moves: what is added to each parameter, of its shape.
+        decay: what parameters are multiplied by first, or None.
+        advance: whether to do any of this.
+    """
+    params, deltas = list(moves), list(moves.values())
+    if not params:
+        return
+    if advance is True:
+        if isinstance(decay, Tensor):
+            # It may be on another device than they.
+            for param in params:
+                commit.add(partial(param.mul_, decay), param)
+        elif decay is not None:
+            commit.add(lambda: torch._foreach_mul_(params, decay), params[0])
+        commit.add(lambda: torch._foreach_add_(params, deltas), params[0])
+        return
+    # What may have to stay as it is moves as a copy: multiplying by one and adding zero would not
+    # leave every bit in place.
+    for param, delta in moves.items():
+        moved = param.clone() if decay is None else param * decay
+        commit.copy(param, moved.add_(delta).where(advance, param))

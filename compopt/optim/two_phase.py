@@ -1,0 +1,146 @@
+"""Steps in two phases: gradients first, then the step that solves with them."""
+
+import dataclasses
+import warnings
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from compopt._typing import PLAYERS
+from compopt.distributed.meeting import Act
+from compopt.game import Game
+from compopt.kernels import use_backend
+from compopt.optim.commit import Commit
+from compopt.optim.interaction import interacts
+from compopt.optim.loss import LossOrClosure, Terms
+from compopt.optim.ranks import SharesSteps
+from compopt.optim.report import StepWarning
+from compopt.optim.update import Gradients, by_player
+
+
+class TwoPhaseOptimizer(SharesSteps):
+    """Base of the optimizers whose step may be prepared by :meth:`backward`."""
+
+    backend: str
+    _how_to_step: ClassVar[str] = (
+        "Call `step(loss)`, or `optimizer.backward(loss)` before `step()`; with a `GradScaler`, "
+        "`optimizer.backward(loss, scaler=scaler)` with the unscaled loss before "
+        "`scaler.step(optimizer)`."
+    )
+
+    def _reset_transient(self) -> None:
+        super()._reset_transient()
+        self._pending: Gradients | None = None
+        self._pending_has_scaler = False
+        # Whether a scaler has had the prepared step, which it skips if gradients are not finite.
+        self._was_offered = False
+        self._has_warned_of_a_lost_step = False
+
+    @abstractmethod
+    def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
+        """Return the game that a loss and further terms stand for."""
+
+    def backward(
+        self,
+        closure: LossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
+
+        The max player's own objective is the negative loss. Clip, log or unscale the gradients as
+        usual, then call ``step()`` without arguments; it solves with what is in ``.grad``.
+
+        Args:
+            closure: as in :meth:`step`.
+            min_penalty: as in :meth:`step`.
+            max_penalty: as in :meth:`step`.
+            curvature_loss: as in :meth:`step`.
+            scaler: scales the loss against underflow in half precision. Give the loss unscaled,
+                then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual; a loss
+                scaled by hand would scale the mixed products as well, and is refused there.
+
+        Returns:
+            The detached loss. Existing ``.grad`` is replaced, not added to: micro-batches go into
+            one call, as :class:`~compopt.MicroBatches`. A step that was prepared before and never
+            taken is lost, which a StepWarning says the first time; ``zero_grad()`` drops one.
+        """
+        if self._pending is not None and not self._was_offered:
+            self._warn_of_a_lost_step()
+        params = {player: self._params(player) for player in PLAYERS}
+        has_scaler = scaler is not None and scaler.is_enabled()
+        with use_backend(self.backend), self._together(closure):
+            game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
+            loss = game.loss.detach()
+            game, scale = _scaled(game, scaler)
+            self._meet(Act.BACKWARD, game, scale)
+            if has_scaler:
+                loss = self._placement.mean(loss)
+            gradients = self._placement.differentiate(
+                game, params, scale=scale, second_order=interacts(self.param_groups)
+            )
+            views = {
+                player: self._placement.whole(params[player], grad)
+                for player, grad in by_player(gradients).items()
+            }
+        grads = {
+            param: view.to(param.dtype)
+            for player in PLAYERS
+            for param, view in zip(params[player], views[player], strict=True)
+        }
+        pending = gradients if scale == 1.0 else dataclasses.replace(gradients, loss=loss)
+
+        def prepare() -> None:
+            for param, grad in grads.items():
+                param.grad = grad
+            self._pending = pending
+            self._pending_has_scaler = has_scaler
+            self._was_offered = False
+
+        commit = Commit()
+        commit.add(prepare)
+        commit.run()
+        return pending.losses()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
+        self._pending = None
+        super().zero_grad(set_to_none)
+
+    def _warn_of_a_lost_step(self) -> None:
+        if self._has_warned_of_a_lost_step:
+            return
+        self._has_warned_of_a_lost_step = True
+        warnings.warn(
+            "`backward` replaces gradients and graph of an earlier `backward` that no `step` has "
+            "used: they are not added up. To accumulate, give the losses of all micro-batches at "
+            "once, `backward(MicroBatches([loss1, loss2]))`; to drop a step, call `zero_grad()`.",
+            StepWarning,
+            stacklevel=3,
+        )
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """False, after a check: an enabled ``GradScaler`` asks for this before each step."""
+        if self._pending is not None and not self._pending_has_scaler:
+            raise RuntimeError(
+                "`scaler.step(optimizer)` would unscale gradients of an `optimizer.backward` that "
+                "got no scaler. A loss scaled by hand scales the mixed products as well: call "
+                "`optimizer.backward(loss, scaler=scaler)` with the unscaled loss."
+            )
+        self._was_offered = True
+        return False
+
+
+def _scaled(game: Game, scaler: torch.amp.GradScaler | None) -> tuple[Game, float]:
+    """Return the game that ``scaler`` makes of a game, and its scale; 1 if it is not enabled."""
+    if scaler is None or not scaler.is_enabled():
+        return game, 1.0
+    if game.max_loss is not None:
+        raise ValueError("`scaler` is for zero-sum games; got a loss for each player.")
+    return game.map(scaler.scale), scaler.get_scale()
