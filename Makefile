@@ -2,9 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install -c constraints.txt
+# Modules are compiled when they are first imported, most of them never.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-compile \
+	-c constraints.txt
 
-.PHONY: demo docs test test-slow lint typecheck wheel bench step-cost bench-cifar10 clean
+.PHONY: help demo docs test test-slow lint typecheck wheel bench step-cost bench-cifar10 clean
+
+help:
+	@echo "make demo           GANs on real digits without regularization, ACGD beside Adam"
+	@echo "make test           the tests, two files at a time (JOBS=8 for more)"
+	@echo "make test-slow      the tests that take minutes"
+	@echo "make docs           the documentation, into out/docs"
+	@echo "make lint           style, workflows and citation file"
+	@echo "make typecheck      types of the package"
+	@echo "make wheel          builds and installs in each way, and uses what comes out"
+	@echo "make bench          times of products, solvers and vectors"
+	@echo "make step-cost      times of whole steps, beside other packages"
+	@echo "make bench-cifar10  the comparison on CIFAR-10 (PROTOCOL=smoke tries it out)"
+	@echo "make clean          removes the environment and everything built"
 
 demo: $(VENV)/.demo
 	$(BIN)/python examples/digits_gan.py --out out/digits_gan
@@ -20,12 +35,14 @@ test-slow: $(VENV)/.dev
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 typecheck: $(VENV)/.dev
 	$(BIN)/mypy
 
 # Warnings are errors: a broken reference, an indented docstring.
-docs: $(VENV)/.dev
+docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
 
 wheel: $(VENV)/.dev
@@ -51,6 +68,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(PIP) -e ".[demo]"
+	touch $@
+
+$(VENV)/.docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(PIP) -e ".[docs]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -4,6 +4,7 @@
 that is there, and prints the outcome. It needs the package index.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -57,5 +58,7 @@ def outcome(version: str) -> str:
 
 
 if __name__ == "__main__":
-    for version in sys.argv[1:]:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("versions", nargs="+", help="releases, such as 3.2.0")
+    for version in parser.parse_args().versions:
         print(version, outcome(version), flush=True)

@@ -6,12 +6,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.contestants import EXACT, Contestant
+from benchmarks.devices import on_device
 from benchmarks.workloads import Play, Workload
 
 SEED = 2
 
 
-def step_error(contestant: Contestant, workload: Workload) -> float:
+def step_error(contestant: Contestant, workload: Workload, device: torch.device) -> float:
     """Return the relative error of the first step, against the exactly solved one.
 
     Both start from the same weights and see the same batch. In the Euclidean norm over both
@@ -19,7 +20,7 @@ def step_error(contestant: Contestant, workload: Workload) -> float:
     """
     ways = []
     for build in (contestant.build, EXACT):
-        play = workload.start()
+        play = on_device(workload.start(), device)
         before = _parameters(play)
         batch = play.draw(torch.Generator().manual_seed(SEED))
         build(play, workload.lr)(partial(_loss, play, batch))

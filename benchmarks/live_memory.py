@@ -1,9 +1,10 @@
 """What tensors occupy, counted as operations make and drop them: the same on every machine."""
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -55,3 +56,16 @@ class LiveBytes(TorchDispatchMode):
     def _drop(self, key: int, size: int) -> None:
         self._live.discard(key)
         self.now -= size
+
+
+def device_peak(device: torch.device, function: Callable[[], object]) -> int:
+    """Return the most bytes that were in use on a CUDA device while ``function`` ran.
+
+    What was in use before is left out; what the device's allocator keeps for later is as well.
+    """
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    function()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before

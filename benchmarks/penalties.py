@@ -6,7 +6,7 @@ solver iteration, a step with the term beside the loss (``max_penalty=`` or ``mi
 one with the term in the loss are compared with a step without it; terms that couple the players
 are another game by each route. Projections follow every step. All take turns in one process, and
 times are compared within a round. Memory is the most that graphs hold at once during a step: it
-does not depend on the machine.
+does not depend on the machine. With ``--device cuda`` work on the device is waited for.
 """
 
 import argparse
@@ -24,9 +24,9 @@ from rich.progress import track
 from rich.table import Table
 from torch import Tensor, nn
 
+from benchmarks.devices import add_device, clock, device_of
 from benchmarks.environment import conditions
 from benchmarks.networks import SmallCritic, SmallGenerator, random_batch
-from benchmarks.step_cost import seconds
 from compopt import ACGD, ConjugateGradient, penalties
 from compopt.penalties import Penalty, sign_in_loss
 
@@ -66,9 +66,9 @@ PROJECTIONS: dict[str, Callable[[nn.Module], Callable[[], object]]] = {
 class Run:
     """Networks, a batch, and the ways to use one term or projection."""
 
-    def __init__(self, name: str, batch_size: int) -> None:
+    def __init__(self, name: str, batch_size: int, device: torch.device) -> None:
         torch.manual_seed(0)
-        self.generator, self.critic = SmallGenerator(), SmallCritic()
+        self.generator, self.critic = SmallGenerator().to(device), SmallCritic().to(device)
         term = TERMS.get(name)
         self.project = PROJECTIONS[name](self.critic) if name in PROJECTIONS else None
         # A projection has no gradient to route.
@@ -82,12 +82,16 @@ class Run:
         self.acgd = ACGD(self.min_params, self.max_params, lr=LR, solver=solver)
         self.adam = torch.optim.Adam(self.max_params, lr=LR, maximize=True)
         self._batch_size = batch_size
+        self._device = device
         self._random = torch.Generator().manual_seed(1)
+        # Of the terms, whose random numbers are drawn where their points are.
+        self._noise = torch.Generator(device).manual_seed(1)
         self.draw()
 
     def draw(self) -> None:
         """Draw the next batch."""
-        self.images, self.noise = random_batch(self._batch_size, 128, self._random)
+        batch = random_batch(self._batch_size, 128, self._random)
+        self.images, self.noise = (part.to(self._device) for part in batch)
 
     def loss(self) -> tuple[Tensor, Tensor]:
         """Return the loss on the batch, and the fakes that it is computed from."""
@@ -104,7 +108,7 @@ class Run:
             fake=fake,
             loss=loss,
             min_params=self.min_params,
-            generator=self._random,
+            generator=self._noise,
         )
 
     def prepare_alone(self) -> Callable[[], None]:
@@ -182,9 +186,11 @@ def counting_held_bytes() -> Iterator[HeldBytes]:
         yield held
 
 
-def measure(names: list[str], rounds: int, batch_size: int) -> dict[str, dict]:
+def measure(
+    names: list[str], rounds: int, batch_size: int, device: torch.device
+) -> dict[str, dict]:
     """Time every term in turns; return figures for each."""
-    runs = {name: Run(name, batch_size) for name in names}
+    runs, seconds = {name: Run(name, batch_size, device) for name in names}, clock(device)
     times: dict[str, dict[str, list[float]]] = {n: {k: [] for k in runs[n].kinds} for n in names}
     # The first round warms up.
     for index in track(range(rounds + 1), description="rounds"):
@@ -269,6 +275,7 @@ def plot(rows: dict[str, dict], path: Path) -> None:
 def main(argv: list[str] | None = None) -> dict[str, dict]:
     """Measure, print, and write a data file and a plot; return the rows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_device(parser)
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch")
     every = [*TERMS, *PROJECTIONS]
@@ -276,15 +283,17 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
     names = ["none", *(name for name in args.only if name != "none")]
-    rows = measure(names, args.rounds, args.batch_size)
+    device = device_of(parser, args)
+    rows = measure(names, args.rounds, args.batch_size, device)
     Console().print(table(rows))
     workload = {"networks": "published small CIFAR-10 WGAN", "batch_size": args.batch_size}
     workload |= {"solver_iterations": 1, "rounds": args.rounds}
     args.out.mkdir(parents=True, exist_ok=True)
     data = {"workload": workload, "conditions": conditions(), "rows": rows}
-    (args.out / "penalties.json").write_text(json.dumps(data, indent=1) + "\n")
-    plot(rows, args.out / "penalties.png")
-    print(f"Written to {args.out}: penalties.json, penalties.png")
+    stem = "penalties" if device.type == "cpu" else f"penalties_{device.type}"
+    (args.out / f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
+    plot(rows, args.out / f"{stem}.png")
+    print(f"Written to {args.out}: {stem}.json, {stem}.png")
     return rows
 
 

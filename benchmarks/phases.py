@@ -5,19 +5,21 @@ bytes and arithmetic from another step that is run under a dispatch mode, which 
 """
 
 import bisect
+import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.profiler_util import FunctionEvent
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
+
+from benchmarks.devices import Clock
 
 LOSS = "benchmark::loss"
 """The range that the benchmark puts around the user's loss."""
@@ -116,27 +118,49 @@ class Share:
     allocated_mb: float = 0.0
 
 
+ON_DEVICE = ("kernel", "gpu_memcpy", "gpu_memset")
+"""Categories of what a trace shows on a device."""
+
+
 def attribute(
-    events: Sequence[FunctionEvent], step_name: str, shares: dict[Phase, Share], steps: int
+    events: Sequence[Mapping[str, Any]],
+    step_name: str,
+    shares: dict[Phase, Share],
+    steps: int,
 ) -> None:
-    """Add time and launches of a profile of ``steps`` steps to ``shares``, per step.
+    """Add time and launches of a trace of ``steps`` steps to ``shares``, per step.
 
     A kernel counts for the phase in which the host launched it, from whichever thread: in a
-    backward pass the host's first thread waits for autograd's.
+    backward pass the host's first thread waits for autograd's. It is found by the number that it
+    shares with its launch: Triton's own launches belong to no operator.
+
+    Args:
+        events: ``traceEvents`` of a Chrome trace, times in microseconds.
+        step_name: of the range around a step.
+        shares: where to add.
+        steps: how many the trace has.
     """
-    on_host = [event for event in events if event.device_type == torch.autograd.DeviceType.CPU]
+    spans = [event for event in events if event.get("ph") == "X"]
+    ranges = [event for event in spans if event.get("cat") == "user_annotation"]
     timeline = Timeline(
-        Interval(event.name, event.time_range.start, event.time_range.end) for event in on_host
+        Interval(event["name"], event["ts"], event["ts"] + event["dur"]) for event in ranges
     )
-    for event in on_host:
-        if event.name == step_name:
-            spans = timeline.durations(event.time_range.start, event.time_range.end)
-            for phase, microseconds in spans.items():
+    for event in ranges:
+        if event["name"] == step_name:
+            lasted = timeline.durations(event["ts"], event["ts"] + event["dur"])
+            for phase, microseconds in lasted.items():
                 shares[phase].host_ms += microseconds / 1e3 / steps
-        for kernel in event.kernels:
-            share = shares[timeline.phase(event.time_range.start)]
+    launched = {
+        event["args"]["correlation"]: event["ts"]
+        for event in spans
+        if event.get("cat") in ("cuda_runtime", "cuda_driver")
+    }
+    for event in spans:
+        if event.get("cat") in ON_DEVICE:
+            moment = launched.get(event["args"]["correlation"], -math.inf)
+            share = shares[timeline.phase(moment)]
             share.launches += 1 / steps
-            share.device_ms += kernel.duration / 1e3 / steps
+            share.device_ms += event["dur"] / 1e3 / steps
 
 
 @dataclass(frozen=True)
@@ -146,10 +170,13 @@ class Peak:
     Attributes:
         bandwidth: bytes a second, of a large copy.
         rate: floating-point operations a second, of a large matrix product.
+        convolution_rate: of one in the precision of convolutions, which is tf32 on a device unless
+            that is turned off.
     """
 
     bandwidth: float
     rate: float
+    convolution_rate: float
 
 
 class Counting(TorchDispatchMode):
@@ -196,7 +223,9 @@ class Counting(TorchDispatchMode):
         flops = formula(*args, **kwargs, out_val=result) if formula else 0
         share.gigabytes += moved / 1e9
         share.gigaflops += flops / 1e9
-        share.roofline_ms += 1e3 * max(moved / self._peak.bandwidth, flops / self._peak.rate)
+        is_convolution = "convolution" in func.name()
+        rate = self._peak.convolution_rate if is_convolution else self._peak.rate
+        share.roofline_ms += 1e3 * max(moved / self._peak.bandwidth, flops / rate)
         share.allocated_mb += sum(tensor.nbytes for tensor in new) / 1e6
 
     def _phase(self) -> Phase:
@@ -206,8 +235,16 @@ class Counting(TorchDispatchMode):
         return Phase.REST
 
 
-Clock = Callable[[Callable[[], object]], float]
-"""Returns how many seconds a function takes."""
+@contextlib.contextmanager
+def _precision_of_convolutions() -> Iterator[None]:
+    """Let matrix products have the precision that convolutions have."""
+    before = torch.get_float32_matmul_precision()
+    if torch.backends.cudnn.allow_tf32:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def measured_peak(device: torch.device, seconds_of: Clock) -> Peak:
@@ -215,12 +252,21 @@ def measured_peak(device: torch.device, seconds_of: Clock) -> Peak:
 
     Args:
         device: to measure.
-        seconds_of: of work on it.
+        seconds_of: of work on it, by its own clock.
     """
-    source = torch.ones(2**25, device=device)
+    on_cuda = device.type == "cuda"
+    source = torch.ones(2**28 if on_cuda else 2**25, device=device)
     target = torch.empty_like(source)
-    side = 8192 if device.type == "cuda" else 2048
+    side = 8192 if on_cuda else 2048
     matrix = torch.ones(side, side, device=device)
+
+    def rate() -> float:
+        seconds = min(seconds_of(lambda: torch.mm(matrix, matrix)) for _ in range(5))
+        return 2 * math.pow(side, 3) / seconds
+
     copy = min(seconds_of(lambda: target.copy_(source)) for _ in range(5))
-    product = min(seconds_of(lambda: torch.mm(matrix, matrix)) for _ in range(5))
-    return Peak(bandwidth=2 * source.nbytes / copy, rate=2 * math.pow(side, 3) / product)
+    plain = rate()
+    if not on_cuda:
+        return Peak(2 * source.nbytes / copy, plain, plain)
+    with _precision_of_convolutions():
+        return Peak(2 * source.nbytes / copy, plain, rate())

@@ -5,6 +5,7 @@ guide shows, and prints them. The networks are convolutional, on random images, 
 steps; all forms take the same step from there.
 """
 
+import argparse
 import copy
 import json
 from collections.abc import Callable
@@ -144,8 +145,11 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
 
 def main() -> None:
     """Measure, write the result and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=RESULT, help="file of the result")
+    args = parser.parse_args()
     errors = measure()
-    RESULT.write_text(json.dumps({"conditions": conditions(), "errors": errors}, indent=1) + "\n")
+    args.out.write_text(json.dumps({"conditions": conditions(), "errors": errors}, indent=1) + "\n")
     print(table(errors))
 
 

@@ -8,11 +8,10 @@ optimizer is written beside the table and the plot: open it at ui.perfetto.dev.
 """
 
 import argparse
+import gzip
 import json
 import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,36 +21,17 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.contestants import CONTESTANTS
+from benchmarks.devices import add_device, clock, device_of, on_device
 from benchmarks.environment import conditions
-from benchmarks.phases import LOSS, Clock, Counting, Peak, Phase, Share, attribute, measured_peak
-from benchmarks.workloads import WORKLOADS, Play
+from benchmarks.phases import LOSS, Counting, Peak, Phase, Share, attribute, measured_peak
+from benchmarks.workloads import WORKLOADS
 
 STEP = "benchmark::step"
 WARM_UP = 3
 RESULTS = Path(__file__).parent / "results"
 OPTIMIZERS = ["adam", "extra-adam", "compopt-one", "compopt", "compopt-tight"]
-
-
-def clock(device: torch.device) -> Clock:
-    """Return what measures how long a function takes, its work on the device included."""
-
-    def seconds(function: Callable[[], object]) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        function()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    return seconds
-
-
-def on_device(play: Play, device: torch.device) -> Play:
-    """Return the game with players and batches on ``device``."""
-    play.min_player.to(device)
-    play.max_player.to(device)
-    return replace(play, draw=lambda random: tuple(part.to(device) for part in play.draw(random)))
+ON_DEVICE = ["compopt-torch"]
+"""Also on a device: there the others' kernels are Triton's, where it is installed."""
 
 
 class Run:
@@ -94,7 +74,8 @@ def measure(run: Run, device: torch.device, steps: int, peak: Peak, trace: Path)
     trace.parent.mkdir(parents=True, exist_ok=True)
     recorded.export_chrome_trace(str(trace))
     shares = {phase: Share() for phase in Phase}
-    attribute(recorded.events(), STEP, shares, steps)
+    with gzip.open(trace, "rt") as file:
+        attribute(json.load(file)["traceEvents"], STEP, shares, steps)
     run.draw()
     with Counting(shares, peak):
         run.step()
@@ -166,10 +147,9 @@ def draw(title: str, rows: dict[str, dict], key: str, path: Path) -> None:
 def main(argv: list[str] | None = None) -> dict[str, dict]:
     """Profile, print, and write a data file, a plot and traces; return the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    add_device(parser)
     parser.add_argument(
-        "--optimizer", nargs="+", choices=CONTESTANTS, default=OPTIMIZERS, metavar="NAME",
-        help=", ".join(CONTESTANTS),
+        "--optimizer", nargs="+", choices=CONTESTANTS, metavar="NAME", help=", ".join(CONTESTANTS),
     )  # fmt: skip
     parser.add_argument("--workload", choices=WORKLOADS, default="dcgan")
     parser.add_argument("--batch-size", type=int, help="default: the workload's")
@@ -179,9 +159,7 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
         "--traces", type=Path, default=Path("out/profile"), help="folder of Chrome traces"
     )
     args = parser.parse_args(argv)
-    device = torch.device(args.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("`--device cuda` needs a GPU, and torch finds none. Use `--device cpu`.")
+    device = device_of(parser, args)
     if args.steps < 1:
         parser.error(f"`--steps` must be 1 or more, got {args.steps}.")
     workload = WORKLOADS[args.workload]
@@ -189,7 +167,8 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     peak = measured_peak(device, clock(device))
     stem = f"{args.workload}_{device.type}"
     rows = {}
-    for name in track(args.optimizer, description="optimizers"):
+    default = OPTIMIZERS + (ON_DEVICE if device.type == "cuda" else [])
+    for name in track(args.optimizer or default, description="optimizers"):
         run = Run(name, args.workload, batch_size, device)
         trace = args.traces / f"{stem}_{name}.json.gz"
         rows[name] = {

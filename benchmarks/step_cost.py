@@ -3,7 +3,9 @@
 Run ``python -m benchmarks.step_cost``. All contestants take turns in one process, each on its own
 copy of the networks, and times are compared within a round, so that a noisy machine disturbs all
 alike. Peak memory is that of one process each, with all that allocators and libraries keep, and
-that of tensors alone, which is what counts on a GPU.
+that of tensors alone. With ``--device cuda`` work on the device is waited for, memory is the
+device's, and there are optimizers whose steps are replayed as a graph. Packages that are not
+installed are left out, which is said.
 """
 
 import argparse
@@ -12,8 +14,9 @@ import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,31 +25,47 @@ from rich.progress import track
 from torch import Tensor
 
 from benchmarks.accuracy import step_error
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, Replayed, contestants_on
+from benchmarks.devices import add_device, clock, device_of, on_device, write_over
 from benchmarks.environment import conditions
-from benchmarks.live_memory import LiveBytes
+from benchmarks.live_memory import LiveBytes, device_peak
 from benchmarks.step_cost_report import draw, table
 from benchmarks.workloads import WORKLOADS, sizes
 
 WARM_UP = 3
 RESULTS = Path(__file__).parent / "results"
+CPU = torch.device("cpu")
+
+seconds = clock(CPU)
+"""Returns how long a function takes on the CPU."""
 
 
 class Run:
     """One contestant in a game of its own."""
 
-    def __init__(self, key: str, workload: str) -> None:
-        self._play = WORKLOADS[workload].start()
+    def __init__(
+        self,
+        key: str,
+        workload: str,
+        device: torch.device = CPU,
+        batch_size: int | None = None,
+    ) -> None:
+        self._play = on_device(WORKLOADS[workload].start(batch_size), device)
         self._random = torch.Generator().manual_seed(1)
         players = self._play.min_player, self._play.max_player
         self.params = [param for player in players for param in player.parameters()]
         self._step = CONTESTANTS[key].build(self._play, WORKLOADS[workload].lr)
         self.is_in_loss = False
-        self.draw()
+        self._batch = self._play.draw(self._random)
+
+    @property
+    def is_replayed(self) -> bool:
+        """Whether steps are a device graph, in which nothing can be counted."""
+        return isinstance(self._step, Replayed)
 
     def draw(self) -> None:
         """Draw the next batch: a batch used twice would be learned, which makes steps harder."""
-        self._batch = self._play.draw(self._random)
+        write_over(self._batch, self._play.draw(self._random))
 
     def step(self) -> None:
         """Take one step."""
@@ -57,13 +76,6 @@ class Run:
         loss = self._play.loss_of_part(self._batch, share)
         self.is_in_loss = False
         return loss
-
-
-def seconds(function: Callable[[], None]) -> float:
-    """Return how long ``function`` takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def backward_calls(run: Run) -> int:
@@ -87,15 +99,16 @@ def backward_calls(run: Run) -> int:
     return calls
 
 
-def started(keys: list[str], workload: str, rows: dict[str, dict]) -> dict[str, Run]:
+def started(keys: list[str], rows: dict[str, dict], start: Callable[[str], Run]) -> dict[str, Run]:
     """Return the runs that survive a few steps; note what the others failed with."""
     runs = {}
     for key in keys:
-        run = Run(key, workload)
         try:
-            for _ in range(WARM_UP):
-                run.draw()
-                run.step()
+            run = start(key)
+            take_steps(run, WARM_UP + 1)
+        except ImportError:
+            print(f"{CONTESTANTS[key].name} is left out: {CONTESTANTS[key].package} is missing.")
+            del rows[key]
         except RuntimeError as error:
             # What a user of that package would see.
             rows[key]["failure"] = str(error).splitlines()[0]
@@ -104,17 +117,27 @@ def started(keys: list[str], workload: str, rows: dict[str, dict]) -> dict[str, 
     return runs
 
 
-def measure(keys: list[str], workload: str, rounds: int) -> dict[str, dict]:
+def measure(
+    keys: list[str],
+    workload: str,
+    rounds: int,
+    device: torch.device = CPU,
+    batch_size: int | None = None,
+) -> dict[str, dict]:
     """Time the contestants in turns; return figures or a failure for each."""
     rows: dict[str, dict] = {key: {"name": CONTESTANTS[key].name} for key in keys}
-    runs = started(keys, workload, rows)
+
+    def start(key: str) -> Run:
+        return Run(key, workload, device, batch_size)
+
+    runs, taken = started(keys, rows, start), clock(device)
     times: dict[str, list[float]] = {key: [] for key in runs}
     for index in track(range(rounds), description=workload):
         # Each round starts with another contestant, so that none always follows the same one.
         order = list(runs)
         for key in order[index % len(order) :] + order[: index % len(order)]:
             runs[key].draw()
-            times[key].append(seconds(runs[key].step))
+            times[key].append(taken(runs[key].step))
     for key, run in runs.items():
         pairs = zip(times[key], times["adam"], strict=True)
         rows[key] |= {
@@ -122,75 +145,98 @@ def measure(keys: list[str], workload: str, rounds: int) -> dict[str, dict]:
             "p20_s": sorted(times[key])[rounds // 5],
             "p80_s": sorted(times[key])[rounds - 1 - rounds // 5],
             "relative_to_adam": statistics.median(a / b for a, b in pairs),
-            "backward_calls": backward_calls(run),
+            "backward_calls": None if run.is_replayed else backward_calls(run),
             "times_s": [round(value, 5) for value in times[key]],
         }
-    for key in track(runs, description="memory and error"):
-        rows[key]["peak_memory_gb"] = measure_memory(key, workload)
-        rows[key]["peak_tensors_gb"] = peak_tensors(key, workload)
+    for key in track(list(runs), description="memory and error"):
+        # No two at a time: a replayed one holds its graph's memory.
+        replayed = runs.pop(key).is_replayed
+        rows[key]["peak_memory_gb"] = (
+            device_peak(device, partial(start_and_take, start, key)) / 1e9
+            if device.type == "cuda"
+            else measure_memory(key, workload, batch_size)
+        )
+        if not replayed:
+            rows[key]["peak_tensors_gb"] = peak_tensors(start(key))
         if CONTESTANTS[key].is_acgd:
-            rows[key]["step_error"] = step_error(CONTESTANTS[key], WORKLOADS[workload])
+            game = WORKLOADS[workload]
+            game = replace(game, batch_size=batch_size or game.batch_size)
+            rows[key]["step_error"] = step_error(CONTESTANTS[key], game, device)
     return rows
 
 
-def measure_memory(key: str, workload: str) -> float | None:
+def measure_memory(key: str, workload: str, batch_size: int | None = None) -> float | None:
     """Return the peak resident memory of a process that takes a few steps, in GB."""
     command = [sys.executable, "-m", "benchmarks.step_cost", "--memory-of", key]
     command += ["--workloads", workload]
+    command += [] if batch_size is None else ["--batch-size", str(batch_size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return float(done.stdout) if done.returncode == 0 else None
 
 
-def print_peak_memory(key: str, workload: str) -> None:
-    """Take a few steps and print the peak resident memory of this process in GB."""
-    run = Run(key, workload)
-    for _ in range(4):
+def take_steps(run: Run, count: int) -> None:
+    """Take steps on new batches."""
+    for _ in range(count):
         run.draw()
         run.step()
+
+
+def start_and_take(start: Callable[[str], Run], key: str) -> None:
+    """Take a few steps of a new run."""
+    take_steps(start(key), WARM_UP + 2)
+
+
+def print_peak_memory(key: str, workload: str, batch_size: int | None) -> None:
+    """Take a few steps and print the peak resident memory of this process in GB."""
+    take_steps(Run(key, workload, batch_size=batch_size), 4)
     # Not `getrusage`, whose maximum goes back to before this program was started.
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     print(int(peak.group(1)) * 1024 / 1e9)
 
 
-def peak_tensors(key: str, workload: str) -> float:
+def peak_tensors(run: Run) -> float:
     """Return what tensors occupy at most in a few steps, in GB, parameters included."""
-    run = Run(key, workload)
     with LiveBytes(run.params) as live:
-        for _ in range(2):
-            run.draw()
-            run.step()
+        take_steps(run, 2)
     return live.peak / 1e9
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, and write a data file and a plot."""
     parser = argparse.ArgumentParser(description=__doc__)
+    add_device(parser)
+    parser.add_argument("--optimizers", nargs="+", choices=CONTESTANTS, help="besides Adam")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--batch-size", type=int, help="default: the workload's")
     parser.add_argument("--rounds", type=int, default=15, help="timed steps of each contestant")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.memory_of:
-        print_peak_memory(args.memory_of, args.workloads[0])
+        print_peak_memory(args.memory_of, args.workloads[0], args.batch_size)
         return
+    device = device_of(parser, args)
+    keys = ["adam", *(key for key in args.optimizers or contestants_on(device) if key != "adam")]
     args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "step_cost.json"
+    stem = "step_cost" if device.type == "cpu" else f"step_cost_{device.type}"
+    path = args.out / f"{stem}.json"
     # Workloads that are not measured this time keep their figures.
     data = json.loads(path.read_text()) if path.exists() else {"workloads": {}}
     for workload in args.workloads:
-        rows = measure(list(CONTESTANTS), workload, args.rounds)
+        rows = measure(keys, workload, args.rounds, device, args.batch_size)
         Console().print(table(WORKLOADS[workload].name, rows))
         data["workloads"][workload] = {
             "title": WORKLOADS[workload].name,
             "lr": WORKLOADS[workload].lr,
             **sizes(WORKLOADS[workload]),
+            **({} if args.batch_size is None else {"batch_size": args.batch_size}),
             "rounds": args.rounds,
             "conditions": conditions(("CGDs", "torch-cgd")),
             "rows": rows,
         }
         path.write_text(json.dumps(data, indent=1) + "\n")
-    draw(data["workloads"], args.out / "step_cost.png")
-    print(f"Written to {args.out}: step_cost.json, step_cost.png")
+    draw(data["workloads"], args.out / f"{stem}.png")
+    print(f"Written to {args.out}: {stem}.json, {stem}.png")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def table(title: str, rows: dict[str, dict]) -> Table:
             row["name"],
             f"{1e3 * row['median_s']:.0f} ({1e3 * row['p20_s']:.0f}-{1e3 * row['p80_s']:.0f})",
             f"{row['relative_to_adam']:.2f}",
-            str(row["backward_calls"]),
+            "" if row["backward_calls"] is None else str(row["backward_calls"]),
             "" if memory is None else f"{memory:.2f}",
             "" if tensors is None else f"{tensors:.2f}",
             "" if error is None else f"{error:.1e}",

@@ -6,6 +6,7 @@ those that :class:`compopt.distributed.Replicated` documents and its tests count
 in :data:`MACHINES`, with their :data:`SOURCES`, and in :class:`Machine`'s assumptions.
 """
 
+import argparse
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -289,9 +290,12 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     """Write the result and the plot."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the result")
+    args = parser.parse_args()
     result = model([count("DCGAN, 1.9 M parameters", 1.0), count("DCGAN, 100 M parameters", 8.5)])
-    (FOLDER / "weak_scaling.json").write_text(json.dumps(result, indent=1) + "\n")
-    draw(result, FOLDER / "weak_scaling.png")
+    (args.out / "weak_scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+    draw(result, args.out / "weak_scaling.png")
     for work, machines in result["curves"].items():
         for machine, curves in machines.items():
             first, last = curves["overlapped"][0], curves["overlapped"][-1]

@@ -1,8 +1,10 @@
 """Competitive optimization for PyTorch."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from compopt import penalties
+from compopt import distributed, kernels, operators, optim, penalties, solvers
 from compopt.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from compopt.diagnosis import (
     OperatorReport,
@@ -54,9 +56,31 @@ __all__ = [
     "StepWarning",
     "__version__",
     "check_operator",
+    "distributed",
     "double_backward_safe",
+    "games",
+    "kernels",
     "load_checkpoint",
+    "nn",
+    "operators",
+    "optim",
     "penalties",
     "preflight",
     "save_checkpoint",
+    "solvers",
 ]
+
+# Imported when first asked for. Type checkers must not see `__getattr__`: they would take any
+# misspelt name for one that it finds.
+if TYPE_CHECKING:
+    from compopt import games, nn
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name in ("games", "nn"):
+            return import_module(f"compopt.{name}")
+        raise AttributeError(f"module 'compopt' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

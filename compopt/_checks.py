@@ -2,7 +2,8 @@
 
 import math
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -33,7 +34,9 @@ def check_non_negative(
             return
         value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"`{name}` must be a number, got {value!r}.")
+        is_other_number = isinstance(value, Real) and not isinstance(value, bool)
+        hint = f" Use `float({name})`." if is_other_number else ""
+        raise TypeError(f"`{name}` must be a number, got {value!r}.{hint}")
     if not (math.isfinite(value) and value >= 0):
         rule = f"`{name}` must be finite and not negative, got {value!r}."
         raise ValueError(f"{rule} {remedy}" if remedy and value < 0 else rule)
@@ -63,7 +66,9 @@ def check_share(name: str, value: object) -> None:
 def check_count(name: str, value: object, *, minimum: int) -> None:
     """Raise unless ``value`` is an integer of at least ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"`{name}` must be an integer, got {value!r}.")
+        is_other_number = isinstance(value, Integral) and not isinstance(value, bool)
+        hint = f" Use `int({name})`." if is_other_number else ""
+        raise TypeError(f"`{name}` must be an integer, got {value!r}.{hint}")
     if value < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}, got {value!r}.")
 
@@ -101,9 +106,15 @@ def check_iterable(name: str, params: object) -> Iterable[Any]:
     if not isinstance(params, Iterable):
         raise TypeError(
             f"`{name}` must be an iterable of tensors or group dictionaries, "
-            f"got {type(params).__name__}."
+            f"got {type(params).__name__}.{_call_it(params)}"
         )
     return params
+
+
+def _call_it(value: object) -> str:
+    if not callable(value):
+        return ""
+    return f" Call it: `{getattr(value, '__name__', 'it')}()`."
 
 
 def check_params(name: str, params: Sequence[Tensor]) -> None:
@@ -113,6 +124,12 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
     for param in params:
         if not isinstance(param, Tensor):
             raise TypeError(f"`{name}` must hold tensors, got {type(param).__name__}.")
+        if param.is_inference():
+            raise ValueError(
+                f"`{name}` must hold tensors made outside `torch.inference_mode()`, got one of "
+                f"shape {tuple(param.shape)} made in it, which can never be differentiated. Build "
+                "the networks outside."
+            )
         if not param.is_floating_point():
             raise ValueError(
                 f"`{name}` must hold real floating-point tensors, got {param.dtype}. "
@@ -120,7 +137,7 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
             )
         if param.layout != torch.strided:
             raise ValueError(f"`{name}` must hold dense tensors, got layout {param.layout}.")
-        if is_dtensor(param):
+        if is_sharded(param):
             raise TypeError(
                 f"`{name}` must hold ordinary tensors, got a DTensor, as `fully_shard` makes: its "
                 "module gathers and frees parameters around a single backward pass, and autograd "
@@ -139,11 +156,30 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
     check_one_device(name, params)
 
 
-def is_dtensor(tensor: Tensor) -> bool:
-    """Return whether ``tensor`` is the part of one process."""
+def is_sharded(value: object) -> bool:
+    """Return whether ``value`` is a tensor of which this process has only a part."""
     # There is none unless its module has been imported, which takes a while.
-    module = sys.modules.get("torch.distributed.tensor")
-    return module is not None and isinstance(tensor, module.DTensor)
+    modules = {
+        "torch.distributed.tensor": "DTensor",
+        "torch.distributed._shard.sharded_tensor": "ShardedTensor",
+    }
+    return any(
+        name in sys.modules and isinstance(value, getattr(sys.modules[name], kind))
+        for name, kind in modules.items()
+    )
+
+
+def check_trainable(player: object, groups: Iterable[Mapping[str, Any]]) -> None:
+    """Raise if ``player`` has plain tensors alone, none of which requires a gradient.
+
+    Parameters of modules may be frozen, to be trained later.
+    """
+    own = [param for group in groups if group["player"] == player for param in group["params"]]
+    if not any(param.requires_grad or isinstance(param, torch.nn.Parameter) for param in own):
+        raise ValueError(
+            f"The {player} player has tensors that do not require gradients: a step could not move "
+            "it. Call `requires_grad_()` on them before the loss is computed."
+        )
 
 
 def check_one_device(name: str, params: Iterable[Tensor]) -> None:
@@ -175,7 +211,16 @@ def check_hooks(params: Sequence[Tensor]) -> None:
 def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
     """Return ``loss`` if it is a real scalar with a graph, on ``device``."""
     if not isinstance(loss, Tensor):
-        raise TypeError(f"`{name}` must be a scalar tensor, got {type(loss).__name__}.")
+        remedy = _call_it(loss) or " Pass the tensor itself, with its graph."
+        if loss is None:
+            remedy = " If a closure returned it, end that with `return loss`."
+        raise TypeError(f"`{name}` must be a scalar tensor, got {type(loss).__name__}.{remedy}")
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            f"`{name}` must be used outside `torch.inference_mode()`, in which nothing is "
+            "differentiated and new state could not be changed later. Leave the mode for the loss "
+            "and the step, and `clone()` samples that were made in it."
+        )
     if loss.numel() != 1 or not loss.is_floating_point():
         raise ValueError(
             f"`{name}` must be a real scalar that requires grad, got shape {tuple(loss.shape)} "

@@ -47,8 +47,40 @@ NOT_TWICE = Cause(
     "and `torch.autograd.grad` silently takes it for zero.",
     "Write the backward in differentiable torch operations, without `once_differentiable`.",
 )
+WRONG_FUNCTION = (
+    "Write the backward of a custom function as the derivative of its forward, in differentiable "
+    "torch operations on the inputs and outputs that `save_for_backward` keeps; intermediates and "
+    "attributes of `ctx` are constants to a second derivative. Leave out gradient reversal: the "
+    "max player's gradient is reversed anyway."
+)
+WRONG_GRADIENT = (
+    "Leave out hooks that change gradients, and `detach()`, `no_grad()` or `.data` inside the "
+    "loss; pass a term that one player must not see as `min_penalty` or `max_penalty`."
+)
+WRONG_THIRD = (
+    "Torch's own third derivative of such a layer is not exact, and a product takes it where the "
+    "loss holds a derivative of the network. {instead}, or keep that derivative out of the "
+    "products: as `min_penalty` or `max_penalty`, with `detach=True`."
+)
 NOT_FINITE = (
     "A square root or a norm at zero is the usual cause: add a small constant under the root."
+)
+
+ALONE = (
+    "To move one player alone for a step, leave the loss whole and set `lr` to 0, and "
+    "`interaction` to None, in the parameter groups of the other; not with LEAD and "
+    "OptimisticAdam, which move it on by momentum. A player that trains by itself at first does so "
+    "in a torch optimizer of its own."
+)
+TAKES_PART = f"Leave out `detach()`, `no_grad()` and checkpoints with `use_reentrant=True`. {ALONE}"
+NO_SCALER = (
+    "`scaler` is for zero-sum games, got a loss for each player: their products would carry the "
+    "scale of the losses. Use `torch.autocast(..., dtype=torch.bfloat16)`, which needs no scaler, "
+    "or one zero-sum loss."
+)
+SPARSE = (
+    "Use `sparse=False` in embeddings; for those inside a library set `module.sparse = False` on "
+    "each that `network.modules()` finds."
 )
 
 # The first match counts, so the general cause comes last.
@@ -79,8 +111,10 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         r"modified by an inplace operation",
         "A tensor that a derivative needs was overwritten after the forward pass had saved it.",
-        "Use the out-of-place form of the operation (`x = x + 1` for `x += 1`, `inplace=False`), "
-        "and change parameters and buffers only after the step.",
+        "If the loss, or a part of it, is older than the last step, which moved the parameters: "
+        "compute it anew for each step. If a label, a target or a buffer was refilled: make a new "
+        "tensor. If a network works in place: use the out-of-place form (`x = x + 1` for `x += 1`, "
+        "`inplace=False`).",
     ),
     Cause(
         r"backward through the graph a second time",
@@ -99,6 +133,21 @@ CAUSES: tuple[Cause, ...] = (
         "Write it out in elementary torch operations, which have derivatives of every order.",
     ),
 )
+
+
+def independence(pairs: Iterable[tuple[object, object]]) -> str:
+    """Return what is the matter if losses do not depend on other players, and what to do.
+
+    Args:
+        pairs: of players (i, j) such that the loss of i does not depend on j.
+    """
+    which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
+    return (
+        f"The players do not interact as they could: {which}. If that is not meant, leave out "
+        "`detach()`, `no_grad()` and replayed samples: a competitive step needs both losses with "
+        "the graphs of both players. If it is meant, each player's own optimizer takes the same "
+        "step at less cost."
+    )
 
 
 def lost_to_a_compiler(loss: Tensor, grads: Iterable[Tensor | None]) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from compopt._checks import check_loss, check_vector
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
-from compopt._remedies import COMPILED, explain, lost_to_a_compiler
+from compopt._remedies import COMPILED, SPARSE, TAKES_PART, explain, lost_to_a_compiler
 from compopt._typing import PLAYERS, Player, opponent
 from compopt.kernels import gather, partial_dot, scatter
 
@@ -90,10 +90,7 @@ def loss_gradients(
         grads = differentiate_once(f"The gradient of `{name}`", loss, params, **options)
     for grad in grads:
         if grad is not None and grad.layout != torch.strided:
-            raise ValueError(
-                f"Gradients must be dense, got layout {grad.layout}. "
-                "Use `sparse=False` in embeddings."
-            )
+            raise ValueError(f"Gradients must be dense, got layout {grad.layout}. {SPARSE}")
     if options.get("create_graph") and lost_to_a_compiler(loss, grads):
         raise RuntimeError(f"The gradient of `{name}` has no graph. {COMPILED}")
     return grads
@@ -115,7 +112,7 @@ def check_takes_part(
     if penalty is None and all(grad is None for grad in grads):
         raise ValueError(
             f"`loss` must depend on the parameters of both players; none of the {player} "
-            "player's takes part. Do not detach one player's output in a zero-sum loss."
+            f"player's takes part. {TAKES_PART}"
         )
 
 

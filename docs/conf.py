@@ -7,19 +7,33 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.tables import sections  # noqa: E402
+from docs.public_api import write_pages  # noqa: E402
+
 project = "compopt"
 author = "The compopt developers"
+copyright = author  # noqa: A001
 extensions = [
+    "docs.mathml",
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
+    "sphinx_copybutton",
 ]
 myst_enable_extensions = ["amsmath", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "compopt"
+html_math_renderer = "mathml"
+html_static_path = ["static"]
+html_css_files = ["pages.css"]
+html_show_sourcelink = False
+# The pages of the interface and the search have the names; the index is wider than a phone.
+html_use_index = False
+html_domain_indices = False
 exclude_patterns = ["_build"]
+
+write_pages(Path(__file__).parent / "api")
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
@@ -52,6 +66,13 @@ def precision_table() -> str:
     from benchmarks.precision import RESULT, table
 
     return table(json.loads(RESULT.read_text())["errors"])
+
+
+def false_alarms_table() -> str:
+    """Return what preflight says of right derivatives."""
+    from benchmarks.false_alarms import table
+
+    return table(stored("false_alarms.json")["trials"])
 
 
 def solver_study_table() -> str:
@@ -109,6 +130,7 @@ def poisson_table() -> str:
 
 exponents = stored("step_scaling.json")["exponents"]
 myst_substitutions = {
+    "false_alarms": false_alarms_table(),
     "soak": soak_sentence(),
     "precision": precision_table(),
     "solver_study": solver_study_table(),
@@ -117,4 +139,5 @@ myst_substitutions = {
     "batch_exponent": f"{exponents['batch_size']['acgd']:.2f}",
     "poisson": poisson_table(),
     "toy": toy_table(),
+    **sections(),
 }

@@ -6,7 +6,7 @@ divides by it. So the stronger the interaction, the worse the one and the better
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
-from two_players import take_step, two_groups
+from two_players import Optimizer, take_step, two_groups
 
 from compopt import CGD
 
-METHODS = {
+METHODS: dict[str, Callable[[Tensor, Tensor, float], Optimizer]] = {
     "CGD": lambda x, y, lr: CGD([x], [y], lr=lr),
     "GDA": lambda x, y, lr: torch.optim.SGD(two_groups([x], [y]), lr=lr),
 }
@@ -65,7 +65,7 @@ def draw(paths: dict[tuple[str, float], Tensor], alphas: Sequence[float], file: 
 
 def main(argv: Sequence[str] | None = None) -> dict[tuple[str, float], Tensor]:
     """Run the example; return the path per method and interaction."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alphas", type=float, nargs="+", default=[1.0, 3.0, 6.0])
     parser.add_argument("--lr", type=float, default=0.2)
     parser.add_argument("--steps", type=int, default=50)

@@ -67,7 +67,7 @@ def by_scipy() -> Tensor:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Tensor]:
     """Run the example; return the answers of both, and the multipliers."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=Path("out/constrained"))

@@ -26,7 +26,8 @@ class Judge:
 
     def __init__(self) -> None:
         self.images, classes = real_digits()
-        self.classifier = CalibratedClassifierCV(SVC(), ensemble=False)
+        # scikit-learn has no types: checkers guess them from the defaults.
+        self.classifier = CalibratedClassifierCV(SVC(), ensemble=False)  # pyright: ignore
         self.classifier.fit(self.images.numpy(), classes.numpy())
 
     def distance(self, samples: Tensor) -> float:

@@ -28,10 +28,19 @@ def write_table(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
         writer.writerows(rows)
 
 
+def draw(judge: Judge, samples: Samples, folder: Path) -> None:
+    """Draw all samples, those of the plain Wasserstein loss that differ most, and the curves."""
+    draw_samples(judge, samples, folder / "samples.png")
+    claim = {pair: samples[pair] for pair in [("wgan", "Adam 0.9"), ("wgan", "ACGD")]}
+    draw_samples(judge, claim, folder / "wgan.png")
+    draw_curves(judge, samples, folder / "distance.png")
+
+
 def draw_samples(judge: Judge, samples: Samples, file: Path, rows: int = 6) -> None:
     """Draw mosaics of the last samples, a row per loss, the real digits first."""
     losses, names = (list(dict.fromkeys(part)) for part in zip(*samples, strict=True))
-    figure = Figure(figsize=(4 * (1 + len(names)), 3 * len(losses)), layout="constrained")
+    size = 4 * (1 + len(names)), 0.5 + 3 * len(losses)
+    figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(len(losses), 1 + len(names), squeeze=False)
     for line, loss in zip(panels, losses, strict=True):
         last = {f"{loss}, {name}": list(samples[loss, name].values())[-1] for name in names}

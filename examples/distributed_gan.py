@@ -16,6 +16,7 @@ import argparse
 import os
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ def batch(step: int, size: int) -> tuple[Tensor, Tensor]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("out/distributed_gan"))
@@ -61,7 +62,7 @@ def main() -> None:
         warm_start=True,
         process_group=dist.group.WORLD,
     )
-    parts = {"generator": generator, "critic": critic, "optimizer": optimizer}
+    parts: dict[str, Any] = {"generator": generator, "critic": critic, "optimizer": optimizer}
     first = 0
     if checkpoint.exists():
         state = load_checkpoint(checkpoint)
@@ -76,10 +77,10 @@ def main() -> None:
         if dist.get_rank() == 0:
             saved = {name: part.state_dict() for name, part in parts.items()}
             save_checkpoint(checkpoint, {"step": step + 1, **saved})
+            if step + 1 == args.steps:
+                print(f"loss {loss:.4f}; {optimizer.last_step}")
     if dist.get_rank() == 0:
         print(f"{args.steps - first} steps since the last start")
-        if first < args.steps:
-            print(f"loss {loss:.4f}; {optimizer.last_step}")
     # No rank leaves while another writes.
     dist.barrier()
     dist.destroy_process_group()

@@ -6,28 +6,29 @@ sigma of a mode; a mode is found if good samples there are a fifth of its due or
 """
 
 import argparse
-from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from mode_report import Snapshot, found
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
-from two_players import LOSSES, mlp, take_step, two_groups
+from two_players import LOSSES, Optimizer, mlp, take_step, two_groups
 
 from compopt import ACGD
 
 NOISE, WIDTH, BATCH, DRAWN = 8, 64, 128, 2000
 RING = torch.view_as_real(torch.polar(torch.ones(8), torch.arange(8) * torch.pi / 4))
 MIXTURES = {"ring": (RING, 0.05), "two": (RING[1:3], 0.1)}
-OPTIMIZERS = {
+Parameters = Iterable[Tensor]
+OPTIMIZERS: dict[str, Callable[[Parameters, Parameters], Optimizer]] = {
     "ACGD": lambda generator, critic: ACGD(generator, critic, lr=2e-3),
     "Adam": lambda generator, critic: torch.optim.Adam(two_groups(generator, critic), lr=1e-3),
 }
-Snapshot = namedtuple("Snapshot", "step samples modes_found good_share")
 
 
 def real_points(name: str, size: int) -> Tensor:
@@ -43,29 +44,27 @@ def train(name: str, args: argparse.Namespace) -> list[Snapshot]:
     torch.manual_seed(args.seed)
     generator, critic = mlp(NOISE, WIDTH, WIDTH, 2), mlp(2, WIDTH, WIDTH, 1)
     optimizer = OPTIMIZERS[name](generator.parameters(), critic.parameters())
-    (modes, sigma), fixed_noise, snapshots = MIXTURES[args.modes], torch.randn(DRAWN, NOISE), []
+    (modes, sigma), fixed_noise = MIXTURES[args.modes], torch.randn(DRAWN, NOISE)
+    snapshots: list[Snapshot] = []
     for step in track(range(1, args.steps + 1), name):
         real, fake = real_points(args.modes, BATCH), generator(torch.randn(BATCH, NOISE))
         take_step(optimizer, LOSSES[args.loss](critic(real), critic(fake)))
         if step * 20 % args.steps < 20:
             samples = generator(fixed_noise).detach()
-            distances, nearest = torch.cdist(samples, modes).min(dim=1)
-            good = distances < 4 * sigma
-            found = (nearest[good].bincount(minlength=len(modes)) >= DRAWN / len(modes) / 5).sum()
-            snapshots.append(Snapshot(step, samples, int(found), float(good.float().mean())))
+            snapshots.append(Snapshot(step, samples, *found(samples, modes, sigma)))
     return snapshots
 
 
 def draw(history: dict[str, list[Snapshot]], mixture: str, file: Path) -> None:
     """Draw samples at five times, a row per optimizer, and the modes found below."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
-    rows = [[f"{name}{column}" for column in range(5)] for name in history]
+    rows: Any = [[f"{name}{column}" for column in range(5)] for name in history]
     panels = figure.subplot_mosaic([*rows, ["found"] * 5])
     for name, seen in history.items():
         for column, snapshot in enumerate(seen[3::4]):
             panel = panels[f"{name}{column}"]
-            panel.scatter(*real_points(mixture, DRAWN).T, s=1, color="0.8")
-            panel.scatter(*snapshot.samples.T, s=1)
+            for points, color in ((real_points(mixture, DRAWN), "0.8"), (snapshot.samples, "C0")):
+                panel.scatter(points[:, 0], points[:, 1], s=1, color=color)
             panel.set(title=f"{name}, step {snapshot.step}", xlim=(-1.6, 1.6), ylim=(-1.6, 1.6))
             panel.set(xticks=[], yticks=[], aspect="equal")
         panels["found"].plot([s.step for s in seen], [s.modes_found for s in seen], label=name)
@@ -76,7 +75,7 @@ def draw(history: dict[str, list[Snapshot]], mixture: str, file: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, list[Snapshot]]:
     """Run the example; return the snapshots of each optimizer."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--modes", choices=MIXTURES, default="ring")
     parser.add_argument("--loss", choices=LOSSES, default="wgan")
     parser.add_argument("--steps", type=int, default=2000)

@@ -7,28 +7,29 @@ seeds and number of backward passes, so that a dearer step means fewer of them.
 """
 
 import argparse
-import csv
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from gaussian_mixture_gan import BATCH, DRAWN, NOISE, RING, WIDTH, real_points
-from mode_report import draw, found, print_table
+from mode_report import draw, found, write_table
 from side_by_side import Bar, side_by_side
-from two_players import mlp, take_step, two_groups, wasserstein
+from torch import nn
+from two_players import Optimizer, mlp, take_step, two_groups, wasserstein
 
 from compopt import ACGD, penalties
 
 LAYERS = penalties.Layers(kinds=("linear",))
 
 
-def jitter(points, generator):
+def jitter(points: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """Augment points of the plane by noise as wide as a mode."""
     return points + 0.05 * torch.randn(points.shape, generator=generator)
 
 
 # By name: the term, what it takes, and the backward passes that it adds to the one of the loss.
-TERMS = {
+TERMS: dict[str, tuple[penalties.Penalty, str, int]] = {
     "DRAGAN": (penalties.Dragan(), "critic real", 2),
     "WGAN-GP": (penalties.WganGP(), "critic real fake", 2),
     "R1": (penalties.R1(), "critic real", 2),
@@ -41,7 +42,7 @@ TERMS = {
     "consistency": (penalties.BalancedConsistency(augment=jitter), "critic real fake", 1),
 }
 # By name: what is done to the critic's weights after a step.
-PROJECTIONS = {
+PROJECTIONS: dict[str, Callable[[nn.Module], Callable[[], object]]] = {
     "SR-GAN": lambda critic: penalties.SpectralRegularizer(critic, layers=LAYERS).step,
     "clipping": lambda critic: lambda: penalties.WeightClipping()(critic),
 }
@@ -56,20 +57,22 @@ def train(run: tuple[str, int, int], bar: Bar) -> list[torch.Tensor]:
         torch.manual_seed(seed)
         generator, critic = mlp(NOISE, WIDTH, WIDTH, 2), mlp(2, WIDTH, WIDTH, 1)
         players = list(generator.parameters()), list(critic.parameters())
-        optimizer = torch.optim.Adam(two_groups(*players), lr=1e-3, betas=(0.5, 0.99))
-        optimizer = ACGD(*players, lr=2e-3) if name == "ACGD" else optimizer
+        optimizer: Optimizer = ACGD(*players, lr=2e-3)
+        if name != "ACGD":
+            optimizer = torch.optim.Adam(two_groups(*players), lr=1e-3, betas=(0.5, 0.99))
         project = PROJECTIONS[name](critic) if name in PROJECTIONS else lambda: None
         passes = 0
         while passes < budget:
-            given = {"critic": critic, "generator": generator, "real": real_points("ring", BATCH)}
-            given["fake"] = generator(torch.randn(BATCH, NOISE))
-            given["loss"] = wasserstein(critic(given["real"]), critic(given["fake"]))
+            real, fake = real_points("ring", BATCH), generator(torch.randn(BATCH, NOISE))
+            loss = wasserstein(critic(real), critic(fake))
+            given: dict[str, Any] = {"critic": critic, "generator": generator, "loss": loss}
+            given.update(real=real, fake=fake)
             term, takes, extra = TERMS.get(name, (None, "", 0))
             penalty = term and term(*(given[key] for key in takes.split()))
-            player = "min_penalty" if name == "AdvAs" else "max_penalty"
-            take_step(optimizer, given["loss"], **{player: penalty})
+            take_step(optimizer, loss, *((penalty, None) if name == "AdvAs" else (None, penalty)))
             project()
-            passes += 1 + (optimizer.last_step.num_hvp if name == "ACGD" else extra)
+            report = optimizer.last_step if isinstance(optimizer, ACGD) else None
+            passes += 1 + (report.num_hvp if report else extra)
             bar.set((seed + passes / budget) / seeds)
         drawn.append(generator(torch.randn(DRAWN, NOISE)).detach())
     return drawn
@@ -77,7 +80,7 @@ def train(run: tuple[str, int, int], bar: Bar) -> list[torch.Tensor]:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, list[int]]:
     """Run the example; return the modes found by name and seed."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--passes", type=int, default=6000, help="backward passes of each run")
     parser.add_argument("--out", type=Path, default=Path("out/mode_collapse"))
@@ -85,10 +88,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, list[int]]:
     samples = side_by_side(train, {name: (name, args.seeds, args.passes) for name in NAMES})
     scores = {name: [found(points, RING) for points in drawn] for name, drawn in samples.items()}
     args.out.mkdir(parents=True, exist_ok=True)
-    with (args.out / "modes.csv").open("w", newline="") as stream:
-        rows = [(n, seed, *score) for n, s in scores.items() for seed, score in enumerate(s)]
-        csv.writer(stream).writerows([("name", "seed", "modes", "good share"), *rows])
-    print_table(scores)
+    write_table(scores, args.out / "modes.csv")
     draw(samples, scores, RING, args.out / "modes.png")
     print(f"Wrote modes.csv and modes.png to {args.out}")
     return {name: [modes for modes, _ in scores[name]] for name in NAMES}

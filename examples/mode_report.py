@@ -1,7 +1,9 @@
 """Counts, table and picture of the modes that GANs find."""
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from matplotlib.figure import Figure
@@ -13,21 +15,33 @@ from torch import Tensor
 SIGMA = 0.05
 
 
-def found(samples: Tensor, modes: Tensor) -> tuple[int, float]:
+class Snapshot(NamedTuple):
+    """Samples [n, 2] after some steps, and how good they are."""
+
+    step: int
+    samples: Tensor
+    modes_found: int
+    good_share: float
+
+
+def found(samples: Tensor, modes: Tensor, sigma: float = SIGMA) -> tuple[int, float]:
     """Return how many modes are found, and the share of good samples.
 
     A sample is good within four sigma of a mode; a mode is found if the good samples there are a
     fifth of its due or more.
     """
     distances, nearest = torch.cdist(samples, modes).min(dim=1)
-    good = distances < 4 * SIGMA
+    good = distances < 4 * sigma
     counts = nearest[good].bincount(minlength=len(modes))
     due = len(samples) / len(modes)
     return int((counts >= due / 5).sum()), round(float(good.float().mean()), 3)
 
 
-def print_table(scores: Mapping[str, Sequence[tuple[int, float]]]) -> None:
-    """Print modes found for each seed, and means."""
+def write_table(scores: Mapping[str, Sequence[tuple[int, float]]], file: Path) -> None:
+    """Print modes found for each seed, and means; write them as comma-separated values."""
+    with file.open("w", newline="") as stream:
+        lines = [(n, seed, *score) for n, s in scores.items() for seed, score in enumerate(s)]
+        csv.writer(stream).writerows([("name", "seed", "modes", "good share"), *lines])
     table = Table("", "modes found, by seed", "mean", "good samples", box=SIMPLE)
     for name, rows in scores.items():
         modes, shares = zip(*rows, strict=True)
@@ -46,7 +60,8 @@ def draw(
     names, columns = list(samples), 5
     lines = -(-len(names) // columns)
     figure = Figure(figsize=(15, 2.1 * lines + 0.6), layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 2))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2))
+    left, right = parts
     axis = left.subplots()
     for row, name in enumerate(names):
         found_by_seed = sorted(modes for modes, _ in scores[name])

@@ -1,6 +1,7 @@
 """How the networks for the Poisson equation are trained."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from poisson_problem import Residuals, Solution
@@ -11,7 +12,7 @@ GAME = {"lr": 5e-3, "eps": 1e-8, "warm_start": True}
 # torch's L-BFGS forgets a curvature ``y . s`` below 1e-10, whatever the loss is measured in: at a
 # loss of 1e-6 it would learn no more and creep.
 LOSS_SCALE = 1e6
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "PINN, Adam": {"lr": 1e-3},
     "PINN, L-BFGS": {"history_size": 50, "line_search_fn": "strong_wolfe", "tolerance_change": 0.0},
     "CPINN, ACGD": {**GAME, "solver": ConjugateGradient(rtol=1e-3, max_iter=200)},
@@ -23,19 +24,23 @@ def method(
     name: str, solution: Solution, bets: torch.nn.Module, residuals: Residuals
 ) -> tuple[torch.optim.Optimizer, Callable[[], object]]:
     """Return the optimizer of that name, and what takes a step of it."""
+    settings = SETTINGS[name]
     if "CPINN" in name:
-        game = ACGD(solution.parameters(), bets.parameters(), **SETTINGS[name])
+        game = ACGD(solution.parameters(), bets.parameters(), **settings)
 
         def play() -> object:
             bet = residuals.bet(solution, bets)
             return game.step((bet, -bet) if "general" in name else bet)
 
         return game, play
-    kind = torch.optim.LBFGS if "L-BFGS" in name else torch.optim.Adam
     scale = LOSS_SCALE if "L-BFGS" in name else 1.0
-    optimizer = kind(solution.parameters(), **SETTINGS[name])
+    optimizer: torch.optim.Optimizer
+    if "L-BFGS" in name:
+        optimizer = torch.optim.LBFGS(solution.parameters(), **settings)
+    else:
+        optimizer = torch.optim.Adam(solution.parameters(), **settings)
 
-    def closure() -> torch.Tensor:
+    def closure() -> Any:
         optimizer.zero_grad()
         loss = scale * residuals.squared(solution)
         loss.backward()

@@ -17,7 +17,9 @@ general-sum ACGD ends at a third of Adam's error and nearly twice that of L-BFGS
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from poisson_methods import SETTINGS, method
@@ -25,20 +27,23 @@ from poisson_problem import Residuals, Solution, critic, grid, relative_error
 from poisson_report import Record, draw, print_table
 from rich.progress import Progress
 
+from compopt import load_checkpoint, save_checkpoint
 
-def train(name: str, args: argparse.Namespace, bar: Callable[[float], object]) -> Record:
+
+def train(name: str, args: argparse.Namespace, bar: Callable[..., object]) -> Record:
     """Train from the last checkpoint, if there is one, until the seconds are used up."""
     torch.manual_seed(args.seed)
     solution, bets = Solution(args.width, 3), critic(args.width, 3)
     residuals, points = Residuals(args.points, args.points // 5), grid()
     optimizer, step = method(name, solution, bets, residuals)
-    record = Record(name, [(0.0, relative_error(solution, points))], 0)
+    parts: tuple[Any, ...] = (solution, bets, optimizer)
+    record = Record(name, [(0.0, relative_error(solution, points))], 0, solution)
     file = args.out / "checkpoints" / f"{name}.pt"
     if file.exists():
-        saved = torch.load(file)
-        for part, state in zip((solution, bets, optimizer), saved["states"], strict=True):
+        saved = load_checkpoint(file)
+        for part, state in zip(parts, saved["states"], strict=True):
             part.load_state_dict(state)
-        record = Record(name, saved["curve"], saved["steps"])
+        record = Record(name, saved["curve"], saved["steps"], solution)
     began = time.process_time() - record.curve[-1][0]
     while record.curve[-1][0] < args.seconds and record.steps < args.max_steps:
         step()
@@ -47,19 +52,17 @@ def train(name: str, args: argparse.Namespace, bar: Callable[[float], object]) -
         done = seconds >= args.seconds or record.steps == args.max_steps
         if done or seconds > record.curve[-1][0] + args.seconds / 100:
             record.curve.append((seconds, relative_error(solution, points)))
-            states = [part.state_dict() for part in (solution, bets, optimizer)]
+            states = [part.state_dict() for part in parts]
             file.parent.mkdir(parents=True, exist_ok=True)
             saved = {"states": states, "curve": record.curve, "steps": record.steps}
-            torch.save(saved, file.with_suffix(".part"))
-            file.with_suffix(".part").replace(file)
-            bar(seconds)
-    record.solution = solution
+            save_checkpoint(file, saved)
+            bar(completed=seconds)
     return record
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Record]:
     """Run the example; return what became of each method."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=150, help="processor time of a curve")
     parser.add_argument("--max-steps", type=int, default=10**9)
     parser.add_argument("--points", type=int, default=400, help="points of the equation")
@@ -74,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Record]:
     with Progress() as progress:
         for name in args.methods:
             task = progress.add_task(name, total=args.seconds)
-            records[name] = train(name, args, lambda s, t=task: progress.update(t, completed=s))
+            records[name] = train(name, args, partial(progress.update, task))
     print_table(records)
     draw(records, args.out)
     torch.set_default_dtype(dtype)

@@ -15,16 +15,18 @@ class Solution(nn.Module):
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
         sizes = [2, *[width] * depth, 1]
-        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairwise(sizes))
-        for layer in self.layers:
-            nn.init.xavier_normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        linears = [nn.Linear(*pair) for pair in pairwise(sizes)]
+        self.hidden, self.last = nn.ModuleList(linears[:-1]), linears[-1]
+        for linear in linears:
+            nn.init.xavier_normal_(linear.weight)
+            nn.init.zeros_(linear.bias)
 
     def forward(self, points: Tensor) -> Tensor:
         """Return u [n] at points [n, 2]."""
-        for layer in self.layers[:-1]:
+        for layer in self.hidden:
             points = layer(points).tanh()
-        return self.layers[-1](points).squeeze(1)
+        values: Tensor = self.last(points)
+        return values.squeeze(1)
 
     def laplacian(self, points: Tensor) -> Tensor:
         """Return the Laplacian [n] of u, carried forward with the values.
@@ -34,12 +36,13 @@ class Solution(nn.Module):
         """
         value, lap = points, torch.zeros_like(points)
         slopes = torch.eye(2, dtype=points.dtype).unsqueeze(1).expand(2, len(points), 2)
-        for layer in self.layers[:-1]:
-            value, slopes, lap = layer(value).tanh(), slopes @ layer.weight.T, lap @ layer.weight.T
+        for layer in self.hidden:
+            weight = layer.get_parameter("weight").T
+            value, slopes, lap = layer(value).tanh(), slopes @ weight, lap @ weight
             first = 1 - value.square()
             lap = first * (lap - 2 * value * slopes.square().sum(0))
             slopes = first * slopes
-        return (lap @ self.layers[-1].weight.T).squeeze(1)
+        return (lap @ self.last.weight.T).squeeze(1)
 
 
 def critic(width: int, depth: int) -> nn.Sequential:
@@ -79,7 +82,8 @@ class Residuals:
     def bet(self, solution: Solution, critic: nn.Module) -> Tensor:
         """Return what the critic gains, and the solution loses, by its bets on the residuals."""
         inside, edge = self.of(solution)
-        return (critic(self.inside)[:, 0] * inside).mean() + (critic(self.edge)[:, 1] * edge).mean()
+        bets: tuple[Tensor, Tensor] = critic(self.inside)[:, 0], critic(self.edge)[:, 1]
+        return (bets[0] * inside).mean() + (bets[1] * edge).mean()
 
 
 def relative_error(solution: Solution, points: Tensor) -> float:

@@ -25,7 +25,7 @@ class Record:
     name: str
     curve: list[tuple[float, float]]
     steps: int
-    solution: Solution | None = None
+    solution: Solution
 
 
 def print_table(records: dict[str, Record]) -> None:
@@ -55,7 +55,7 @@ def draw(records: dict[str, Record], folder: Path, size: int = 60) -> None:
         left.semilogy(*zip(*record.curve, strict=True), label=record.name)
         with torch.no_grad():
             error = (record.solution(points) - exact(points)).abs().clamp(min=1e-12)
-        image = panel.imshow(
+        panel.imshow(
             error.log10().reshape(size, size).T.numpy(),
             origin="lower",
             extent=(-2, 2, -2, 2),
@@ -69,5 +69,5 @@ def draw(records: dict[str, Record], folder: Path, size: int = 60) -> None:
     left.set(xlabel="seconds of processor time", ylabel="relative error", title="Poisson equation")
     left.legend(fontsize=8)
     left.grid(alpha=0.3)
-    figure.colorbar(image, ax=maps, label="log10 of the absolute error")
+    figure.colorbar(maps[-1].images[0], ax=maps, label="log10 of the absolute error")
     figure.savefig(folder / "errors.png", dpi=120)

@@ -31,11 +31,11 @@ Data = tuple[Tensor, Tensor]
 
 def split(seed: int) -> tuple[Data, Data]:
     """Return standardized features [n, 10] and targets [n] for training, and for testing."""
-    data = load_diabetes()
-    x, y = (torch.from_numpy(array).float() for array in (data.data, data.target))
+    x, y = (torch.tensor(part).float() for part in load_diabetes(return_X_y=True))
     x, y = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
-    return tuple((x[part], y[part]) for part in order.chunk(2))
+    first, second = order.chunk(2)
+    return (x[first], y[first]), (x[second], y[second])
 
 
 def robust(data: Data, eps: float, steps: int) -> Tensor:
@@ -64,10 +64,9 @@ def report(errors: dict[str, Tensor], eps: float, folder: Path) -> None:
         table.add_row(name, *(f"{error:.3f}" for error in rows.mean(0)[::2]))
     Console().print(table)
     folder.mkdir(parents=True, exist_ok=True)
-    data = {"shifts": SHIFTS.tolist(), **{name: rows.tolist() for name, rows in errors.items()}}
+    data = {name: rows.tolist() for name, rows in {"shifts": SHIFTS, **errors}.items()}
     (folder / "errors.json").write_text(json.dumps(data) + "\n")
-    figure = Figure(figsize=(5, 3.4), layout="constrained")
-    panel = figure.subplots()
+    panel = (figure := Figure(figsize=(5, 3.4), layout="constrained")).subplots()
     for name, rows in errors.items():
         panel.plot(SHIFTS.tolist(), rows.mean(0).tolist(), ".-", label=name)
     panel.axvline(eps, color="k", ls=":", lw=1)
@@ -78,7 +77,7 @@ def report(errors: dict[str, Tensor], eps: float, folder: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Tensor]:
     """Run the example; return the test errors [splits, shifts] of both models."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--steps", type=int, default=500)
     parser.add_argument("--eps", type=float, default=0.2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.nn.functional import logsigmoid
 
 from compopt import ACGD, CGD
 
-Optimizer = ACGD | CGD | torch.optim.Optimizer
+Optimizer: TypeAlias = ACGD | CGD | torch.optim.Optimizer
 
 
 def mlp(*sizes: int) -> nn.Sequential:

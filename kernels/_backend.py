@@ -34,6 +34,12 @@ def why_no_triton() -> str | None:
     return None
 
 
+_ONLY_ON_THE_HOST = (
+    "Triton interprets kernels in this process, which it can do for tensors on the CPU alone. "
+    "Start Python without TRITON_INTERPRET=1"
+)
+
+
 @cache
 def _interprets() -> bool:
     language = import_module("triton.language")
@@ -54,7 +60,10 @@ def _why_not_on(device: torch.device) -> str | None:
     reason = why_no_triton()
     if reason is not None:
         return reason
-    if device.type == "cuda" or (_interprets() and device.type == "cpu"):
+    if _interprets() and device.type != "meta":
+        # The interpreter reads and writes where it is told, on the host.
+        return None if device.type == "cpu" else _ONLY_ON_THE_HOST
+    if device.type == "cuda":
         return None
     if device.type != "meta" and _active_device() == device.type:
         return None
@@ -70,7 +79,7 @@ def resolve_backend(backend: str, device: torch.device | None = None) -> Literal
     """Return the form that ``backend`` stands for, on ``device`` or on the best one there is.
 
     ``"auto"`` is Triton for CUDA tensors where it can be imported, torch otherwise. Interpreted
-    kernels (``TRITON_INTERPRET=1``) run on the CPU too, but only where Triton is asked for.
+    kernels (``TRITON_INTERPRET=1``) run on the CPU alone, and only where Triton is asked for.
 
     Raises:
         ValueError: if ``backend`` is not known.
@@ -81,7 +90,7 @@ def resolve_backend(backend: str, device: torch.device | None = None) -> Literal
         return "torch"
     if backend == "auto":
         assert device is not None
-        return "triton" if device.type == "cuda" and why_no_triton() is None else "torch"
+        return "triton" if device.type == "cuda" and _why_not_on(device) is None else "torch"
     reason = why_no_triton() if device is None else _why_not_on(device)
     if reason is not None:
         raise RuntimeError(
@@ -128,7 +137,9 @@ def uses_triton(tensor: Tensor) -> bool:
 
 @cache
 def has_wide_products() -> bool:
-    """Return whether this Triton multiplies float64 matrices: from 3.5 on."""
+    """Return whether there is a Triton that multiplies float64 matrices: from 3.5 on."""
+    if why_no_triton() is not None:
+        return False
     version = import_module("triton").__version__
     return tuple(int(part) for part in version.split(".")[:2]) >= (3, 5)
 

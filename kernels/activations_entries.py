@@ -20,7 +20,8 @@ from .registry import Entry, Operation
 
 def _operation(what: str, kind: str) -> Operation:
     def inputs(size: int, device: torch.device) -> tuple[Any, ...]:
-        shape = max(size >> 16, 1), 64, 32, 32
+        side = 32 if size >> 16 else 8
+        shape = max(size // (64 * side * side), 1), 64, side, side
         v, grad, x = (torch.randn(shape, device=device) for _ in range(3))
         bias = torch.randn(64, device=device)
         # Without the sums for the bias, which are a launch of another kernel.

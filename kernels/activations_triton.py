@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .activations import FROM_OUTPUT, SOFTPLUS_THRESHOLD
+from .jit import kernel
 from .norms_kernels import channel_sums_kernel
 from .norms_triton import Geometry
 
@@ -105,7 +106,7 @@ def _block(
     tl.store(out_ptr + at, out, mask=mask)
 
 
-@triton.jit
+@kernel
 def bias_act_kernel(
     v_ptr,
     v_bias_ptr,

@@ -51,7 +51,11 @@ def adaptive_setup_(
     if num_steps is not None:
         # In float64: 1 - beta^t cancels.
         rate = rate * (1 - beta ** (num_steps.double() + 1)).sqrt()
-    rate = torch.as_tensor(rate, dtype=step_sizes.dtype, device=step_sizes.device)
+    if isinstance(rate, Tensor) and rate.device == step_sizes.device:
+        rate = rate.to(step_sizes.dtype)
+    else:
+        # An argument of a launch, where a copy from the host would wait for the device.
+        rate = step_sizes.new_full((), float(rate))
     for at in _blocks(grad):
         piece, factor = grad[at], step_sizes[at]
         torch.mul(average[at], beta, out=factor)

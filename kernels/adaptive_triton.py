@@ -24,6 +24,7 @@ from .blocks_triton import (
     store,
     triton_dtype,
 )
+from .jit import kernel
 
 
 @triton.jit
@@ -58,7 +59,7 @@ def _set_up(
         store(scaled_ptr, at, factor * grad, n, MASKED)
 
 
-@triton.jit
+@kernel
 def adaptive_setup_kernel(
     average_ptr,
     grad_ptr,
@@ -144,7 +145,7 @@ def _average(
     store(average_ptr, at, new, n, MASKED)
 
 
-@triton.jit
+@kernel
 def average_squares_kernel(
     average_ptr,
     grad_ptr,

@@ -28,9 +28,10 @@ def cg_update_(
     q: Tensor | None,
     curvature: Tensor,
     state: CGState,
+    source: Tensor | None = None,
 ) -> Tensor | None:
     """As :func:`~compopt.kernels.reference.cg_update_`."""
-    square: Tensor | None = _form(x).cg_update_(x, y, r, p, t, q, curvature, state)
+    square: Tensor | None = _form(x).cg_update_(x, y, r, p, t, q, curvature, state, source)
     return square
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from . import reference
 from .blocks_triton import MAX_PROGRAMS, block_size
-from .cg_state import CGState
+from .cg_state import ALPHA, CGState
 from .cg_triton import (
     cg_direction_,
     cg_direction_kernel,
@@ -32,7 +32,10 @@ def _update_inputs(size: int, device: torch.device) -> tuple[object, ...]:
 
 
 def _direction_inputs(size: int, device: torch.device) -> tuple[object, ...]:
-    return *_vectors(size, device, 2), CGState(torch.ones((), device=device))
+    state = CGState(torch.ones((), device=device))
+    # The direction of a frozen system stays.
+    state.values[ALPHA] = 1.0
+    return *_vectors(size, device, 2), state
 
 
 def _scalars_inputs(size: int, device: torch.device) -> tuple[object, ...]:
@@ -73,6 +76,7 @@ def _entries() -> tuple[Entry, ...]:
                 cg_update_kernel,
                 {
                     **dict.fromkeys(("x_ptr", "y_ptr", "r_ptr", "p_ptr", "t_ptr", "q_ptr"), vector),
+                    "source_ptr": vector,
                     **dict.fromkeys(("curvature_ptr", "state_ptr", "partial_ptr"), scalars),
                     **dict.fromkeys(("n", "m", "num_blocks", "num_inner_blocks"), "i64"),
                     "num_curvature": "i32",

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-GAMMA, ALPHA, BETA, WORST_FALL, BREAKDOWN, FINITE, NUM_ITER, THRESHOLD = range(8)
+GAMMA, ALPHA, BETA, WORST_FALL, BREAKDOWN, FINITE, NUM_ITER, THRESHOLD, SCALE = range(9)
 
 
 class CGState:
@@ -12,25 +12,32 @@ class CGState:
     No method reads a value on the host.
 
     Attributes:
-        values: [8] squared residual norm; step length and direction factor of the last
+        values: [9] squared residual norm; step length and direction factor of the last
             iteration; largest factor by which an iteration has changed the squared residual norm
             (NaN before the first); whether the operator was found not to be positive definite;
             whether all was finite; iterations that moved; squared residual norm at which the
-            system counts as solved and is frozen.
+            system counts as solved and is frozen; in which unit of the iterates residual and
+            direction are.
     """
 
-    def __init__(self, gamma: Tensor) -> None:
-        """Begin with the squared residual norm ``gamma``, 0-dim; the dtype is its own."""
+    def __init__(self, gamma: Tensor, scale: Tensor | None = None) -> None:
+        """Begin with the squared residual norm ``gamma``, 0-dim; the dtype is its own.
+
+        Args:
+            gamma: of the residual in units of ``scale``.
+            scale: 0-dim, the unit of residual and direction; one if None.
+        """
         zero = torch.zeros_like(gamma)
         nan = torch.full_like(gamma, torch.nan)
         finite = torch.isfinite(gamma).to(gamma.dtype)
-        self.values = torch.stack([gamma, zero, zero, nan, zero, finite, zero, zero])
+        unit = torch.ones_like(gamma) if scale is None else scale
+        self.values = torch.stack([gamma, zero, zero, nan, zero, finite, zero, zero, unit])
         # What the plain form has worked out of a curvature, for its next call.
         self.step: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
 
     def freeze_at(self, norm: Tensor) -> None:
         """Count the system as solved once its residual norm is at most ``norm``, 0-dim."""
-        # A little less, lest rounding freeze what a caller does not take for converged.
+        # A little less: rounding must not freeze what a caller does not take for converged.
         self.values[THRESHOLD] = norm * norm * (1 - 1e-6)
 
     @property

@@ -26,9 +26,10 @@ from .blocks_triton import (
     triton_dtype,
 )
 from .cg_state import CGState
+from .jit import kernel
 
 
-@triton.jit
+@kernel
 def partial_dot_kernel(
     a_ptr, b_ptr, partial_ptr, n, num_blocks, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):
@@ -58,14 +59,15 @@ def _step(state_ptr, curvature_ptr, num_curvature, ACC: tl.constexpr, MAX_PROGRA
 
 
 @triton.jit
-def _advance(ptr, image_ptr, at, alpha, n, MASKED: tl.constexpr, ACC: tl.constexpr):
-    new = load(ptr, at, n, MASKED, ACC) + alpha * load(image_ptr, at, n, MASKED, ACC)
+def _advance(ptr, source_ptr, image_ptr, at, alpha, n, MASKED: tl.constexpr, ACC: tl.constexpr):
+    new = load(source_ptr, at, n, MASKED, ACC) + alpha * load(image_ptr, at, n, MASKED, ACC)
     store(ptr, at, new, n, MASKED)
     # As it was stored: the norm is that of the vector that is kept.
     return new.to(ptr.dtype.element_ty).to(ACC)
 
 
-@triton.jit
+# Partial sums come from elsewhere in a warm-up and in a capture, which can load no other form.
+@kernel(do_not_specialize=("num_curvature",))
 def cg_update_kernel(
     x_ptr,
     y_ptr,
@@ -73,6 +75,7 @@ def cg_update_kernel(
     p_ptr,
     t_ptr,
     q_ptr,
+    source_ptr,
     curvature_ptr,
     state_ptr,
     partial_ptr,
@@ -90,30 +93,32 @@ def cg_update_kernel(
     """Advance x [n], r [n] and y [m]; write each program's part of r . r in ``ACC``."""
     program, programs = tl.program_id(0), tl.num_programs(0)
     alpha, _, _ = _step(state_ptr, curvature_ptr, num_curvature, ACC, MAX_PROGRAMS)
+    length = alpha * tl.load(state_ptr + 8)
     total = tl.zeros([BLOCK], ACC)
     if alpha != 0:
         for block in range(program, num_blocks, programs):
             at = lanes(block, BLOCK)
-            _advance(x_ptr, p_ptr, at, alpha, n, False, ACC)
+            _advance(x_ptr, x_ptr, p_ptr, at, length, n, False, ACC)
             if HAS_R:
-                r = _advance(r_ptr, q_ptr, at, -alpha, n, False, ACC)
+                r = _advance(r_ptr, source_ptr, q_ptr, at, -alpha, n, False, ACC)
                 total += r * r
         if program == num_blocks % programs:
             at = lanes(num_blocks, BLOCK)
-            _advance(x_ptr, p_ptr, at, alpha, n, True, ACC)
+            _advance(x_ptr, x_ptr, p_ptr, at, length, n, True, ACC)
             if HAS_R:
-                r = _advance(r_ptr, q_ptr, at, -alpha, n, True, ACC)
+                r = _advance(r_ptr, source_ptr, q_ptr, at, -alpha, n, True, ACC)
                 total += r * r
         if HAS_Y:
             for block in range(program, num_inner_blocks, programs):
-                _advance(y_ptr, t_ptr, lanes(block, BLOCK), alpha, m, False, ACC)
+                _advance(y_ptr, y_ptr, t_ptr, lanes(block, BLOCK), length, m, False, ACC)
             if program == num_inner_blocks % programs:
-                _advance(y_ptr, t_ptr, lanes(num_inner_blocks, BLOCK), alpha, m, True, ACC)
+                at = lanes(num_inner_blocks, BLOCK)
+                _advance(y_ptr, y_ptr, t_ptr, at, length, m, True, ACC)
     if HAS_R:
         tl.store(partial_ptr + program, tl.sum(total))
 
 
-@triton.jit
+@kernel(do_not_specialize=("num_curvature", "num_square"))
 def cg_scalars_kernel(
     state_ptr,
     curvature_ptr,
@@ -124,7 +129,7 @@ def cg_scalars_kernel(
     ACC: tl.constexpr,
     MAX_PROGRAMS: tl.constexpr,
 ):
-    """Update the state [8] of an iteration. One program."""
+    """Update the state [9] of an iteration. One program."""
     before = tl.load(state_ptr)
     worst_fall = tl.load(state_ptr + 3)
     num_iter = tl.load(state_ptr + 6)
@@ -152,21 +157,23 @@ def cg_scalars_kernel(
     tl.store(state_ptr + 6, num_iter + moves.to(ACC))
 
 
-@triton.jit
+@kernel
 def cg_direction_kernel(
     p_ptr, r_ptr, state_ptr, n, num_blocks, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Write ``r + beta p`` to p [n]; beta is read from the state [8]."""
+    """Write ``r + beta p`` to p [n]; beta is read from the state [9]."""
     program, programs = tl.program_id(0), tl.num_programs(0)
     beta = tl.load(state_ptr + 2)
-    for block in range(program, num_blocks, programs):
-        at = lanes(block, BLOCK)
-        new = load(r_ptr, at, n, False, ACC) + beta * load(p_ptr, at, n, False, ACC)
-        store(p_ptr, at, new, n, False)
-    if program == num_blocks % programs:
-        at = lanes(num_blocks, BLOCK)
-        new = load(r_ptr, at, n, True, ACC) + beta * load(p_ptr, at, n, True, ACC)
-        store(p_ptr, at, new, n, True)
+    # The residual of a frozen system may never have been written.
+    if tl.load(state_ptr + 1) != 0:
+        for block in range(program, num_blocks, programs):
+            at = lanes(block, BLOCK)
+            new = load(r_ptr, at, n, False, ACC) + beta * load(p_ptr, at, n, False, ACC)
+            store(p_ptr, at, new, n, False)
+        if program == num_blocks % programs:
+            at = lanes(num_blocks, BLOCK)
+            new = load(r_ptr, at, n, True, ACC) + beta * load(p_ptr, at, n, True, ACC)
+            store(p_ptr, at, new, n, True)
 
 
 def partial_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -188,6 +195,7 @@ def cg_update_(
     q: Tensor | None,
     curvature: Tensor,
     state: CGState,
+    source: Tensor | None = None,
 ) -> Tensor | None:
     """As :func:`reference.cg_update_`. One launch."""
     n, m = x.numel(), 0 if y is None else y.numel()
@@ -201,6 +209,7 @@ def cg_update_(
         p,
         t,
         q,
+        r if source is None else source,
         curvature,
         state.values,
         partials,

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .jit import kernel
+
 FORWARD = tl.constexpr(0)
 GRADIENT = tl.constexpr(1)
 TANGENT = tl.constexpr(2)
@@ -23,7 +25,7 @@ MAX_COLS = 16384
 _PROGRAMS = 1024
 
 
-@triton.jit
+@kernel
 def layer_norm_kernel(
     v_ptr,
     grad_ptr,

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from . import linear_reference
+from .jit import kernel
 from .registry import Entry, Operation
 
 
@@ -43,7 +44,7 @@ def _add_product(
     return out
 
 
-@triton.jit
+@kernel
 def linear_tangent_kernel(
     x_dot_ptr,
     weight_ptr,
@@ -62,9 +63,11 @@ def linear_tangent_kernel(
     ACC: tl.constexpr,
 ):
     """A tile of ``x_dot W^T + x W_dot^T + bias_dot``; all operands dense by rows."""
-    # Neighbours in the launch share rows of x, which are then in cache.
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    col = tl.program_id(0) * COLS + tl.arange(0, COLS)
+    # Along one axis: the others end at 65,535 programs. Neighbours in the launch share rows of x,
+    # which are then in cache.
+    across = tl.cdiv(num_cols, COLS)
+    row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
+    col = tl.program_id(0) % across * COLS + tl.arange(0, COLS)
     out = tl.zeros([ROWS, COLS], ACC)
     out = _add_product(
         x_dot_ptr, weight_ptr, row, col, num_rows, num_cols, num_inner, out, INNER, PRECISION, ACC
@@ -101,6 +104,15 @@ def tile_for(dtype: torch.dtype, precision: str, num_rows: int, num_cols: int) -
     return Tile(64, 64, 32, 4, 3) if precision == "tf32" else Tile(64, 64, 16, 4, 2)
 
 
+def _torch_uses_tf32() -> bool:
+    """Return whether torch multiplies float32 matrices on a device as tf32."""
+    settings = torch.backends.cuda.matmul
+    # From torch 2.9 on. The older setting cannot be read once this one has been set.
+    if hasattr(settings, "fp32_precision"):
+        return bool(settings.fp32_precision == "tf32")
+    return bool(settings.allow_tf32)
+
+
 def linear_tangent(
     x_dot: Tensor,
     weight: Tensor,
@@ -112,20 +124,20 @@ def linear_tangent(
     """Return ``x_dot W^T + x W_dot^T + bias_dot``; see ``linear_reference.linear_tangent``.
 
     ``precision`` is that of float32 products: "ieee", "tf32" or, not on AMD, "tf32x3". By default
-    it follows ``torch.backends.cuda.matmul.allow_tf32``.
+    it is that of torch's matrix products.
     """
     if precision is None:
-        precision = "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+        precision = "tf32" if _torch_uses_tf32() else "ieee"
     if x.dtype != torch.float32:
         precision = "ieee"
     x_dot, weight, x, weight_dot = (t.contiguous() for t in (x_dot, weight, x, weight_dot))
     (num_rows, num_inner), num_cols = x.shape, weight.shape[0]
     out = x.new_empty(num_rows, num_cols)
     tile = tile_for(x.dtype, precision, num_rows, num_cols)
-    grid = triton.cdiv(num_cols, tile.cols), triton.cdiv(num_rows, tile.rows)
+    programs = triton.cdiv(num_cols, tile.cols) * triton.cdiv(num_rows, tile.rows)
     if out.numel() == 0:
         return out
-    linear_tangent_kernel[grid](
+    linear_tangent_kernel[(programs,)](
         x_dot,
         weight,
         x,

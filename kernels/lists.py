@@ -18,7 +18,7 @@ def gather(
 ) -> Tensor | None:
     """As :func:`~compopt.kernels.lists_reference.gather`."""
     form = lists_reference
-    if _may_use_tables(out):
+    if uses_triton(out):
         form = triton_form("lists_triton")
     partials: Tensor | None = form.gather(tensors, sizes, out, scale, base)
     return partials
@@ -33,15 +33,7 @@ def scatter(
 ) -> list[Tensor]:
     """As :func:`~compopt.kernels.lists_reference.scatter`."""
     form = lists_reference
-    if _may_use_tables(vector):
+    if uses_triton(vector):
         form = triton_form("lists_triton")
     tensors: list[Tensor] = form.scatter(vector, shapes, dtypes, scale, out)
     return tensors
-
-
-def _may_use_tables(vector: Tensor) -> bool:
-    # A table that is copied from the host during the capture of a device graph would have to
-    # outlive the graph. Launches cost little there, so the plain form does.
-    if vector.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
-        return False
-    return uses_triton(vector)

@@ -51,6 +51,7 @@ def _entries() -> tuple[Entry, ...]:
                 f"gather {kind}",
                 gather_kernel,
                 {
+                    "addresses_ptr": "*i64",
                     **tables,
                     **dict.fromkeys(("out_ptr", "scale_ptr", "base_ptr", "partial_ptr"), vector),
                 },

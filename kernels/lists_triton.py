@@ -6,12 +6,15 @@ moved 16 bytes at a time; ends of tensors, other alignments and other strides go
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator, misc"
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from . import lists_reference
 from .blocks_triton import (
     MAX_PROGRAMS,
     OPTIONS,
@@ -19,15 +22,11 @@ from .blocks_triton import (
     new_partials,
     triton_dtype,
 )
-from .tables import ALIGNED, CONTIGUOUS, Tables, collapse, row, tables
+from .jit import kernel
+from .tables import ALIGNED, CONTIGUOUS, Place, Table, addresses, collapse, row, tables
 
 ALIGNMENT = 16
 BLOCK = 1024
-
-
-@triton.jit
-def _address(rows_ptr, index, DTYPE: tl.constexpr):
-    return tl.load(rows_ptr + index * 12).to(tl.pointer_type(DTYPE))
 
 
 @triton.jit
@@ -35,21 +34,22 @@ def _strided(rows_ptr, index, at):
     """Return the offsets of elements of a tensor, given their numbers in logical order."""
     # Within one tensor of less than 2^31 elements: the launcher sees to that.
     at = at.to(tl.int32)
-    n1 = tl.load(rows_ptr + index * 12 + 5).to(tl.int32)
-    n2 = tl.load(rows_ptr + index * 12 + 6).to(tl.int32)
-    n3 = tl.load(rows_ptr + index * 12 + 7).to(tl.int32)
+    n1 = tl.load(rows_ptr + index * 11 + 4).to(tl.int32)
+    n2 = tl.load(rows_ptr + index * 11 + 5).to(tl.int32)
+    n3 = tl.load(rows_ptr + index * 11 + 6).to(tl.int32)
     i3, at = at % n3, at // n3
     i2, at = at % n2, at // n2
     i1, i0 = at % n1, at // n1
-    offsets = i0.to(tl.int64) * tl.load(rows_ptr + index * 12 + 8)
-    offsets += i1.to(tl.int64) * tl.load(rows_ptr + index * 12 + 9)
-    offsets += i2.to(tl.int64) * tl.load(rows_ptr + index * 12 + 10)
-    offsets += i3.to(tl.int64) * tl.load(rows_ptr + index * 12 + 11)
+    offsets = i0.to(tl.int64) * tl.load(rows_ptr + index * 11 + 7)
+    offsets += i1.to(tl.int64) * tl.load(rows_ptr + index * 11 + 8)
+    offsets += i2.to(tl.int64) * tl.load(rows_ptr + index * 11 + 9)
+    offsets += i3.to(tl.int64) * tl.load(rows_ptr + index * 11 + 10)
     return offsets
 
 
-@triton.jit
+@kernel
 def gather_kernel(
+    addresses_ptr,
     rows_ptr,
     blocks_ptr,
     out_ptr,
@@ -66,7 +66,7 @@ def gather_kernel(
 ):
     """Write ``base + scale * tensors`` to out; each program's part of base . out in ``ACC``.
 
-    Rows and blocks are those of :class:`Tables`; tensors are of ``DTYPE``.
+    Rows and blocks are those of :class:`Table`; tensors are of ``DTYPE``.
     """
     program, programs = tl.program_id(0), tl.num_programs(0)
     total = tl.zeros([BLOCK], ACC)
@@ -74,10 +74,10 @@ def gather_kernel(
         pair = tl.cast(block, tl.int64) * 2
         index = tl.load(blocks_ptr + pair)
         start = tl.load(blocks_ptr + pair + 1)
-        offset = tl.load(rows_ptr + index * 12 + 1)
-        size = tl.load(rows_ptr + index * 12 + 2)
-        kind = tl.load(rows_ptr + index * 12 + 3)
-        tensor_ptr = _address(rows_ptr, index, DTYPE)
+        offset = tl.load(rows_ptr + index * 11)
+        size = tl.load(rows_ptr + index * 11 + 1)
+        kind = tl.load(rows_ptr + index * 11 + 2)
+        tensor_ptr = tl.load(addresses_ptr + index).to(tl.pointer_type(DTYPE))
         if (kind == 1) & (start + BLOCK <= size):
             at = tl.multiple_of(start, BLOCK) + tl.arange(0, BLOCK)
             flat_at = tl.multiple_of(offset, FLAT_ALIGNMENT) + at
@@ -109,7 +109,7 @@ def gather_kernel(
         tl.store(partial_ptr + program, tl.sum(total))
 
 
-@triton.jit
+@kernel
 def scatter_kernel(
     rows_ptr,
     blocks_ptr,
@@ -125,16 +125,16 @@ def scatter_kernel(
 ):
     """Write the pieces of ``scale * vector`` to contiguous tensors of ``DTYPE``.
 
-    The tensors lie in the room [bytes]; rows have the places in it for addresses.
+    The tensors lie in the room [bytes]; the last number of a row is the place in it.
     """
     for block in range(tl.program_id(0), num_blocks, tl.num_programs(0)):
         pair = tl.cast(block, tl.int64) * 2
         index = tl.load(blocks_ptr + pair)
         start = tl.load(blocks_ptr + pair + 1)
-        offset = tl.load(rows_ptr + index * 12 + 1)
-        size = tl.load(rows_ptr + index * 12 + 2)
-        kind = tl.load(rows_ptr + index * 12 + 3)
-        place = tl.multiple_of(tl.load(rows_ptr + index * 12), 16)
+        offset = tl.load(rows_ptr + index * 4)
+        size = tl.load(rows_ptr + index * 4 + 1)
+        kind = tl.load(rows_ptr + index * 4 + 2)
+        place = tl.multiple_of(tl.load(rows_ptr + index * 4 + 3), 16)
         tensor_ptr = (room_ptr + place).to(tl.pointer_type(DTYPE))
         if (kind == 1) & (start + BLOCK <= size):
             at = tl.multiple_of(start, BLOCK) + tl.arange(0, BLOCK)
@@ -152,27 +152,24 @@ def scatter_kernel(
             tl.store(tensor_ptr + at, value.to(DTYPE), mask=inside)
 
 
-def _launches(
-    rows: Sequence[tuple[torch.dtype, list[int]]], device: torch.device
-) -> list[tuple[torch.dtype, Tables, int]]:
-    """Return dtype, tables and number of programs of each launch."""
-    groups: dict[torch.dtype, list[list[int]]] = {}
-    for dtype, entry in rows:
-        groups.setdefault(dtype, []).append(entry)
-    launches = []
-    for dtype, group in groups.items():
-        table = tables(group, BLOCK, device)
-        launches.append((dtype, table, min(MAX_PROGRAMS, table.blocks.shape[0])))
-    return launches
+def _programs(table: Table) -> int:
+    return min(MAX_PROGRAMS, table.blocks.shape[0])
 
 
 def _reachable(tensor: Tensor | None) -> Tensor | None:
-    if tensor is None:
-        return None
+    if tensor is None or tensor.is_contiguous():
+        return tensor
     tensor = tensor.detach()
-    if collapse(tensor) is None or (tensor.numel() >= 2**31 and not tensor.is_contiguous()):
+    if collapse(tensor) is None or tensor.numel() >= 2**31:
         return tensor.contiguous()
     return tensor
+
+
+def _form(tensor: Tensor | None) -> tuple[object, ...] | None:
+    """Return all that the row of a tensor depends on, but its place in the flat vector."""
+    if tensor is None:
+        return None
+    return tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % ALIGNMENT == 0
 
 
 def gather(
@@ -184,23 +181,36 @@ def gather(
 ) -> Tensor | None:
     """As :func:`lists_reference.gather`. One launch for each dtype among ``tensors``."""
     # Copies, if any, live until the launch: the device's allocator is ordered by the stream.
-    reachable = [_reachable(tensor) for tensor in tensors]
-    # Missing tensors go with the first launch.
-    present = [tensor.dtype for tensor in tensors if tensor is not None]
-    rows, offset = [], 0
-    for tensor, size in zip(reachable, sizes, strict=True):
-        dtype = (present or [out.dtype])[0] if tensor is None else tensor.dtype
-        if tensor is not None and tensor.numel() != size:
-            raise ValueError(f"A tensor must have {size} elements, got {tensor.numel()}.")
-        if size:
-            rows.append((dtype, row(tensor, offset, size, out.element_size())))
-        offset += size
-    launches = _launches(rows, out.device)
-    count = sum(programs for _, _, programs in launches)
+    tensors = [_reachable(tensor) for tensor in tensors]
+
+    def rows() -> list[tuple[int, torch.dtype, list[int]]]:
+        # Missing tensors go with the first launch.
+        first = next((tensor.dtype for tensor in tensors if tensor is not None), out.dtype)
+        found, offset = [], 0
+        for index, (tensor, size) in enumerate(zip(tensors, sizes, strict=True)):
+            if tensor is not None and tensor.numel() != size:
+                raise ValueError(f"A tensor must have {size} elements, got {tensor.numel()}.")
+            if size:
+                dtype = first if tensor is None else tensor.dtype
+                found.append((index, dtype, row(tensor, offset, size, out.element_size())))
+            offset += size
+        return found
+
+    place = Place.of(out)
+    key = out.dtype, tuple(sizes), tuple(map(_form, tensors))
+    found = tables(key, rows, BLOCK, place)
+    if found is None:
+        return lists_reference.gather(tensors, sizes, out, scale, base)
+    count = sum(map(_programs, found))
     partials = None if base is None else new_partials(count, out)
     done = 0
-    for dtype, table, programs in launches:
+    for table in found:
+        members = (tensors[index] for index in table.members)
+        programs = _programs(table)
         gather_kernel[(programs,)](
+            addresses(
+                tuple(0 if tensor is None else tensor.data_ptr() for tensor in members), place
+            ),
             table.rows,
             table.blocks,
             out,
@@ -210,16 +220,34 @@ def gather(
             table.blocks.shape[0],
             scale is not None,
             base is not None,
-            triton_dtype(dtype),
+            triton_dtype(table.dtype),
             ALIGNMENT // out.element_size(),
-            triton_dtype(accumulator(torch.promote_types(out.dtype, dtype))),
+            triton_dtype(accumulator(torch.promote_types(out.dtype, table.dtype))),
             BLOCK,
             **OPTIONS,
         )
         done += programs
-    if partials is not None and not launches:
+    if partials is not None and not found:
         return partials.new_zeros(1)
     return partials
+
+
+class _Room(NamedTuple):
+    """Where the tensors of a list lie in one piece of memory, in bytes, and its size."""
+
+    starts: tuple[int, ...]
+    stops: tuple[int, ...]
+    size: int
+
+
+@lru_cache
+def _room(shapes: tuple[torch.Size, ...], dtypes: tuple[torch.dtype, ...]) -> _Room:
+    starts, stops, used = [], [], 0
+    for shape, dtype in zip(shapes, dtypes, strict=True):
+        starts.append(used)
+        stops.append(used + shape.numel() * dtype.itemsize)
+        used = triton.cdiv(stops[-1], ALIGNMENT) * ALIGNMENT
+    return _Room(tuple(starts), tuple(stops), used)
 
 
 def scatter(
@@ -233,33 +261,40 @@ def scatter(
 
     One launch for each dtype among ``dtypes``; ``out`` is not used.
     """
-    rows, places, used, offset = [], [], 0, 0
-    for shape, dtype in zip(shapes, dtypes, strict=True):
-        size = shape.numel()
-        aligned = offset * vector.element_size() % ALIGNMENT == 0
-        kind = ALIGNED if aligned else CONTIGUOUS
-        if size:
-            rows.append((dtype, [used, offset, size, kind, 1, 1, 1, size, 0, 0, 0, 1]))
-        places.append((used, used + size * dtype.itemsize))
-        used += triton.cdiv(size * dtype.itemsize, ALIGNMENT) * ALIGNMENT
-        offset += size
-    room = torch.empty(used, dtype=torch.uint8, device=vector.device)
-    for dtype, table, programs in _launches(rows, vector.device):
-        scatter_kernel[(programs,)](
+    shapes, dtypes = tuple(shapes), tuple(dtypes)
+    room = _room(shapes, dtypes)
+
+    def rows() -> list[tuple[int, torch.dtype, list[int]]]:
+        found, offset = [], 0
+        for index, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True)):
+            size = shape.numel()
+            aligned = offset * vector.element_size() % ALIGNMENT == 0
+            kind = ALIGNED if aligned else CONTIGUOUS
+            if size:
+                found.append((index, dtype, [offset, size, kind, room.starts[index]]))
+            offset += size
+        return found
+
+    found = tables((vector.dtype, shapes, dtypes), rows, BLOCK, Place.of(vector))
+    if found is None:
+        return lists_reference.scatter(vector, shapes, dtypes, scale)
+    memory = torch.empty(room.size, dtype=torch.uint8, device=vector.device)
+    for table in found:
+        scatter_kernel[(_programs(table),)](
             table.rows,
             table.blocks,
-            room,
+            memory,
             vector,
             scale,
             table.blocks.shape[0],
             scale is not None,
-            triton_dtype(dtype),
+            triton_dtype(table.dtype),
             ALIGNMENT // vector.element_size(),
             triton_dtype(accumulator(vector.dtype)),
             BLOCK,
             **OPTIONS,
         )
     return [
-        room[start:stop].view(dtype).view(shape)
-        for (start, stop), dtype, shape in zip(places, dtypes, shapes, strict=True)
+        memory[start:stop].view(dtype).view(shape)
+        for start, stop, dtype, shape in zip(room.starts, room.stops, dtypes, shapes, strict=True)
     ]

@@ -24,8 +24,9 @@ _SLOPE = 0.2
 
 
 def _batch(size: int, device: torch.device, count: int, *, by_column: bool) -> list[torch.Tensor]:
-    """Return images of 64 channels and 32 x 32 places, and then vectors of a channel."""
-    shape = max(size >> 16, 2), 64, 32, 32
+    """Return images of 64 channels and, if there are many, 32 x 32 places; vectors of a channel."""
+    side = 32 if size >> 16 else 8
+    shape = max(size // (64 * side * side), 2), 64, side, side
     layout = torch.channels_last if by_column else torch.contiguous_format
     images = [torch.randn(shape, device=device).contiguous(memory_format=layout)]
     images += [torch.randn_like(images[0]) for _ in range(count - 1)]

@@ -11,6 +11,8 @@ float64 for float64 inputs.
 import triton
 import triton.language as tl
 
+from .jit import kernel
+
 GRADIENT = tl.constexpr(0)
 TANGENT = tl.constexpr(1)
 CURVATURE = tl.constexpr(2)
@@ -21,7 +23,7 @@ def _masked(value, y, slope):
     return tl.where(y > 0, value, value * slope)
 
 
-@triton.jit
+@kernel
 def channel_sums_kernel(
     a_ptr,
     b_ptr,
@@ -117,7 +119,7 @@ def _add_splits(
     return tl.sum(part.to(ACC), 0)[None, :]
 
 
-@triton.jit
+@kernel
 def normalize_kernel(
     x_ptr,
     weight_ptr,
@@ -205,7 +207,7 @@ def normalize_kernel(
             tl.store(y_ptr + at, _masked(y, y, slope), mask=mask)
 
 
-@triton.jit
+@kernel
 def derivative_kernel(
     v_ptr,
     grad_ptr,

@@ -15,7 +15,7 @@ _COLS = 4608
 
 
 def _weight(size: int, device: torch.device) -> torch.Tensor:
-    return torch.randn(size, _COLS, device=device)
+    return torch.randn(size, min(_COLS, 32 * size), device=device)
 
 
 def _diversity(precision: str) -> Operation:
@@ -27,7 +27,8 @@ def _diversity(precision: str) -> Operation:
 
 
 def _product_inputs(size: int, device: torch.device) -> tuple[Any, ...]:
-    return _weight(size, device), torch.randn(_COLS, 16, device=device)
+    weight = _weight(size, device)
+    return weight, torch.randn(weight.shape[1], 16, device=device)
 
 
 def _entry(name: str, kind: str, inner: int, precision: str, **options: Any) -> Entry:

@@ -10,13 +10,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .jit import kernel
 from .penalties import STRIP_ENTRIES, inverse_row_norms, project_rows
 
 _ROWS = 64
 """Rows of a matrix that a program multiplies with a block of vectors."""
 
 
-@triton.jit
+@kernel
 def gram_strip_kernel(
     weight_ptr,
     inverse_ptr,
@@ -40,8 +41,10 @@ def gram_strip_kernel(
     With STORE they are written to ``strip`` [strip rows, n], else the sum of their squares to
     ``partial``, one entry a program; of two tiles that mirror each other only one is then computed.
     """
-    height = tl.program_id(0)
-    width = tl.program_id(1)
+    # Along one axis, as the others end at 65,535 programs.
+    heights = tl.cdiv(num_strip_rows, ROWS)
+    height = tl.program_id(0) % heights
+    width = tl.program_id(0) // heights
     row = height * ROWS + tl.arange(0, ROWS)
     left = first_row + row
     right = width * COLS + tl.arange(0, COLS)
@@ -72,10 +75,10 @@ def gram_strip_kernel(
         # Off the diagonal each pair is met once and counts twice.
         twice = tl.where(left[:, None] < right[None, :], 2.0, 0.0)
         total = tl.sum(tl.sum(cosine * cosine * twice, 1), 0)
-        tl.store(partial_ptr + height * tl.num_programs(1) + width, total)
+        tl.store(partial_ptr + tl.program_id(0), total)
 
 
-@triton.jit
+@kernel
 def gram_product_kernel(
     weight_ptr,
     block_ptr,
@@ -134,8 +137,8 @@ def _strip(
     store: bool,
 ) -> None:
     tile = 32 if weight.dtype == torch.float64 else 64
-    grid = triton.cdiv(num_strip_rows, tile), triton.cdiv(len(weight), tile)
-    gram_strip_kernel[grid](
+    programs = triton.cdiv(num_strip_rows, tile) * triton.cdiv(len(weight), tile)
+    gram_strip_kernel[(programs,)](
         *(weight, inverse_norms, out, out, first, num_strip_rows, *weight.shape, *taus),
         **{"STORE": store, "ROWS": tile, "COLS": tile, **_constants(weight, precision)},
     )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .cg_state import BETA, GAMMA, NUM_ITER, THRESHOLD, WORST_FALL, CGState
+from .cg_state import BETA, GAMMA, NUM_ITER, SCALE, THRESHOLD, WORST_FALL, CGState
 
 
 def partial_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -30,13 +30,13 @@ def _step(state: CGState, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return found
 
 
-def _add_(vector: Tensor, image: Tensor, factor: Tensor, value: int = 1) -> None:
+def _add(vector: Tensor, image: Tensor, factor: Tensor, out: Tensor, value: int = 1) -> None:
     if vector.dtype == factor.dtype:
-        vector.addcmul_(image, factor, value=value)
+        torch.addcmul(vector, image, factor, value=value, out=out)
     else:
         # A factor that is rounded to half precision would spoil every entry alike.
         wide = image.to(factor.dtype)
-        vector.copy_(vector.to(factor.dtype).addcmul_(wide, factor, value=value))
+        out.copy_(vector.to(factor.dtype).addcmul_(wide, factor, value=value))
 
 
 def cg_update_(
@@ -48,11 +48,13 @@ def cg_update_(
     q: Tensor | None,
     curvature: Tensor,
     state: CGState,
+    source: Tensor | None = None,
 ) -> Tensor | None:
-    """Advance the iterates: ``x += alpha p``, ``y += alpha t``, ``r -= alpha q``, in place.
+    """Advance the iterates: ``x += s alpha p``, ``y += s alpha t``, ``r -= alpha q``, in place.
 
     ``alpha = gamma / (p . q)`` is formed on the device, and zero for a system that is frozen: one
-    that is solved or has failed. Such a system stays as it is.
+    that is solved or has failed. Its iterates and its direction stay as they are. ``s`` is the unit
+    of residual and direction.
 
     Args:
         x: [n] iterate. Modified.
@@ -63,17 +65,20 @@ def cg_update_(
         q: [n] product of the operator with ``p``, None if ``r`` is.
         curvature: [k] numbers whose sum is ``p . q``.
         state: of the iteration. Not modified.
+        source: [n] the residual so far, if it is not in ``r``: before the first iteration it is
+            ``p``.
 
     Returns:
         Numbers [k >= 1] whose sum is ``r . r``, or None without ``r``.
     """
     alpha, _, _ = _step(state, curvature)
-    _add_(x, p, alpha)
+    length = alpha * state.values[SCALE]
+    _add(x, p, length, out=x)
     if y is not None and t is not None:
-        _add_(y, t, alpha)
+        _add(y, t, length, out=y)
     if r is None or q is None:
         return None
-    _add_(r, q, alpha, value=-1)
+    _add(r if source is None else source, q, alpha, out=r, value=-1)
     return partial_dot(r, r)
 
 
@@ -99,14 +104,14 @@ def cg_scalars_(state: CGState, curvature: Tensor, square: Tensor | None) -> Non
         # is as good as solved gets no better than rounding allows.
         fall = torch.where(alpha >= 0.5, beta, torch.inf)
         worst_fall = torch.fmax(worst_fall, fall).clamp(min=0.01)
-    num_iter, threshold = state.values[NUM_ITER] + moves, state.values[THRESHOLD]
+    num_iter, kept = state.values[NUM_ITER] + moves, state.values[THRESHOLD:].unbind()
     flags = breakdown.to(alpha.dtype), finite.to(alpha.dtype)
     state.step = None
-    state.values = torch.stack([gamma, alpha, beta, worst_fall, *flags, num_iter, threshold])
+    state.values = torch.stack([gamma, alpha, beta, worst_fall, *flags, num_iter, *kept])
 
 
 def cg_direction_(p: Tensor, r: Tensor, state: CGState) -> None:
-    """Form the next direction ``p = r + beta p``, in place.
+    """Form the next direction ``p = r + beta p``, in place. That of a frozen system may stay.
 
     Args:
         p: [n] direction. Modified.

@@ -28,10 +28,6 @@ from triton.runtime.interpreter import GridExecutor, InterpretedFunction, Interp
 
 __all__ = ["Strict", "ViolationError", "strict"]
 
-assert isinstance(tl.sum, InterpretedFunction), (
-    "Triton was imported before TRITON_INTERPRET was set."
-)
-
 
 @dataclass
 class Strict:
@@ -165,7 +161,12 @@ def strict(
 
     Raises:
         ViolationError: from the launch, when a kernel breaks a rule.
+        RuntimeError: if this process compiles kernels.
     """
+    if not isinstance(tl.sum, InterpretedFunction):
+        raise RuntimeError(
+            "Kernels are compiled in this process: start it with TRITON_INTERPRET=1, or unset."
+        )
     run = Strict(order=order, also={} if also is None else also, races=races)
     wrappers = [(InterpreterBuilder, name, w) for name, w in strict_numbers.WRAPPERS.items()]
     wrappers += [(InterpreterBuilder, name, w) for name, w in _memory_wrappers(run).items()]

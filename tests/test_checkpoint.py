@@ -1,5 +1,7 @@
 """Checkpoint files: whole, or refused by name and without running anything."""
 
+import argparse
+import hashlib
 import io
 import os
 import pickle
@@ -11,8 +13,12 @@ from games import NetworkGame
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from snapshots import assert_same_bits, snapshot
+from torch import distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
 
 from compopt import ACGD, CheckpointError, load_checkpoint, save_checkpoint
+from compopt.distributed import Sharded
 
 quick = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -98,17 +104,70 @@ def test_code_in_a_file_is_not_run(tmp_path):
     assert (tmp_path / "harm").exists()
 
 
-def test_failed_save_keeps_the_old_file(tmp_path, monkeypatch):
+def test_objects_load_where_they_are_trusted(tmp_path):
+    path = tmp_path / "options.pt"
+    save_checkpoint(path, argparse.Namespace(lr=0.1))
+    with pytest.raises(
+        CheckpointError, match=r"values: argparse\.Namespace\. .*safe_globals\(\["
+    ) as raised:
+        load_checkpoint(path)
+    # torch's own advice does not apply to this function.
+    assert "weights_only" not in str(raised.value)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        assert load_checkpoint(path).lr == 0.1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
+def test_payload_cut_off_before_its_digest_was_made(tmp_path, share):
+    payload = io.BytesIO()
+    torch.save({"weights": torch.zeros(100)}, payload)
+    data = payload.getvalue()[: int(share * len(payload.getvalue()))]
+    magic = written(tmp_path)[:21]
+    content = magic + hashlib.sha256(data).digest() + data
+    assert_refused(tmp_path, content, f"holds {len(data)} bytes that are not all.*cut off before")
+
+
+def test_checkpoint_for_another_machine(tmp_path):
+    path = tmp_path / "device.pt"
+    save_checkpoint(path, {"weights": torch.zeros(2)})
+    with pytest.raises(CheckpointError, match=r"is whole, but cannot be loaded here: .*nowhere"):
+        load_checkpoint(path, map_location="nowhere")
+    assert load_checkpoint(path, map_location="cpu")["weights"].tolist() == [0, 0]
+
+
+@pytest.fixture
+def alone():
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+class Both(nn.Module):
+    def __init__(self, game: NetworkGame) -> None:
+        super().__init__()
+        self.generator, self.critic = game.generator, game.critic
+
+
+def test_sharded_state_is_refused_and_the_remedies_work(tmp_path, alone):
+    game = NetworkGame()
+    optimizer = ACGD(game.min_params, game.max_params, process_group=Sharded(dist.group.WORLD))
+    optimizer.step(game.loss())
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"step": 1})
-
-    def fail(descriptor: int) -> None:
-        raise OSError("the disk is full, say")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk"):
-        save_checkpoint(path, {"step": 2})
+    with pytest.raises(
+        TypeError, match=r"sharded.*`torch.distributed.checkpoint.save\(state, checkpoint_id"
+    ):
+        save_checkpoint(path, {"step": 2, "optimizer": optimizer.state_dict()})
     assert load_checkpoint(path) == {"step": 1}
+    state = get_optimizer_state_dict(Both(game), optimizer)
+    torch.distributed.checkpoint.save(state, checkpoint_id=tmp_path / "folder")
+    assert (tmp_path / "folder" / ".metadata").exists()
+    full = StateDictOptions(full_state_dict=True)
+    save_checkpoint(path, get_optimizer_state_dict(Both(game), optimizer, options=full))
+    stored = load_checkpoint(path)["state"]["critic.0.weight"]["exp_avg_sq"]
+    whole = optimizer.state[game.max_params[0]]["exp_avg_sq"].full_tensor()
+    assert torch.equal(stored.flatten(), whole)
 
 
 def test_torch_alone_does_not_notice():

@@ -1,6 +1,9 @@
 """The layout of the package, and that it imports wherever it should."""
 
 import ast
+import importlib
+import inspect
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +15,18 @@ COMPOPT = ROOT / "compopt"
 
 LAYERS = {
     "kernels": 0,
+    "_arguments": 0,
+    "_warn": 0,
     "_typing": 1,
     "_autocast": 1,
     "_checks": 1,
     "_flat": 1,
     "_remedies": 1,
     "_profiling": 1,
-    "checkpoint": 1,
+    "_files": 1,
+    "_scale": 1,
     "_workspace": 2,
+    "checkpoint": 2,
     "games": 2,
     "game": 2,
     "nn": 2,
@@ -29,7 +36,7 @@ LAYERS = {
     "operators": 4,
     "solvers": 5,
     "optim": 6,
-    "diagnosis": 6,
+    "diagnosis": 7,
 }
 """A module imports from lower layers and from its own package only."""
 
@@ -118,6 +125,24 @@ def test_kernels_is_a_relative_link():
     assert str(link.readlink()) == "../kernels"
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_checkout_without_links_is_mapped(links, tmp_path):
+    """With links the mapping has a single entry: then an editable install is a plain path."""
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    (tmp_path / "compopt").mkdir()
+    if links:
+        (tmp_path / "compopt" / "kernels").symlink_to(ROOT / "kernels", target_is_directory=True)
+    else:
+        (tmp_path / "compopt" / "kernels").write_text("../kernels")
+    program = """
+import runpy, setuptools
+setuptools.setup = lambda **options: print(options)
+runpy.run_path("setup.py")
+"""
+    mapped = {"": "."} if links else {"": ".", "compopt.kernels": "kernels"}
+    assert ast.literal_eval(in_new_process(program, cwd=tmp_path)) == {"package_dir": mapped}
+
+
 def in_new_process(program: str, *options: str, cwd: Path) -> str:
     """Run a program in a new interpreter and return what it prints."""
     done = subprocess.run(
@@ -171,6 +196,49 @@ assert "torch.distributed.tensor" not in sys.modules
 print(compopt.ACGD.__name__)
 """
     assert in_new_process(program, cwd=tmp_path) == "ACGD"
+
+
+LAZY = ["compopt.games", "compopt.nn", "compopt.optim.rivals"]
+
+
+@pytest.mark.parametrize("name", LAZY)
+def test_subpackages_are_imported_when_first_asked_for(name, tmp_path):
+    program = f"""
+import sys
+import compopt
+assert not set({LAZY}) & set(sys.modules)
+assert {name} is sys.modules[{name!r}]
+"""
+    assert in_new_process(program, cwd=tmp_path) == ""
+
+
+@pytest.mark.parametrize("name", ["compopt", "compopt.optim"])
+def test_names_are_those_of_the_interface_and_all_can_be_had(name):
+    module = importlib.import_module(name)
+    assert dir(module) == sorted(module.__all__)
+    for public in module.__all__:
+        assert getattr(module, public) is not None
+    # As in a star import.
+    assert set(module.__all__) <= {public for public, _ in inspect.getmembers(module)}
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'bilinear'"):
+        module.bilinear  # noqa: B018
+
+
+def test_every_module_with_public_names_can_be_reached_from_the_top():
+    import compopt
+
+    for name in public_modules():
+        found = compopt
+        for part in name.split(".")[1:]:
+            assert part in found.__all__ or part == "diagnosis", name
+            found = getattr(found, part)
+        assert found.__name__ == name
+
+
+def public_modules() -> list[str]:
+    """Return the packages of compopt, all of which have public names."""
+    packages = {path.parent for path in COMPOPT.rglob("__init__.py")}
+    return sorted(".".join(path.relative_to(ROOT).parts) for path in packages)
 
 
 def test_import_is_silent_and_leaves_settings_alone(tmp_path):

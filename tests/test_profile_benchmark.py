@@ -1,11 +1,9 @@
 """The breakdown of a step by phases adds up, and counts what is known."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
-from torch.autograd import DeviceType
 from torch.profiler import record_function
 
 from benchmarks import profile
@@ -47,25 +45,28 @@ def test_durations_add_up() -> None:
     assert sum(durations.values()) == 75
 
 
-def event(name, start, end, *kernels, device=DeviceType.CPU):
-    """Return what a profile holds."""
-    return SimpleNamespace(
-        name=name,
-        time_range=SimpleNamespace(start=start, end=end),
-        kernels=[SimpleNamespace(duration=duration) for duration in kernels],
-        device_type=device,
-    )
+def event(category, name, start, end, correlation=None):
+    """Return what a trace holds."""
+    args = {} if correlation is None else {"correlation": correlation}
+    return {"ph": "X", "cat": category, "name": name, "ts": start, "dur": end - start, "args": args}
 
 
 def test_a_kernel_counts_for_the_phase_of_its_launch() -> None:
     events = [
-        event("step", 0, 100),
-        event("compopt::gradients", 10, 30),
+        event("user_annotation", "step", 0, 100),
+        event("user_annotation", "compopt::gradients", 10, 30),
         # Autograd's own thread launches while the host waits.
-        event("aten::mm", 20, 21, 5000, 7000),
-        event("aten::add", 50, 51, 1000),
+        event("cpu_op", "aten::mm", 20, 22),
+        event("cuda_runtime", "cudaLaunchKernel", 20, 21, 1),
+        event("kernel", "gemm", 600, 5600, 1),
+        # Triton launches outside of any operator.
+        event("cuda_driver", "cuLaunchKernelEx", 25, 26, 2),
+        event("kernel", "gather_kernel", 6000, 13000, 2),
+        event("cuda_runtime", "cudaMemcpyAsync", 50, 51, 3),
+        event("gpu_memcpy", "Memcpy DtoH", 14000, 15000, 3),
         # The device shows ranges as well.
-        event("compopt::gradients", 500, 900, device=DeviceType.CUDA),
+        event("gpu_user_annotation", "compopt::gradients", 500, 900),
+        {"ph": "i", "name": "a moment", "ts": 3},
     ]
     shares = {phase: Share() for phase in Phase}
     attribute(events, "step", shares, steps=2)
@@ -79,7 +80,7 @@ def test_a_kernel_counts_for_the_phase_of_its_launch() -> None:
 def test_bytes_and_arithmetic_are_counted_by_phase() -> None:
     shares = {phase: Share() for phase in Phase}
     left, right = torch.ones(10, 20), torch.ones(20, 30)
-    with Counting(shares, Peak(bandwidth=1e9, rate=1e9)):
+    with Counting(shares, Peak(bandwidth=1e9, rate=1e9, convolution_rate=1e12)):
         with record_function("compopt::product"):
             left @ right
         with record_function("compopt::set_up"):
@@ -95,6 +96,14 @@ def test_bytes_and_arithmetic_are_counted_by_phase() -> None:
     assert set_up.operations == 2
     assert set_up.gigabytes == pytest.approx(2 * 4 * 200 / 1e9)
     assert set_up.allocated_mb == pytest.approx(4 * 1000 / 1e6)
+
+
+def test_convolutions_have_a_roof_of_their_own() -> None:
+    shares = {phase: Share() for phase in Phase}
+    images, weight = torch.ones(2, 3, 8, 8), torch.ones(4, 3, 3, 3)
+    with Counting(shares, Peak(bandwidth=1e15, rate=1.0, convolution_rate=1e6)):
+        torch.nn.functional.conv2d(images, weight)
+    assert shares[Phase.REST].roofline_ms == pytest.approx(shares[Phase.REST].gigaflops * 1e6)
 
 
 def test_the_command_writes_a_table_a_plot_and_traces(tmp_path, capsys) -> None:

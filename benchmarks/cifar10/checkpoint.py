@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from benchmarks.cifar10.errors import BenchmarkError
+from compopt._files import replacing
 
-CURRENT, PREVIOUS, PART = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.pt.part"
+CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
     """Write ``state`` as the current checkpoint, and keep the last one beside it.
 
-    It is written aside, flushed to the disk, and renamed: at each moment at least one whole
-    checkpoint has one of the two names.
+    At each moment at least one whole checkpoint has one of the two names.
 
     Args:
         folder: of the run.
@@ -26,19 +26,17 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         BenchmarkError: if it cannot be written; earlier checkpoints are as they were.
     """
-    part, current = folder / PART, folder / CURRENT
+    current = folder / CURRENT
     try:
-        with part.open("wb") as stream:
+        with replacing(current) as stream:
             torch.save(state, stream)
+            # All of it is on the disk before the last one moves away.
             stream.flush()
             os.fsync(stream.fileno())
-        if current.exists():
-            current.replace(folder / PREVIOUS)
-        part.replace(current)
-        sync_folder(folder)
+            if current.exists():
+                current.replace(folder / PREVIOUS)
     except (OSError, RuntimeError) as error:
         # torch wraps what the disk says in a RuntimeError of its archive writer.
-        part.unlink(missing_ok=True)
         raise BenchmarkError(
             f"The checkpoint of step {state.get('step')} could not be written to {folder}: "
             f"{_reason(error)}. Earlier checkpoints are kept: make room and run the same command "
@@ -53,15 +51,6 @@ def _reason(error: BaseException) -> str:
             return chain.strerror or str(chain)
         chain = chain.__cause__ or chain.__context__
     return str(error).splitlines()[0]
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename outlives a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load(folder: Path) -> dict[str, Any] | None:

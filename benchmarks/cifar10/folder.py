@@ -17,7 +17,6 @@
 """
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import Any
 
 from benchmarks.cifar10.config import differences
 from benchmarks.cifar10.errors import BenchmarkError
+from compopt._files import replacing
 
 LOG, EVALUATIONS, SPECTRA = "log.jsonl", "evaluations.jsonl", "spectra.jsonl"
 OPINIONS = "opinions.jsonl"
@@ -33,12 +33,14 @@ DONE = ("finished", "diverged")
 
 def write_json(file: Path, value: Any) -> None:
     """Write JSON so that readers see the old or the new file, never half of one."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
+    _replace(file, json.dumps(value, indent=1) + "\n")
+
+
+def _replace(file: Path, text: str) -> None:
     try:
-        part.write_text(json.dumps(value, indent=1) + "\n")
-        part.replace(file)
+        with replacing(file) as stream:
+            stream.write(text.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise BenchmarkError(f"{file} could not be written: {error.strerror}.") from error
 
 
@@ -110,6 +112,11 @@ class RunFolder:
         """Return the whole lines of one of the logs."""
         return list(read_rows(self.path / name))
 
+    def remove_drafts(self) -> None:
+        """Remove drafts that a kill left behind. Only the owner of the folder may."""
+        for draft in self.path.glob("*.part"):
+            draft.unlink(missing_ok=True)
+
     def rewind(self, step: int) -> None:
         """Drop from the logs what lies beyond ``step``, where the run goes on."""
         for name in (LOG, EVALUATIONS, SPECTRA, OPINIONS):
@@ -117,13 +124,7 @@ class RunFolder:
             if not file.exists():
                 continue
             kept = [row for row in read_rows(file) if row["step"] <= step]
-            part = file.with_name(f"{name}.part")
-            try:
-                part.write_text("".join(json.dumps(row) + "\n" for row in kept))
-                part.replace(file)
-            except OSError as error:
-                part.unlink(missing_ok=True)
-                raise BenchmarkError(f"{file} could not be rewritten: {error.strerror}.") from error
+            _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
 
     def status(self) -> dict[str, Any]:
         """Return the status, {"state": "waiting"} before the run began."""

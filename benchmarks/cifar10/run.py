@@ -147,6 +147,7 @@ class Run:
 
     def _begin(self) -> None:
         step = self.training.step
+        self.folder.remove_drafts()
         # Lines of a step 0 that is judged again go too.
         self.folder.rewind(step if step else -1)
         file = self.folder.path / "environment.json"

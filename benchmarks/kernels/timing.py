@@ -3,7 +3,7 @@
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,7 @@ from rich.progress import track
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.environment import conditions
+from benchmarks.kernels.checks import error
 from compopt.kernels import (
     CGState,
     adaptive_reference,
@@ -19,7 +20,7 @@ from compopt.kernels import (
     reference,
     use_backend,
 )
-from compopt.kernels.registry import Operation, entries
+from compopt.kernels.registry import Entry, Operation, entries
 
 Function = Callable[[], Any]
 
@@ -46,46 +47,62 @@ def num_operations(function: Function) -> int:
     return counter.count
 
 
-def on_device(size: int) -> dict[str, Any]:
-    """Time each operation of the table: Triton, plain torch, and the compiled plain form."""
+def on_device(sizes: Sequence[int], *, compiled: bool) -> dict[str, Any]:
+    """Time each operation of the table: Triton, plain torch and, if asked for, that compiled.
+
+    An entry that does not give here what its plain form gives is not timed.
+    """
     from triton.testing import do_bench
 
     device = torch.device("cuda")
     source, target = (torch.empty(1 << 28, dtype=torch.uint8, device=device) for _ in range(2))
     copy = 2 * source.numel() / do_bench(lambda: target.copy_(source), return_mode="median") * 1e3
     rows = []
-    for entry in entries():
+    for entry in track(entries(), description="kernels"):
         operation = entry.operation
+        counts_elements = entry.size_means.startswith("elements")
+        failure = failure_of(entry, 1 << 17 if counts_elements else 130, device)
+        if failure is not None:
+            rows.append({"name": entry.name, "failure": failure})
+            continue
         if operation is None:
             continue
         # Of a matrix the size is not a number of elements.
-        at = size if entry.size_means == "elements" else entry.size
-        inputs = operation.inputs(at, device)
-        milliseconds = {}
-        for form, function in _forms(operation).items():
-            quantiles = do_bench(partial(function, *inputs), quantiles=[0.5, 0.2, 0.8])
-            milliseconds[form] = dict(zip(("median", "p20", "p80"), quantiles, strict=True))
-        moved = (operation.bytes_moved or entry.bytes_moved)(at)
-        rate = moved / milliseconds["triton"]["median"] * 1e3
-        rows.append(
-            {
-                "name": entry.name,
-                "size": at,
-                "size_means": entry.size_means,
-                "milliseconds": milliseconds,
-                "bytes_per_second": rate,
-                "fraction_of_copy": rate / copy,
-            }
-        )
+        for at in sizes if counts_elements else (entry.size,):
+            inputs = operation.inputs(at, device)
+            milliseconds = {}
+            for form, function in _forms(operation, compiled=compiled).items():
+                quantiles = do_bench(partial(function, *inputs), quantiles=[0.5, 0.2, 0.8])
+                milliseconds[form] = dict(zip(("median", "p20", "p80"), quantiles, strict=True))
+            moved = (operation.bytes_moved or entry.bytes_moved)(at)
+            rate = moved / milliseconds["triton"]["median"] * 1e3
+            rows.append(
+                {
+                    "name": entry.name,
+                    "size": at,
+                    "size_means": entry.size_means,
+                    "milliseconds": milliseconds,
+                    "bytes_per_second": rate,
+                    "fraction_of_copy": rate / copy,
+                }
+            )
+            del inputs
     return {"conditions": conditions(("triton",)), "copy_bytes_per_second": copy, "kernels": rows}
 
 
-def _forms(operation: Operation) -> dict[str, Callable[..., Any]]:
-    return {
-        "triton": operation.launcher,
-        "torch": operation.reference,
-        "compiled": torch.compile(operation.reference, dynamic=False),
-    }
+def failure_of(entry: Entry, size: int, device: torch.device) -> str | None:
+    """Return what is wrong with an entry on a device, None if nothing is."""
+    try:
+        return error(entry, size, device)
+    except Exception as raised:
+        return f"{type(raised).__name__}: {raised}".splitlines()[0]
+
+
+def _forms(operation: Operation, *, compiled: bool) -> dict[str, Callable[..., Any]]:
+    forms = {"triton": operation.launcher, "torch": operation.reference}
+    if compiled:
+        forms["compiled"] = torch.compile(operation.reference, dynamic=False)
+    return forms
 
 
 def _two_pass_gather(
@@ -136,7 +153,7 @@ OTHER_FORMS: dict[str, dict[str, Callable[..., Any]]] = {
 }
 
 
-def on_cpu(size: int, rounds: int = 15) -> dict[str, Any]:
+def on_cpu(size: int, rounds: int = 15, *, compiled: bool = True) -> dict[str, Any]:
     """Time other forms of the plain operations in turns with those that are used."""
     device = torch.device("cpu")
     milliseconds: dict[str, dict[str, float]] = {}
@@ -150,7 +167,8 @@ def on_cpu(size: int, rounds: int = 15) -> dict[str, Any]:
         at = size if entry.size_means.startswith("elements") else min(entry.size, MATRIX_SIZE)
         inputs = operation.inputs(at, device)
         forms = {"plain": operation.reference, **OTHER_FORMS.get(entry.name, {})}
-        forms["compiled"] = torch.compile(operation.reference, dynamic=False)
+        if compiled:
+            forms["compiled"] = torch.compile(operation.reference, dynamic=False)
         milliseconds[entry.name] = _in_turns(
             {form: partial(function, *inputs) for form, function in forms.items()}, rounds
         )

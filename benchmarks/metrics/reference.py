@@ -1,7 +1,6 @@
 """The real images that generated ones are judged against, their statistics kept on disk."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -13,6 +12,7 @@ from benchmarks.metrics.extractors import EXTRACTORS, Features, check_images, ex
 from benchmarks.metrics.formulas import METRICS, PAIRED, RealFeatures, computed
 from benchmarks.metrics.frechet import Gaussian, fit_gaussian
 from benchmarks.metrics.weights import cache_folder
+from compopt._files import replacing
 
 DRAWS = 5
 """Most sets of real images that a floor is averaged over: a single one varies at small n."""
@@ -198,8 +198,7 @@ class Reference:
             return stored
         result = compute()
         self.cache.mkdir(parents=True, exist_ok=True)
-        # Written aside and renamed, as several processes may share the cache.
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        torch.save(result, part)
-        part.replace(path)
+        # Several processes may share the cache.
+        with replacing(path) as file:
+            torch.save(result, file)
         return result

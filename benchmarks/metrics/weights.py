@@ -8,6 +8,8 @@ from pathlib import Path
 
 from rich.progress import wrap_file
 
+from compopt._files import replacing
+
 USER_AGENT = "compopt-benchmarks"
 
 
@@ -63,20 +65,18 @@ def downloaded(url: str, sha256: str, folder: Path | None = None) -> Path:
     if target.exists():
         return verified(target, sha256)
     folder.mkdir(parents=True, exist_ok=True)
-    # Under another name until verified, so that an interrupted download is never taken for whole.
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
     request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer, part.open("wb") as stream:
+        with urllib.request.urlopen(request, timeout=60) as answer, replacing(target) as stream:
             size = int(answer.headers.get("Content-Length") or 0)
             with wrap_file(answer, size, description=target.name) as reader:
                 while block := reader.read(1 << 20):
                     stream.write(block)
-        verified(part, sha256).replace(target)
+            # Under another name until then: an interrupted download is never taken for whole.
+            stream.flush()
+            verified(Path(stream.name), sha256)
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise ConnectionError(
             f"{url} could not be downloaded ({error}). Without a network put the file at {target}."
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
     return target

@@ -1,12 +1,13 @@
 """Results that outlive an interrupted run."""
 
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from rich.progress import track
+
+from compopt._files import replacing
 
 
 class Store:
@@ -27,7 +28,6 @@ class Store:
         for key in track(missing, title):
             self.cells[key] = wanted[key]()
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            partial_file = self.path.with_suffix(".partial")
-            partial_file.write_text(json.dumps(self.cells, indent=1, sort_keys=True) + "\n")
-            os.replace(partial_file, self.path)
+            with replacing(self.path) as file:
+                file.write((json.dumps(self.cells, indent=1, sort_keys=True) + "\n").encode())
         return {key: self.cells[key] for key in wanted}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -99,7 +99,7 @@ class GraphLabels:
             return
         # What the inputs come from was made before: by the enclosing module, if by any.
         outer = self._modules[self._running[-1]] if self._running else None
-        self.extend(_tensors_in((args, kwargs)), outer)
+        self.extend(tensors_in((args, kwargs)), outer)
         self._running.append(module)
 
     def _leave_module(self, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
@@ -108,7 +108,7 @@ class GraphLabels:
         if self._running and self._running[-1] is module:
             self._running.pop()
         label = self._modules[module]
-        tensors = list(_tensors_in(output))
+        tensors = list(tensors_in(output))
         self.extend(tensors, label)
         self._finite += [(label, tensor.detach().isfinite().all()) for tensor in tensors]
 
@@ -215,14 +215,29 @@ def present(tensors: _Grads) -> list[Tensor]:
     return [tensor for tensor in tensors if tensor is not None]
 
 
-def _tensors_in(value: object) -> Iterator[Tensor]:
+def tensors_in(value: object) -> Iterator[Tensor]:
     """Yield the tensors in nested containers and dataclasses."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
-        yield from _tensors_in(tuple(value.values()))
+        yield from tensors_in(tuple(value.values()))
     elif isinstance(value, list | tuple):
         for item in value:
-            yield from _tensors_in(item)
+            yield from tensors_in(item)
     elif is_dataclass(value) and not isinstance(value, type):
-        yield from _tensors_in([getattr(value, field.name) for field in fields(value)])
+        yield from tensors_in([getattr(value, field.name) for field in fields(value)])
+
+
+def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Return ``value`` with ``function`` applied to the tensors in it, in the same order."""
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Mapping):
+        return {key: mapped(item, function) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [mapped(item, function) for item in value]
+        return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+    if is_dataclass(value) and not isinstance(value, type):
+        changed = {f.name: mapped(getattr(value, f.name), function) for f in fields(value)}
+        return replace(value, **changed)
+    return value

@@ -1,7 +1,7 @@
 """One forward pass and its derivatives, with the means to say where they fail."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias, TypeVar
 
@@ -11,7 +11,14 @@ from torch.autograd.graph import Node
 
 from compopt._checks import check_loss
 from compopt._flat import FlatLayout
-from compopt._remedies import COMPILED, NOT_FINITE, NOT_TWICE, explain, lost_to_a_compiler
+from compopt._remedies import (
+    COMPILED,
+    NOT_FINITE,
+    NOT_TWICE,
+    explain,
+    independence,
+    lost_to_a_compiler,
+)
 from compopt._typing import PLAYERS, Player, opponent
 from compopt.diagnosis._findings import PreflightError, PreflightReport
 from compopt.diagnosis._graph import (
@@ -23,7 +30,16 @@ from compopt.diagnosis._graph import (
     spoiling_node,
 )
 from compopt.diagnosis._players import Players
-from compopt.game import Game, MixedHessian
+from compopt.diagnosis._terms import (
+    given_terms,
+    losses_of,
+    mixed_loss,
+    mixed_losses,
+    own_loss,
+    terms_of,
+)
+from compopt.game import MixedHessian
+from compopt.optim.loss import Loss, Terms, as_game
 
 _Result = TypeVar("_Result")
 _Grads: TypeAlias = dict[Player, list[Tensor | None]]
@@ -35,10 +51,11 @@ class Rehearsal:
 
     Args:
         players: whose parameters the loss is differentiated by.
-        loss_fn: returns the loss or the game. Called once, here, with gradients enabled.
+        loss_fn: returns the loss in any form that a step takes. Called once, here, with gradients
+            enabled.
     """
 
-    def __init__(self, players: Players, loss_fn: Callable[[], Tensor | Game]) -> None:
+    def __init__(self, players: Players, loss_fn: Callable[[], Loss]) -> None:
         self.players = players
         self.device = players.device
         self.layouts = {player: FlatLayout.of(players.params[player]) for player in PLAYERS}
@@ -51,9 +68,17 @@ class Rehearsal:
                 if explain(error) is None:
                     raise
                 raise _failure("The loss function", None, error) from error
-        self.game = outcome if isinstance(outcome, Game) else Game(outcome)
-        self._check_loss(self.game.loss)
-        self.labels.extend([self.game.loss])
+        for name, term in given_terms(outcome):
+            if isinstance(term, Tensor) and not term.requires_grad:
+                what = "a loss" if name == "loss" else f"`{name}`"
+                raise PreflightError(
+                    f"`loss_fn` returned {what} without a graph. Compute it with gradients "
+                    "enabled, without `backward()`, `detach()` or `item()`."
+                )
+        self.game = as_game(outcome, Terms(), self.device, allows_pair=True, allows_curvature=True)
+        for name, loss in losses_of(self.game).items():
+            self._check_finite(name, loss)
+            self.labels.extend([loss])
 
     def report(self) -> PreflightReport:
         """Return the findings.
@@ -61,90 +86,128 @@ class Rehearsal:
         Raises:
             PreflightError: at the first trouble.
         """
-        grads, seconds_gradient = self._gradients()
+        grads: dict[str, _Grads] = {}
+        seconds_gradient = 0.0
+        for name in losses_of(self.game):
+            grads[name], seconds = self._gradients(name)
+            seconds_gradient += seconds
         without_gradient = self._check_gradients(grads)
-        mixed = self._mixed(grads)
         generator = torch.Generator("cpu").manual_seed(0)
-        seconds: dict[Player, float] = {}
+        seconds_product: dict[Player, float] = {}
         without_mixed: list[str] = []
         for player in PLAYERS:
             layout = self.layouts[opponent(player)]
             vector = torch.randn(
                 layout.numel, dtype=layout.dtype, generator=generator, device="cpu"
             )
-            product, seconds[player] = self._product(mixed, player, vector.to(self.device))
+            name = mixed_loss(self.game, player)
+            mixed = self._mixed(grads[name])
+            product, seconds_product[player] = self._product(
+                name, mixed, player, vector.to(self.device)
+            )
             pieces = zip(
                 self.players.names[player], self.layouts[player].views(product), strict=True
             )
             without_mixed += [name for name, piece in pieces if not piece.any()]
+        self._check_dependence(grads)
         num_params = sum(len(self.players.params[player]) for player in PLAYERS)
+        losses = {name: float(loss.detach()) for name, loss in losses_of(self.game).items()}
         return PreflightReport(
-            loss=float(self.game.loss.detach()),
+            loss=losses["loss"],
+            max_loss=losses.get("max_loss"),
             without_gradient=tuple(without_gradient),
             without_mixed=tuple(without_mixed),
             interacts=len(without_mixed) < num_params,
             seconds_gradient=seconds_gradient,
-            seconds_product=seconds,
+            seconds_product=seconds_product,
+            errors={},
+            unmeasured="anything, with `measure=False`",
         )
 
-    def _check_loss(self, loss: Tensor) -> None:
-        if isinstance(loss, Tensor) and not loss.requires_grad:
-            raise PreflightError(
-                "`loss_fn` returned a loss without a graph. Compute it with gradients enabled, "
-                "without `backward()`, `detach()` or `item()`."
-            )
-        check_loss("loss", loss, self.device)
+    @property
+    def dtype(self) -> torch.dtype:
+        """The coarsest dtype of the terms and the parameters."""
+        tensors = [*terms_of(self.game).values()]
+        tensors += [param for player in PLAYERS for param in self.players.params[player]]
+        return max((tensor.dtype for tensor in tensors), key=lambda d: torch.finfo(d).eps)
+
+    def _check_finite(self, name: str, loss: Tensor) -> None:
         if not are_finite([loss]):
             module = self.labels.first_not_finite()
             first = f"The first module with such an output is {module}. " if module else ""
-            raise PreflightError(f"The loss is {float(loss.detach())}. {first}{NOT_FINITE}")
+            raise PreflightError(
+                f"{self._called(name)} is {float(loss.detach())}. {first}{NOT_FINITE}"
+            )
 
-    def _differentiate(self) -> _Grads:
+    def _called(self, name: str) -> str:
+        return "The loss" if name == "loss" and self.game.max_loss is None else f"`{name}`"
+
+    def _differentiate(self, name: str) -> _Grads:
         num_min = len(self.players.params["min"])
         grads = torch.autograd.grad(
-            self.game.loss.reshape(()),
+            losses_of(self.game)[name].reshape(()),
             [param for player in PLAYERS for param in self.players.params[player]],
-            create_graph=True,
+            create_graph=self._is_mixed(name),
+            retain_graph=True,
             allow_unused=True,
         )
         return {"min": list(grads[:num_min]), "max": list(grads[num_min:])}
 
+    def _is_mixed(self, name: str) -> bool:
+        # A curvature loss takes the second derivatives off the loss.
+        return name in mixed_losses(self.game)
+
     def _mixed(self, grads: _Grads) -> MixedHessian:
         return MixedHessian(grads, self.players.params, self.layouts)
 
-    def _gradients(self) -> tuple[_Grads, float]:
-        """Return the gradients of the loss, and the seconds that they took."""
-        loss, run = self.game.loss, self._differentiate
+    def _gradients(self, name: str) -> tuple[_Grads, float]:
+        """Return the gradients of a loss, and the seconds that they took."""
+        loss, run = losses_of(self.game)[name], partial(self._differentiate, name)
+        what = "The gradient" if name == "loss" else f"The gradient of `{name}`"
         try:
             with cutting_nodes([loss]) as cutting:
                 grads, seconds = self._timed(run)
         except RuntimeError as error:
-            raise self._located("The gradient", failing_node([loss], run), error) from error
+            raise self._located(what, failing_node([loss], run), error) from error
         for node in cutting:
             raise PreflightError(f"{self.labels.of(node)} cannot be used. {NOT_TWICE}")
-        if lost_to_a_compiler(loss, [*grads["min"], *grads["max"]]):
-            raise PreflightError(f"The gradient has no graph. {COMPILED}")
+        if self._is_mixed(name) and lost_to_a_compiler(loss, [*grads["min"], *grads["max"]]):
+            raise PreflightError(f"{what} has no graph. {COMPILED}")
         for player in PLAYERS:
             self._check_dense_and_finite(player, grads[player], loss, run)
         return grads, seconds
 
-    def _check_gradients(self, grads: _Grads) -> list[str]:
+    def _check_gradients(self, grads: Mapping[str, _Grads]) -> list[str]:
         """Return the names of parameters without a gradient; raise if a player has none."""
         penalties = {"min": self.game.min_penalty, "max": self.game.max_penalty}
         missing = []
         for player in PLAYERS:
-            own, penalty = grads[player], penalties[player]
+            name = own_loss(self.game, player)
+            own, penalty = grads[name][player], penalties[player]
             if penalty is not None:
                 own = self._with_penalty(player, own, penalty)
             elif not present(own):
                 raise PreflightError(
-                    f"The loss does not depend on {self.players.arguments[player]}: none of its "
-                    f"{len(own)} parameters receives a gradient. Do not detach its outputs nor "
-                    "compute them under `no_grad`, and pass the parameters that the loss uses."
+                    f"{self._called(name)} does not depend on {self.players.arguments[player]}: "
+                    f"none of its {len(own)} parameters receives a gradient. Do not detach its "
+                    "outputs nor compute them under `no_grad`, and pass the parameters that the "
+                    "loss uses."
                 )
             named = zip(self.players.names[player], own, strict=True)
             missing += [name for name, grad in named if grad is None]
         return missing
+
+    def _check_dependence(self, grads: Mapping[str, _Grads]) -> None:
+        """Raise if a player's own loss does not depend on the other player."""
+        if self.game.max_loss is None:
+            return
+        pairs = [
+            (player, opponent(player))
+            for player in PLAYERS
+            if not present(grads[own_loss(self.game, player)][opponent(player)])
+        ]
+        if pairs:
+            raise PreflightError(independence(pairs))
 
     def _with_penalty(
         self, player: Player, grads: list[Tensor | None], penalty: Tensor
@@ -187,23 +250,27 @@ class Rehearsal:
                 node = spoiling_node([term], run)
                 raise self._located(f"The gradient of {name} is not finite", node)
 
-    def _product(self, mixed: MixedHessian, player: Player, vector: Tensor) -> tuple[Tensor, float]:
+    def _product(
+        self, name: str, mixed: MixedHessian, player: Player, vector: Tensor
+    ) -> tuple[Tensor, float]:
         """Return the mixed product in ``player``'s space, and the seconds that it took."""
         what = f"The mixed product for {self.players.arguments[player]}"
         try:
             product, seconds = self._timed(partial(mixed.hvp, player, vector))
         except RuntimeError as error:
-            node = self._search_product(failing_node, player, vector)
+            node = self._search_product(failing_node, name, player, vector)
             raise self._located(what, node, error) from error
         if not are_finite([product]):
-            node = self._search_product(spoiling_node, player, vector)
+            node = self._search_product(spoiling_node, name, player, vector)
             raise self._located(f"{what} is not finite", node)
         return product, seconds
 
-    def _search_product(self, search: _Search, player: Player, vector: Tensor) -> Node | None:
+    def _search_product(
+        self, search: _Search, name: str, player: Player, vector: Tensor
+    ) -> Node | None:
         # The gradients are formed once more, slowly, to learn which module each node belongs to.
         with self.labels.tracking():
-            grads = self._differentiate()
+            grads = self._differentiate(name)
         outputs = present([*grads["min"], *grads["max"]])
         return search(outputs, partial(self._mixed(grads).hvp, player, vector))
 

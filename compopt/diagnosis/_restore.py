@@ -9,23 +9,30 @@ from torch import Tensor, nn
 
 @contextmanager
 def restored(modules: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
-    """Put back, on leaving, the modules' buffers and torch's random states.
+    """Put back, on leaving, the modules' buffers and attributes, and torch's random states.
 
     Args:
-        modules: whose own buffers are kept; submodules have to be listed too.
+        modules: whose own buffers are kept; submodules have to be listed too. Of other attributes
+            (modes, counters) the references are kept.
         device: whose default generator is restored beside that of the CPU.
     """
+    modules = list(modules)
     buffers = [
         (module, name, buffer, None if buffer is None else buffer.clone())
         for module in modules
         for name, buffer in _own_buffers(module)
     ]
+    attributes = [(vars(module), dict(vars(module))) for module in modules]
     devices = [] if device.type in ("cpu", "meta") else [device]
     device_type = devices[0].type if devices else "cuda"
     try:
         with torch.random.fork_rng(devices, device_type=device_type):
             yield
     finally:
+        for present, saved_attributes in attributes:
+            for name in present.keys() - saved_attributes.keys():
+                del present[name]
+            present.update(saved_attributes)
         for module, name, buffer, saved in buffers:
             _put_back(module, name, buffer, saved)
 

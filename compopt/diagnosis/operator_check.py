@@ -1,14 +1,18 @@
 """Whether the mixed products of a loss are those of one matrix."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
+from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Player, opponent
 from compopt.diagnosis._players import PlayerLike, players_of
+from compopt.diagnosis._terms import gradients, losses_of
 from compopt.game import Game, MixedHessian, differentiate
+from compopt.optim.loss import LossOrClosure, Terms, as_game
 
 _RTOL = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -24,7 +28,7 @@ class OperatorReport:
         transpose: relative difference of ``<u, D v>`` and ``<D^T u, v>``.
         rtol: what each of them may be.
 
-    Each is the larger of the two directions.
+    Each is the larger of the two directions, and of both losses in a pair.
     """
 
     repeatability: float
@@ -58,7 +62,7 @@ class OperatorReport:
 
 
 def check_operator(
-    loss: Tensor,
+    loss: LossOrClosure,
     min_params: PlayerLike,
     max_params: PlayerLike,
     *,
@@ -70,10 +74,13 @@ def check_operator(
     The conjugate gradient method takes all three for granted. They fail where an operation's double
     backward draws random numbers, recomputes something that has changed, adds in varying order, or
     is wrong. A second derivative that is wrong in the same way in both directions (one that is
-    silently dropped, say) passes; :func:`~compopt.preflight` finds the usual ones.
+    silently dropped, say) passes; :func:`~compopt.preflight` compares with differences.
 
     Args:
-        loss: the zero-sum loss, a scalar with its graph. The graph is kept.
+        loss: what a step takes: a scalar with its graph, a pair (min, max) of losses, a
+            :class:`~compopt.Game`, :class:`~compopt.MicroBatches`, or a function that returns one
+            of these. The graph is kept. Of a pair both losses are tested; a ``curvature_loss`` is
+            tested in place of the loss.
         min_params: the module, the modules, or the parameters that minimise it. Those that do not
             require grad are left out. Neither they nor ``.grad`` are modified.
         max_params: those that maximise it.
@@ -89,7 +96,8 @@ def check_operator(
     Raises:
         TypeError, ValueError: if an argument is of another kind.
 
-    Cost: one backward pass with its graph and 10 mixed products. Synchronises with the device.
+    Cost: for each loss one backward pass with its graph and 10 mixed products. Synchronises with
+    the device.
 
     Example:
         >>> x, y = torch.ones(3, requires_grad=True), torch.ones(3, requires_grad=True)
@@ -101,9 +109,13 @@ def check_operator(
     check_count("seed", seed, minimum=0)
     players = players_of({"min_params": min_params, "max_params": max_params})
     params = players.params
-    mixed = differentiate(Game(loss), params["min"], params["max"]).mixed
+    game = as_game(loss, Terms(), players.device, allows_pair=True, allows_curvature=True)
     generator = torch.Generator("cpu").manual_seed(seed)
-    directions = [_direction_errors(mixed, player, generator) for player in PLAYERS]
+    directions = [
+        _direction_errors(mixed, player, generator)
+        for mixed in _operators(game, params)
+        for player in PLAYERS
+    ]
     repeatability, linearity, transpose = (
         max(pair, key=_nan_last) for pair in zip(*directions, strict=True)
     )
@@ -111,6 +123,17 @@ def check_operator(
         dtypes = {param.dtype for player in PLAYERS for param in params[player]}
         rtol = max(_RTOL[dtype] for dtype in dtypes)
     return OperatorReport(repeatability, linearity, transpose, rtol)
+
+
+def _operators(game: Game, params: Mapping[Player, Sequence[Tensor]]) -> list[MixedHessian]:
+    """Return the mixed block of each loss whose products a step takes."""
+    if game.max_loss is None:
+        return [differentiate(game, params["min"], params["max"]).mixed]
+    layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
+    return [
+        MixedHessian(gradients(name, loss, params, create_graph=True), params, layouts)
+        for name, loss in losses_of(game).items()
+    ]
 
 
 def _nan_last(error: float) -> float:

@@ -1,7 +1,6 @@
 """What processes need besides the optimizer: equal beginnings, and steps in common."""
 
 import itertools
-import warnings
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 
 from compopt._checks import check_count
+from compopt._warn import warn
 from compopt.distributed.collectives import Collectives
 from compopt.distributed.fingerprint import number_of
 from compopt.distributed.meeting import Act, Notice
@@ -44,12 +44,11 @@ def unwrap(*modules: nn.Module) -> tuple[nn.Module, ...]:
     )
     wrapped = [type(k).__name__ for k, m in zip(kept, modules, strict=True) if k is not m]
     if wrapped:
-        warnings.warn(
+        warn(
             f"DistributedDataParallel was taken off {', '.join(wrapped)}: the optimizer's "
             "`process_group` averages gradients and products. Compute the loss with the modules "
             "that `unwrap` returns.",
             UnwrapWarning,
-            stacklevel=2,
         )
     return kept
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from compopt._flat import FlatLayout
+from compopt._scale import norm_of_any_size
 from compopt._typing import PLAYERS, Player
 from compopt._workspace import Workspace
 from compopt.distributed.meeting import Act, Terms
@@ -116,9 +117,18 @@ class Placement:
     def clear_padding(self, params: Sequence[Tensor], *vectors: Tensor | None) -> None:
         """Set what ``vectors`` have besides entries of ``params`` to zero, in place."""
 
-    def norms(self, vectors: Mapping[Player, Tensor]) -> dict[Player, Tensor]:
-        """Return Euclidean norms of whole vectors, 0-dim, from this process's parts."""
-        return {player: torch.linalg.vector_norm(vector) for player, vector in vectors.items()}
+    def norms(
+        self, vectors: Mapping[Player, Tensor], *, of_any_size: bool = False
+    ) -> dict[Player, Tensor]:
+        """Return Euclidean norms of whole vectors, 0-dim, from this process's parts.
+
+        Args:
+            vectors: by player.
+            of_any_size: whether norms are to be right, in float64, where the squares of entries
+                leave the range of their dtype. They are infinite or zero otherwise, for less time.
+        """
+        norm = norm_of_any_size if of_any_size else torch.linalg.vector_norm
+        return {player: norm(vector) for player, vector in vectors.items()}
 
     def entry(self, param: Tensor, piece: Tensor) -> Tensor:
         """Return the state tensor of ``param`` that stands for this process's piece of it."""

@@ -1,7 +1,5 @@
 """Data parallel: each process has whole vectors, and its own part of the batch."""
 
-import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +13,7 @@ from compopt._checks import check_positive
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Player
+from compopt._warn import warn
 from compopt._workspace import Workspace
 from compopt.distributed.buckets import OverlappedSum
 from compopt.distributed.collectives import Collectives
@@ -283,22 +282,12 @@ class UnsharedWarning(UserWarning):
 def warn_if_unshared(who: str, remedy: str) -> None:
     """Warn if there are other processes, whose steps those of ``who`` will not be."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        warnings.warn(
+        warn(
             f"One of {dist.get_world_size()} processes has {who}, which averages nothing with the "
             "others, even if modules are wrapped in DistributedDataParallel: they drift apart. "
             f"{remedy}",
             UnsharedWarning,
-            stacklevel=_level_outside(),
         )
-
-
-def _level_outside() -> int:
-    """Return which level of the caller's stack is the first outside this package."""
-    package = __name__.partition(".")[0]
-    frame, level = inspect.currentframe(), 0
-    while frame is not None and frame.f_globals["__name__"].partition(".")[0] == package:
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def placement_of(process_group: "dist.ProcessGroup | Placement | None") -> Placement:

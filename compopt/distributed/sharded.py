@@ -10,6 +10,7 @@ from torch import distributed as dist
 
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
+from compopt._scale import power_of_two, size_of
 from compopt._typing import PLAYERS, Player
 from compopt._workspace import Workspace
 from compopt.distributed.buckets import OverlappedSum
@@ -67,14 +68,15 @@ class Sharded(Replicated):
     direction            b N or b M, of the player it is of       2 k
     half product         b w N or b w M                           2 k per bucket
     inner products       b each                                   2 k + 1
+    size of the system   b                                        1
     norms                2 b each                                 2
     moves                b N and b M                              2
     looks, decision      16 and 24                                k and 1
     ===================  =======================================  =================
 
     A last iteration that is not predicted has one product, its direction and one look more. So has
-    a first guess but for the look; besides, an inner product of b bytes, and three in one message
-    of 3 b bytes at each look and at the end.
+    a first guess but for the look; besides, a second size and a second inner product in the first
+    two messages, and three inner products in one message of 3 b bytes at each look and at the end.
 
     Args:
         process_group: see :class:`Replicated`.
@@ -247,10 +249,20 @@ class Sharded(Replicated):
             for piece, own in zip(pieces, chunks.own, strict=vector is not None):
                 piece[own:].zero_()
 
-    def norms(self, vectors: Mapping[Player, Tensor]) -> dict[Player, Tensor]:
-        """Return Euclidean norms of whole vectors, 0-dim. One all-reduce for all of them."""
-        squares = torch.stack([torch.dot(vector, vector) for vector in vectors.values()])
-        return dict(zip(vectors, self.total(squares).sqrt().unbind(), strict=True))
+    def norms(
+        self, vectors: Mapping[Player, Tensor], *, of_any_size: bool = False
+    ) -> dict[Player, Tensor]:
+        """Return Euclidean norms of whole vectors, 0-dim. One all-reduce for all of them.
+
+        Two for vectors of any size.
+        """
+        parts, scale = list(vectors.values()), None
+        if of_any_size:
+            sizes = self.total(torch.stack([size_of(part) for part in parts]))
+            scale = power_of_two(sizes.double())
+            parts = [part.double() / unit for part, unit in zip(parts, scale, strict=True)]
+        norms = self.total(torch.stack([torch.dot(part, part) for part in parts])).sqrt()
+        return dict(zip(vectors, norms if scale is None else norms * scale, strict=True))
 
 
 class ShardedHessian(ReplicatedHessian):

@@ -219,7 +219,7 @@ def layer_norm(
     """Normalize each row, as ``torch.nn.functional.layer_norm`` does.
 
     Args:
-        x: [..., *normalized_shape].
+        x: ``[..., *normalized_shape]``.
         normalized_shape: shape of a row.
         weight: of the shape of a row, None for 1.
         bias: of the shape of a row, None for 0.

@@ -1,7 +1,7 @@
 """Linear operators: what multiplies."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,16 +63,21 @@ class LinearOperator(ABC):
         Cost: ``size`` products.
         """
         columns = torch.eye(self.size, dtype=self.dtype, device=self.device)
+        if not self.size:
+            return columns
         return torch.stack([self.matvec(column) for column in columns], dim=1)
 
     def to_scipy(self) -> "ScipyLinearOperator":
         """Return the operator for :mod:`scipy.sparse.linalg`, which works on NumPy arrays.
 
-        Every product copies its vector to this operator's device and the result back.
+        Every product copies its vector to this operator's device and the result back. A complex
+        vector takes two products, of its real and its imaginary part.
         """
         from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
 
-        def matvec(array):  # type: ignore[no-untyped-def]
+        def matvec(array: Any) -> Any:
+            if array.dtype.kind == "c":
+                return matvec(array.real) + 1j * matvec(array.imag)
             vector = torch.as_tensor(array.reshape(-1), dtype=self.dtype, device=self.device)
             return self.matvec(vector).cpu().numpy()
 
@@ -92,13 +97,23 @@ class CoupledOperator(LinearOperator):
 
     Attributes:
         inner_size: number of columns of ``F``.
+        inner_dtype: of vectors [inner_size].
+        watched: None, or a list that takes, for the first two products with a factor, whether what
+            was multiplied and what came out have an entry other than zero; 0-dim.
     """
 
     def __init__(
-        self, size: int, inner_size: int, dtype: torch.dtype, device: torch.device
+        self,
+        size: int,
+        inner_size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        inner_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(size, dtype, device)
         self.inner_size = inner_size
+        self.inner_dtype = dtype if inner_dtype is None else inner_dtype
+        self.watched: list[tuple[Tensor, Tensor]] | None = None
 
     @abstractmethod
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
@@ -114,7 +129,13 @@ class CoupledOperator(LinearOperator):
 
     def new_inner(self, name: str) -> Tensor:
         """Return a vector [inner_size] for a solver to work in, as :meth:`new_vector` does."""
-        return torch.empty(self.inner_size, dtype=self.dtype, device=self.device)
+        return torch.empty(self.inner_size, dtype=self.inner_dtype, device=self.device)
+
+    def _watch(self, vector: Tensor, product: Tensor) -> Tensor:
+        """Return ``product``, of ``vector`` with a factor, after a look at it if it is watched."""
+        if self.watched is not None and len(self.watched) < 2:
+            self.watched.append((vector.any(), product.any()))
+        return product
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``vector + F @ H @ G @ vector``."""

@@ -36,10 +36,8 @@ class CompetitiveOperator(GramOperator):
         opponent_step_sizes: Tensor,
         workspace: Workspace | None = None,
     ) -> None:
-        layout = mixed.layout(player)
-        super().__init__(
-            layout.numel, mixed.size(opponent(player)), dtype=layout.dtype, device=layout.device
-        )
+        layout, inner = mixed.layout(player), mixed.layout(opponent(player))
+        super().__init__(layout.numel, inner.numel, layout.dtype, layout.device, inner.dtype)
         self.mixed = mixed
         self.player = player
         self.scale = scale
@@ -65,7 +63,7 @@ class CompetitiveOperator(GramOperator):
 
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D @ inner``. One mixed product."""
-        return self.mixed.hvp(self.player, inner, out, scale=self.scale)
+        return self._watch(inner, self.mixed.hvp(self.player, inner, out, scale=self.scale))
 
     def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
         """Write ``vector + S D @ inner`` to ``out``, as it is gathered. One mixed product."""
@@ -85,4 +83,5 @@ class CompetitiveOperator(GramOperator):
 
     def _adjoint(self, vector: Tensor, out: Tensor | None, scale: Tensor | None) -> Tensor:
         other, room = opponent(self.player), self.new_vector("scaled")
-        return self.mixed.hvp(other, vector, out, scale, weight=self.scale, room=room)
+        product = self.mixed.hvp(other, vector, out, scale, weight=self.scale, room=room)
+        return self._watch(vector, product)

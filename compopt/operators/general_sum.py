@@ -35,14 +35,9 @@ class GeneralSumOperator(CoupledOperator):
         opponent_step_sizes: Tensor,
         workspace: Workspace | None = None,
     ) -> None:
-        layout = field.layout(player)
         self.other = opponent(player)
-        super().__init__(
-            layout.numel,
-            field.layout(self.other).numel,
-            dtype=layout.dtype,
-            device=layout.device,
-        )
+        layout, inner = field.layout(player), field.layout(self.other)
+        super().__init__(layout.numel, inner.numel, layout.dtype, layout.device, inner.dtype)
         self.field = field
         self.player = player
         self.scale = scale
@@ -63,7 +58,8 @@ class GeneralSumOperator(CoupledOperator):
 
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``S D_12 f @ inner``. One product."""
-        return self.field.product(self.player, self.player, {self.other: inner}, out, self.scale)
+        product = self.field.product(self.player, self.player, {self.other: inner}, out, self.scale)
+        return self._watch(inner, product)
 
     def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ inner``."""
@@ -75,4 +71,4 @@ class GeneralSumOperator(CoupledOperator):
         product = self.field.product(
             self.other, self.other, {self.player: scaled}, out, self.opponent_step_sizes
         )
-        return product.neg_()
+        return self._watch(vector, product.neg_())

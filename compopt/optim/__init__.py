@@ -1,5 +1,9 @@
 """Competitive optimizers."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from compopt.optim import mirrors
 from compopt.optim.acgd import ACGD
 from compopt.optim.cgd import CGD
 from compopt.optim.cmd import ACMD, CMD
@@ -18,4 +22,20 @@ __all__ = [
     "StepError",
     "StepReport",
     "StepWarning",
+    "mirrors",
+    "rivals",
 ]
+
+# Imported when first asked for, out of sight of type checkers, as in `compopt`.
+if TYPE_CHECKING:
+    from compopt.optim import rivals
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name == "rivals":
+            return import_module("compopt.optim.rivals")
+        raise AttributeError(f"module 'compopt.optim' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

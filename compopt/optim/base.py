@@ -17,14 +17,15 @@ from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
 from compopt.optim.commit import Advance, Commit
 from compopt.optim.interaction import interacts, scale_to_learning_rate, scaled_to_strength
+from compopt.optim.judgement import judge
 from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, select
 from compopt.optim.report import StepReport
 from compopt.optim.step_sizes import StepSizes
-from compopt.optim.trouble import OnFailure, SolveFor, Trouble
+from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_solver, stretch_of
 from compopt.optim.two_phase import TwoPhaseOptimizer
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
-from compopt.solvers import ConjugateGradient, Solver, Status
+from compopt.solvers import ConjugateGradient, Solver
 
 
 class CompetitiveOptimizer(TwoPhaseOptimizer):
@@ -54,8 +55,7 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         check_choice("on_failure", on_failure, ("fallback", "skip", "raise"))
         resolve_backend(backend)
         self.solver: Solver = ConjugateGradient() if solver is None else solver
-        if not callable(getattr(self.solver, "solve", None)):
-            raise TypeError(f"`solver` must have a method `solve`, got {solver!r}.")
+        check_solver(self.solver)
         self.warm_start = bool(warm_start)
         self.solve_for: SolveFor = solve_for
         self.on_failure: OnFailure = on_failure
@@ -168,7 +168,9 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
     def _clip(self, gradients: Gradients) -> tuple[Gradients, dict[Player, Tensor]]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
         grads = by_player(gradients)
-        norms = self._placement.norms(grads)
+        # What ACGD squares must be finite once squared.
+        squares = "exp_avg_sq" in self._state_keys("min")
+        norms = self._placement.norms(grads, of_any_size=self.capturable and not squares)
         for player, grad in grads.items():
             self._clip_groups(player, grad)
         return gradients, norms
@@ -216,6 +218,7 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
             player=solved,
             previous_delta=previous,
             interacts=interacts(self.param_groups),
+            watches=self._trouble.watches and not self.capturable,
             workspace=self._workspace,
         )
 
@@ -227,45 +230,37 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         step_sizes: Mapping[Player, StepSizes],
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
-        solution = update.solution
-        delta_norm = self._placement.norms(update.delta)
-        total = gradients.loss.reshape(()) + grad_norm["min"] + grad_norm["max"]
-        has_gradients = torch.isfinite(total)
-        is_solved = (solution.status_code <= int(Status.MAX_ITER)) & torch.isfinite(
-            delta_norm["min"] + delta_norm["max"]
-        )
-        taken = has_gradients & is_solved
-        self.last_step = StepReport(
-            num_hvp=gradients.mixed.num_products,
-            num_iter=solution.num_iter,
-            solved_for=update.solved,
-            residual_is_predicted=solution.is_predicted,
-            _residual_norm=solution.residual_norm,
-            _rhs_norm=solution.rhs_norm,
-            _status_code=solution.status_code,
-            _grad_norm=grad_norm,
-            _delta_norm=delta_norm,
-            _taken=taken,
-        )
-        moves = has_gradients if self.on_failure == "fallback" else taken
-        use_solution: bool | Tensor = taken
-        advance: bool | Tensor = moves
-        if not self.capturable:
-            # The one place where a step waits for the device, after all its work is queued.
-            outcome = torch.stack([solution.status_code, taken.long(), moves.long()])
-            code, *flags = self._placement.agree(outcome).tolist()
-            use_solution, advance = map(bool, flags)
-            self._trouble.report(
-                Status(code), use_solution, self.on_failure, self.solver, self.last_step
-            )
         grads = by_player(gradients)
-        deltas = {
-            p: select(use_solution, update.delta[p], partial(step_sizes[p].plain_step, grads[p]))
-            for p in PLAYERS
-        }
+        plain = {p: partial(step_sizes[p].plain_step, grads[p]) for p in PLAYERS}
+        verdict = judge(
+            update,
+            gradients,
+            grad_norm,
+            self._placement,
+            reads=not self.capturable,
+            falls_back=self.on_failure == "fallback",
+            squares_gradients="exp_avg_sq" in self._state_keys("min"),
+            is_clipped=any(group["max_grad_norm"] is not None for group in self.param_groups),
+            signs={} if self.capturable else self._trouble.signs(update),
+        )
+        self.last_step, use_solution = verdict.report, verdict.use_solution
+        advance = verdict.advance
+        if verdict.status is not None:
+            self._trouble.report(
+                verdict.status,
+                verdict.use_solution is True,
+                verdict.signs,
+                self.solver,
+                verdict.report,
+                on_failure=self.on_failure,
+                failure=verdict.report.failure,
+                stretch=lambda: stretch_of(update.delta.values(), (plain[p]() for p in PLAYERS)),
+            )
+        deltas = {p: select(use_solution, update.delta[p], plain[p]) for p in PLAYERS}
         if use_solution is not True:
             # The plain step can overflow as well.
-            finite = torch.isfinite(torch.stack([*self._placement.norms(deltas).values()])).all()
+            norms = self._placement.norms(deltas, of_any_size=True)
+            finite = torch.isfinite(torch.stack([*norms.values()])).all()
             advance = advance & (finite if self.capturable else bool(self._placement.agree(finite)))
         if advance is False:
             return

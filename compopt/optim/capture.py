@@ -1,5 +1,12 @@
 """What a step must be like to be captured as a device graph."""
 
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from compopt.kernels.tables import Place
 from compopt.solvers import Solver
 
 
@@ -14,3 +21,24 @@ def check_capturable(solver: Solver, on_failure: str, solve_for: str) -> None:
         raise ValueError('`capturable` forbids `on_failure="raise"`, which reads a value.')
     if solve_for == "alternate":
         raise ValueError('`capturable` forbids `solve_for="alternate"`: steps must be alike.')
+
+
+def warn_of_fixed_rates(entries: Iterable[tuple[Tensor, dict[str, Any]]]) -> None:
+    """Warn in a capture of learning rates that no scheduler could change in the graph.
+
+    Args:
+        entries: parameters of one device and their groups.
+    """
+    for param, group in entries:
+        if not Place.of(param).capturing:
+            return
+        lr = group["lr"]
+        if not isinstance(lr, Tensor) or lr.device != param.device:
+            warnings.warn(
+                f"The graph that is being captured keeps `lr` as it is, {float(lr)}: schedulers do "
+                "not reach it. Give a tensor on the device, such as "
+                f"lr=torch.tensor({float(lr)}, device={str(param.device)!r}).",
+                UserWarning,
+                stacklevel=5,
+            )
+            return

@@ -126,6 +126,6 @@ class CGD(CompetitiveOptimizer):
     def _step_sizes(self, player: Player, grad: Tensor, sign: int | None) -> StepSizes:
         values, weighed = (self._buffer(player, name) for name in ("step_sizes", "weighed_grad"))
         for where, group, _ in self._segments(player):
-            values[where] = interaction_strength(group)
+            values[where].fill_(interaction_strength(group))
         root = None if sign is None else self._buffer(player, "root")
         return StepSizes.weighing(values, grad, sign, root, weighed)

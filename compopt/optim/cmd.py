@@ -70,6 +70,7 @@ class _InLocalCoordinates(CompetitiveOptimizer):
     def _clip(self, gradients: Gradients) -> tuple[Gradients, dict[Player, Tensor]]:
         gradients, norms = super()._clip(gradients)
         charts: dict[Player, PlayerCharts] = {}
+        self._charts = {}
         for player in PLAYERS:
             entries = self._entries(player)
             layout = gradients.mixed.layout(player)
@@ -79,9 +80,7 @@ class _InLocalCoordinates(CompetitiveOptimizer):
             ]
             charts[player] = PlayerCharts(layout, made)
             for (param, _), chart in zip(entries, made, strict=True):
-                if chart is None:
-                    self._charts.pop(param, None)
-                else:
+                if chart is not None:
                     self._charts[param] = chart
         self._player_charts: Mapping[Player, PlayerCharts] = charts
         return in_local_coordinates(gradients, charts), norms

@@ -14,6 +14,7 @@ from compopt._checks import (
     check_params,
     check_positive,
 )
+from compopt._remedies import ALONE
 from compopt._typing import PLAYERS, Params, Player
 
 
@@ -180,7 +181,10 @@ def trainable(
         if param.requires_grad
     ]
     if not entries:
-        raise ValueError(f"All parameters of the {player} player are frozen; a step needs some.")
+        raise ValueError(
+            f"All parameters of the {player} player are frozen; a step needs some: call "
+            f"`requires_grad_(True)`. {ALONE}"
+        )
     return entries
 
 

@@ -42,6 +42,9 @@ def scaled_to_strength(segments: Iterable[Segment], delta: Tensor) -> Tensor:
     for where, group, _ in segments:
         if group["interaction"]:
             result = delta.clone() if result is delta else result
-            rate = torch.as_tensor(learning_rate(group), dtype=delta.dtype, device=delta.device)
+            rate = learning_rate(group)
+            if not isinstance(rate, Tensor):
+                # Not copied from the host, which would wait for the device.
+                rate = delta.new_full((), rate)
             result[where].mul_(torch.where(rate > 0, group["interaction"] / rate, 0))
     return result

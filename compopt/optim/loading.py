@@ -75,7 +75,13 @@ def check_loadable(
             if entry and state_keys is not None:
                 keys = set(state_keys(group["player"]))
                 _check_entry(index, param, entry, keys, OPTIONAL | kept_by_hooks)
-    unknown = [index for index in state_dict["state"] if index not in known]
+    # Under keys of their own, others may keep what they like: that is passed through.
+    unknown = [
+        key
+        for key, entry in state_dict["state"].items()
+        if key not in known
+        and (isinstance(key, int) or (isinstance(entry, Mapping) and "step" in entry))
+    ]
     if unknown:
         raise ValueError(f"The loaded state has entries for no parameter: {unknown[:5]}.")
 

@@ -2,16 +2,20 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from compopt._arguments import ExplainsArguments
+from compopt._checks import check_trainable
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params, Player
 from compopt._workspace import Workspace
 from compopt.distributed import Placement, warn_if_unshared
+from compopt.optim.capture import warn_of_fixed_rates
 from compopt.optim.commit import Advance, Commit, stage_moves
 from compopt.optim.groups import (
     Segment,
@@ -24,10 +28,21 @@ from compopt.optim.groups import (
     trainable,
 )
 from compopt.optim.loading import check_loadable
-from compopt.optim.state import FlatState, restore_state
+from compopt.optim.state import FlatState, drop_strangers, restore_state, unshare_state
 from compopt.optim.step_counts import stage_counts
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
+
+
+HOW_TO_PASS: Mapping[str, str] = {
+    "__init__": "Pass the parameters of each player, a learning rate for each as `lr=(min, max)`, "
+    "and other hyperparameters by name.",
+    **dict.fromkeys(
+        ("step", "backward"),
+        "Pass one loss, or a loss for each player as one pair, `(min_loss, max_loss)`, and "
+        "penalties by name: `min_penalty=`, `max_penalty=`.",
+    ),
+}
 
 
 def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
@@ -37,7 +52,7 @@ def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor])
     return torch.where(condition, value, other())
 
 
-class TwoPlayerOptimizer(torch.optim.Optimizer):
+class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
     """Base of the optimizers of two players. Subclasses give ``step``.
 
     Parameter groups carry ``player``. State is kept per parameter and worked on as one flat vector
@@ -70,6 +85,8 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     _how_to_step: ClassVar[str] = "Call `step(loss)`."
     """What to do instead of calling ``step()`` after ``loss.backward()``."""
 
+    _how_to_pass: ClassVar[Mapping[str, str]] = HOW_TO_PASS
+
     def __init__(
         self,
         min_params: Params,
@@ -89,6 +106,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         for player in self._players:
             if not any(group["player"] == player for group in self.param_groups):
                 raise ValueError(f'No parameter group has `player` = "{player}".')
+            check_trainable(player, self.param_groups)
 
     @property
     def process_group(self) -> Placement:
@@ -171,7 +189,7 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
         # By group, not by segment: a group may have parameters with different step counts.
         for where, group in group_parts(self.param_groups, player, self._placement.size):
             if group["max_grad_norm"] is not None:
-                norm = self._placement.norms({player: grad[where]})[player]
+                norm = self._placement.norms({player: grad[where]}, of_any_size=True)[player]
                 grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
 
     def _num_steps(self) -> float:
@@ -200,7 +218,12 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             state: vectors [size of the player] by key.
             advance: whether to do any of this.
         """
+        if self.capturable:
+            warn_of_fixed_rates(self._entries(player))
         params = self._params(player)
+        if any(param not in self.state for param in params):
+            # One may have come in the place of another.
+            commit.add(partial(drop_strangers, self.state, self.param_groups))
         views = dict(zip(params, self._placement.whole(params, delta), strict=True))
         for group in self.param_groups:
             own = [param for param in group["params"] if param in views]
@@ -245,6 +268,11 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
     def _all_params(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what :meth:`load_state_dict` takes, without state of parameters that left."""
+        drop_strangers(self.state, self.param_groups)
+        return super().state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict as ``torch.optim`` does, keeping the precision of saved vectors.
 
@@ -270,6 +298,9 @@ class TwoPlayerOptimizer(torch.optim.Optimizer):
             for group, kept in zip(self.param_groups, present, strict=True):
                 for key, value in kept.items():
                     group.setdefault(key, value)
+            if not self._knows_its_state:
+                unshare_state(self.state)
+                return
             restore_state(self.state, self._all_params(), loaded[0], capturable=self.capturable)
 
         # As the last hook before and the first one after, these see what other hooks have made of

@@ -1,8 +1,8 @@
 """Competitive gradient descent of any number of players."""
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -20,7 +20,8 @@ from compopt.operators import PolymatrixOperator
 from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.players import TwoPlayerOptimizer
-from compopt.optim.report import StepWarning
+from compopt.optim.report import CHECK_THE_LOSS, SQUARES_OVERFLOW, not_finite
+from compopt.optim.trouble import Trouble, check_solver, stretch_of
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
 Losses: TypeAlias = Sequence[Tensor]
@@ -53,7 +54,8 @@ class PolymatrixCGD(TwoPlayerOptimizer):
 
     Note:
         A step that is not finite is not taken; the first time that is said in a
-        :class:`~compopt.StepWarning`.
+        :class:`~compopt.StepWarning`, and that a solve did not converge in a
+        :class:`~compopt.ConvergenceWarning`, as by :class:`~compopt.CGD`.
 
     Cost: one backward pass for each loss, by all players' parameters, and for each product of the
     solver one backward pass per player.
@@ -65,6 +67,11 @@ class PolymatrixCGD(TwoPlayerOptimizer):
 
     _options = (*TwoPlayerOptimizer._options, "_players", "solver")
     _how_to_step = "Call `step(losses)`."
+    _how_to_pass: ClassVar[Mapping[str, str]] = {
+        "__init__": "Pass the players as one list, `[first_params, second_params, ...]`, a rate "
+        "for each as `lr=[...]`, and other hyperparameters by name.",
+        "step": "Pass the losses of all players as one list, `[first_loss, second_loss, ...]`.",
+    }
 
     def __init__(
         self,
@@ -80,6 +87,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
         groups = _tagged_groups(params)
         self._players = tuple(sorted({group["player"] for group in groups}))
         self.solver: Solver = GMRES() if solver is None else solver
+        check_solver(self.solver)
         if isinstance(self.solver, ConjugateGradient):
             raise TypeError(
                 "`solver` must not be ConjugateGradient: with a loss for each player the linear "
@@ -97,7 +105,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self.last_solution: Solution | None = None
-        self._has_warned = False
+        self._trouble = Trouble()
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["beta"] is not None:
@@ -134,6 +142,7 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             field = losses_field(
                 dict(zip(self._players, losses, strict=True)), params, second_order=True
             )
+            self._trouble.report_strangers(field)
             sizes, averages = {}, {}
             for player, grad in field.grads.items():
                 self._clip_groups(player, grad)
@@ -143,11 +152,16 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             solution = self.solver.solve(operator, rhs, overwrite_rhs=True)
             self.last_solution = solution
             moves = operator.split(solution.value.mul(operator.scale).neg_())
-            if self._is_good(solution, losses):
+            kept = {player: a for player, a in averages.items() if a is not None}
+
+            def stretch() -> float:
+                plain_steps = (sizes[player] * grad for player, grad in field.grads.items())
+                return stretch_of(moves.values(), plain_steps)
+
+            if self._is_good(solution, losses, kept.values(), stretch):
                 commit = Commit()
                 for player, delta in moves.items():
-                    average = averages[player]
-                    state = {} if average is None else {"exp_avg_sq": average}
+                    state = {"exp_avg_sq": kept[player]} if player in kept else {}
                     self._stage(commit, player, delta, state, True)
                 commit.run()
             return [loss.detach() for loss in losses]
@@ -185,17 +199,59 @@ class PolymatrixCGD(TwoPlayerOptimizer):
                 step_sizes[where].mul_(correction).div_(average[where].sqrt().add_(group["eps"]))
         return step_sizes, average
 
-    def _is_good(self, solution: Solution, losses: Losses) -> bool:
-        values = torch.cat(
-            [solution.value, *(loss.reshape(1).to(solution.value) for loss in losses)]
+    def _is_good(
+        self,
+        solution: Solution,
+        losses: Losses,
+        averages: Iterable[Tensor],
+        stretch: Callable[[], float],
+    ) -> bool:
+        """Return whether to take the step, after telling of what is wrong with it."""
+        signs = self._trouble.sign_of_gain(solution)
+        is_finite = torch.isfinite(solution.value).all()
+        for loss in losses:
+            is_finite = is_finite & torch.isfinite(loss.reshape(()))
+        has_averages = torch.ones_like(is_finite)
+        for average in averages:
+            has_averages = has_averages & torch.isfinite(average).all()
+        flags = [is_finite, has_averages, *signs.values()]
+        outcome = torch.stack([solution.status_code, *(flag.long() for flag in flags)])
+        code, finite, averaged, *answers = outcome.tolist()
+        status = Status(code)
+        taken = status <= Status.MAX_ITER and bool(finite) and bool(averaged)
+        self._trouble.report(
+            status,
+            taken,
+            [name for name, holds in zip(signs, answers, strict=True) if holds],
+            self.solver,
+            _Figures(solution),
+            on_failure="skip",
+            failure=lambda: _failure(status, losses, bool(averaged)),
+            stretch=stretch,
         )
-        if solution.status <= Status.MAX_ITER and bool(torch.isfinite(values).all()):
-            return True
-        if not self._has_warned:
-            self._has_warned = True
-            message = f"A step was not taken, and later ones may not be. {solution.status.sentence}"
-            warnings.warn(message, StepWarning, stacklevel=4)
-        return False
+        return taken
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """What is printed of a step."""
+
+    solution: Solution
+
+    def __str__(self) -> str:
+        residual = float(self.solution.residual_norm / self.solution.rhs_norm)
+        return f"{self.solution.num_iter} iterations, relative residual {residual:.1e}"
+
+
+def _failure(status: Status, losses: Losses, has_averages: bool) -> str:
+    """Return why a step was not taken, and what to try."""
+    spoilt = not_finite({f"losses[{i}]": loss for i, loss in enumerate(losses)})
+    said = f"{spoilt} not finite. " if spoilt else ""
+    if status > Status.MAX_ITER:
+        return said + status.sentence
+    if not said and not has_averages:
+        return SQUARES_OVERFLOW
+    return said + (CHECK_THE_LOSS if spoilt else "A move is not finite. Lower the learning rates.")
 
 
 def _tagged_groups(params: Sequence[Params]) -> list[dict[str, Any]]:

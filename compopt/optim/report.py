@@ -3,10 +3,17 @@
 import math
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from compopt._typing import Player
 from compopt.solvers import Status
+
+CHECK_THE_LOSS = "Look for an overflow or a division by zero in the loss."
+SQUARES_OVERFLOW = (
+    "The squares of the gradients, of which the step sizes are made, are not finite. Divide the "
+    "loss by a constant, or clip gradients (`max_grad_norm`)."
+)
 
 
 class ConvergenceWarning(UserWarning):
@@ -14,7 +21,10 @@ class ConvergenceWarning(UserWarning):
 
 
 class StepWarning(UserWarning):
-    """A step failed; its fallback, or nothing, was taken instead. Said once per optimizer."""
+    """A step failed, and its fallback or nothing was taken; or it is hardly what is meant.
+
+    Each kind is said once per optimizer.
+    """
 
 
 class StepError(RuntimeError):
@@ -43,9 +53,11 @@ class StepReport:
     _residual_norm: Tensor = field(repr=False)
     _rhs_norm: Tensor = field(repr=False)
     _status_code: Tensor = field(repr=False)
+    _losses: tuple[Tensor, ...] = field(repr=False)
     _grad_norm: dict[Player, Tensor] = field(repr=False)
     _delta_norm: dict[Player, Tensor] = field(repr=False)
-    _taken: Tensor | bool = field(repr=False)
+    _has_gradients: Tensor = field(repr=False)
+    _taken: Tensor = field(repr=False)
 
     @property
     def status(self) -> Status:
@@ -91,6 +103,22 @@ class StepReport:
         """Whether the competitive step was taken, rather than a fallback or nothing."""
         return bool(self._taken)
 
+    def failure(self) -> str:
+        """Return why the step was not taken, and what to try."""
+        names = ["the loss"] if len(self._losses) == 1 else ["the min loss", "the max loss"]
+        first = dict(zip(names, self._losses, strict=True))
+        first |= {f"the gradient of the {p} player": n for p, n in self._grad_norm.items()}
+        spoilt = not_finite(first)
+        said = f"{spoilt} not finite. " if spoilt else ""
+        if self.status > Status.MAX_ITER:
+            return said + self.status.sentence
+        if spoilt:
+            return said + CHECK_THE_LOSS
+        if not bool(self._has_gradients):
+            return SQUARES_OVERFLOW
+        moves = {f"the move of the {p} player": n for p, n in self._delta_norm.items()}
+        return f"{not_finite(moves)} not finite. Lower the learning rates."
+
     def __str__(self) -> str:
         outcome = "taken" if self.taken else "failed"
         return (
@@ -104,3 +132,10 @@ class StepReport:
         if math.isnan(value):
             return "not known"
         return f"{value:.1e}" + (" (predicted)" if self.residual_is_predicted else "")
+
+
+def not_finite(numbers: dict[str, Tensor]) -> str:
+    """Return the names of the numbers that are not finite, with the verb, as a sentence begins."""
+    names = [name for name, number in numbers.items() if not bool(torch.isfinite(number).all())]
+    listed = " and ".join(names)
+    return f"{listed[:1].upper()}{listed[1:]} {'is' if len(names) == 1 else 'are'}" if names else ""

@@ -85,6 +85,16 @@ def _entries(state: State, params: Sequence[Tensor], key: str) -> list[Tensor | 
     return [state[param].get(key) if param in state else None for param in params]
 
 
+def drop_strangers(state: State, param_groups: Sequence[Mapping[str, Any]]) -> None:
+    """Drop the state of parameters that are in no group any more, as where they were replaced.
+
+    Nothing else would, and a state dict cannot name them. Keys that are no tensors stay.
+    """
+    present = {id(param) for group in param_groups for param in group["params"]}
+    for key in [key for key in state if isinstance(key, Tensor) and id(key) not in present]:
+        del state[key]
+
+
 def restore_state(
     state: State,
     params: Sequence[Tensor],
@@ -117,3 +127,11 @@ def restore_state(
                 if key == "step" and capturable:
                     copy = counts.setdefault((float(saved), device), copy)
                 state[param][key] = copy
+
+
+def unshare_state(state: State) -> None:
+    """Copy the tensors of loaded state, which ``torch.optim`` shares with the dictionary."""
+    for param, entry in state.items():
+        if isinstance(param, Tensor):
+            for key, value in entry.items():
+                entry[key] = value.clone() if isinstance(value, Tensor) else value

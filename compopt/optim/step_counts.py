@@ -34,7 +34,9 @@ def stage_counts(
             parameters can be worked on together.
     """
     counts = [state[param].get("step") if param in state else None for param in params]
-    holders = Counter(id(entry["step"]) for entry in state.values() if "step" in entry)
+    # Others may keep what they like under keys of their own.
+    entries = [entry for key, entry in state.items() if isinstance(key, Tensor)]
+    holders = Counter(id(entry["step"]) for entry in entries if "step" in entry)
     own = Counter(id(count) for count in counts if count is not None)
     advanced: dict[object, Tensor] = {}
     for param, count in zip(params, counts, strict=True):

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from compopt._checks import is_dtensor
+from compopt._checks import is_sharded
 from compopt.distributed.fingerprint import fingerprints, number_of
 from compopt.distributed.meeting import Terms
 
@@ -58,8 +58,8 @@ def terms_of(
         for key in ("step", *state_keys(group["player"]))
     ]
     entries += [group[key] for group in param_groups for key in keys]
-    # A DTensor is the part of one process.
-    kept = [e if isinstance(e, Tensor) and not is_dtensor(e) else None for e in entries]
+    # What is sharded differs from process to process.
+    kept = [e if isinstance(e, Tensor) and not is_sharded(e) else None for e in entries]
     numbers = fingerprints([*params, *kept])
     kinds = str([_kind(param) for param in params]).encode()
     return Terms(

@@ -1,15 +1,47 @@
 """What is done about a step that failed, and solvers that would fail."""
 
-import warnings
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, Literal, TypeAlias
 
-from compopt.field import GeneralGradients
+import torch
+from torch import Tensor
+
+from compopt._remedies import independence
+from compopt._scale import norm_of_any_size
+from compopt._warn import warn
+from compopt.field import GeneralGradients, GradientField
 from compopt.game import GameGradients
-from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
-from compopt.solvers import ConjugateGradient, Solver, Status
+from compopt.optim.report import ConvergenceWarning, StepError, StepWarning
+from compopt.optim.update import Update
+from compopt.solvers import ConjugateGradient, Solution, Solver, Status
 
 SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
 OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
+
+LARGEST_GAIN = 3.0
+"""Norm of a solution over that of its right-hand side, above which the moves are looked at.
+
+In a zero-sum game it is at most one.
+"""
+LONGEST_MOVE = 4.0
+"""Length of both players' moves over that of their plain gradient steps."""
+
+APART_WORDS = "The players do not interact: this is gradient descent-ascent."
+
+INDEPENDENCE, APART, STRETCHED = "independence", "apart", "stretched"
+"""What a step may be told for: a loss that lacks a player, products of zero, a singular system."""
+
+
+def check_solver(solver: object) -> None:
+    """Raise unless ``solver`` is an object with a method ``solve``."""
+    if isinstance(solver, type):
+        name = solver.__name__
+        raise TypeError(f"`solver` must be an object, got the class {name}. Use `{name}()`.")
+    if not callable(getattr(solver, "solve", None)):
+        raise TypeError(
+            f"`solver` must have a method `solve`, got {solver!r}. Use one of compopt.solvers, "
+            "such as `ConjugateGradient(rtol=1e-2)`."
+        )
 
 
 def check_shardable(solver: Solver) -> None:
@@ -23,50 +55,126 @@ def check_shardable(solver: Solver) -> None:
 
 
 class Trouble:
-    """Tells of failed and unfinished solves, each kind once."""
+    """Tells of failed, unfinished and doubtful solves, each kind once.
+
+    Attributes:
+        watches: whether the first products of a step are still to be looked at.
+    """
 
     def __init__(self) -> None:
-        self._has_warned = False
-        self._has_warned_of_failure = False
-        self._has_warned_of_independence = False
+        self.watches = True
+        self._said: set[str] = set()
 
     def report_independence(self, gradients: GameGradients | GeneralGradients) -> None:
         """Warn of a loss that does not depend on the opponent, as after a `detach()`."""
-        if self._has_warned_of_independence or not isinstance(gradients, GeneralGradients):
+        if INDEPENDENCE in self._said or not isinstance(gradients, GeneralGradients):
             return
         pairs = gradients.mixed.independent()
         if pairs:
-            self._has_warned_of_independence = True
-            which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
-            warnings.warn(
-                f"The players do not interact as they could: {which}. If that is not meant, leave "
-                "out `detach()`, `no_grad()` and replayed samples: a competitive step needs both "
-                "losses with the graphs of both players. If it is meant, each player's own "
-                "optimizer takes the same step at less cost.",
+            self._warn(INDEPENDENCE, independence(pairs), StepWarning)
+
+    def report_strangers(self, field: GradientField[Any]) -> None:
+        """Warn if none of several players' losses depends on another player."""
+        count = len(field.players)
+        if self.watches and len(field.independent()) == count * (count - 1):
+            self._warn(
+                APART,
+                f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "
+                "`detach()` and `no_grad()`. If it is meant, each player's own optimizer takes the "
+                "same step at less cost.",
                 StepWarning,
-                stacklevel=4,
             )
+
+    def signs(self, update: Update) -> dict[str, Tensor]:
+        """Return what :meth:`report` is to know besides the status, as 0-dim flags.
+
+        Most steps have none: zeros in the first products are looked for once, and only of two
+        losses can the system amplify what it is solved for.
+        """
+        signs = {}
+        if len(update.products) == 2:
+            signs[APART] = torch.stack([given & ~out for given, out in update.products]).all()
+        if not update.is_zero_sum:
+            signs |= self.sign_of_gain(update.solution)
+        return signs
+
+    def sign_of_gain(self, solution: Solution) -> dict[str, Tensor]:
+        """Return whether a solution is far longer than its right-hand side, until it has been."""
+        if solution.value_norm is None or STRETCHED in self._said:
+            return {}
+        return {STRETCHED: solution.value_norm > LARGEST_GAIN * solution.rhs_norm}
 
     def report(
         self,
         status: Status,
         taken: bool,
-        on_failure: OnFailure,
+        signs: Collection[str],
         solver: Solver,
-        step: StepReport,
+        step: object,
+        *,
+        on_failure: OnFailure,
+        failure: Callable[[], str],
+        stretch: Callable[[], float],
     ) -> None:
         """Raise or warn of a step that was not taken, warn of one that was not solved.
+
+        Args:
+            status: of the solve.
+            taken: whether the step was.
+            signs: the names of those of :meth:`signs` that hold.
+            solver: of the linear system.
+            step: figures of the step, to be printed.
+            on_failure: of the optimizer.
+            failure: returns why the step was not taken, and what to try.
+            stretch: returns how many times as long as the plain gradient steps the moves are.
 
         Raises:
             StepError: if it was not taken and ``on_failure="raise"``.
         """
-        if not taken and on_failure == "raise":
-            raise StepError(f"The step was not taken. {status.sentence} {step}.")
-        is_tolerant = not getattr(solver, "has_fixed_count", False)
-        if not taken and not self._has_warned_of_failure:
-            self._has_warned_of_failure = True
-            message = f"A step was not taken, and later ones may not be either. {status.sentence}"
-            warnings.warn(f"{message} {step}.", StepWarning, stacklevel=5)
-        elif taken and status is Status.MAX_ITER and is_tolerant and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(f"{status.sentence} {step}.", ConvergenceWarning, stacklevel=5)
+        self.watches = False
+        if not taken:
+            reason = failure()
+            if on_failure == "raise":
+                raise StepError(f"The step was not taken. {reason} {step}.")
+            self._warn(
+                "failure",
+                f"A step was not taken, and later ones may not be either. {reason} {step}.",
+                StepWarning,
+            )
+            return
+        if status is not Status.CONVERGED and not getattr(solver, "has_fixed_count", False):
+            self._warn("convergence", f"{status.sentence} {step}.", ConvergenceWarning)
+        if STRETCHED in signs and (ratio := stretch()) > LONGEST_MOVE:
+            self._warn(
+                STRETCHED,
+                f"The moves are {ratio:.3g} times as long as the plain gradient steps: the linear "
+                "system is nearly singular. Losses that share a term which both players lower make "
+                "it so at some learning rates. Networks that lower the same term are one player: "
+                "give them as one, with the term as its penalty (`min_penalty`), or lower the "
+                f"learning rates. {step}.",
+                StepWarning,
+            )
+        if APART in signs and INDEPENDENCE not in self._said:
+            self._warn(
+                APART,
+                f"{APART_WORDS} All entries of the first mixed products are zero. If that is not "
+                "meant, leave out `detach()` and `no_grad()`, and freeze no network while the loss "
+                "of the other is computed. If it is meant, `interaction=0` takes the same step "
+                "without products.",
+                StepWarning,
+            )
+
+    def _warn(self, what: str, message: str, category: type[Warning]) -> None:
+        """Warn, if not of this before."""
+        if what not in self._said:
+            self._said.add(what)
+            warn(message, category)
+
+
+def stretch_of(moves: Iterable[Tensor], plain_steps: Iterable[Tensor]) -> float:
+    """Return how many times as long as the plain steps the moves of all players are. Reads it."""
+    lengths = [
+        torch.stack([norm_of_any_size(vector) for vector in vectors]).norm()
+        for vectors in (moves, plain_steps)
+    ]
+    return float(lengths[0] / lengths[1])

@@ -1,14 +1,15 @@
 """Steps in two phases: gradients first, then the step that solves with them."""
 
 import dataclasses
-import warnings
 from abc import abstractmethod
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from compopt._remedies import NO_SCALER
 from compopt._typing import PLAYERS
+from compopt._warn import warn
 from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.kernels import use_backend
@@ -70,8 +71,6 @@ class TwoPhaseOptimizer(SharesSteps):
             one call, as :class:`~compopt.MicroBatches`. A step that was prepared before and never
             taken is lost, which a StepWarning says the first time; ``zero_grad()`` drops one.
         """
-        if self._pending is not None and not self._was_offered:
-            self._warn_of_a_lost_step()
         params = {player: self._params(player) for player in PLAYERS}
         has_scaler = scaler is not None and scaler.is_enabled()
         with use_backend(self.backend), self._together(closure):
@@ -94,6 +93,8 @@ class TwoPhaseOptimizer(SharesSteps):
             for param, view in zip(params[player], views[player], strict=True)
         }
         pending = gradients if scale == 1.0 else dataclasses.replace(gradients, loss=loss)
+        if self._pending is not None and not self._was_offered:
+            self._warn_of_a_lost_step()
 
         def prepare() -> None:
             for param, grad in grads.items():
@@ -116,12 +117,11 @@ class TwoPhaseOptimizer(SharesSteps):
         if self._has_warned_of_a_lost_step:
             return
         self._has_warned_of_a_lost_step = True
-        warnings.warn(
+        warn(
             "`backward` replaces gradients and graph of an earlier `backward` that no `step` has "
             "used: they are not added up. To accumulate, give the losses of all micro-batches at "
             "once, `backward(MicroBatches([loss1, loss2]))`; to drop a step, call `zero_grad()`.",
             StepWarning,
-            stacklevel=3,
         )
 
     @property
@@ -142,5 +142,5 @@ def _scaled(game: Game, scaler: torch.amp.GradScaler | None) -> tuple[Game, floa
     if scaler is None or not scaler.is_enabled():
         return game, 1.0
     if game.max_loss is not None:
-        raise ValueError("`scaler` is for zero-sum games; got a loss for each player.")
+        raise ValueError(NO_SCALER)
     return game.map(scaler.scale), scaler.get_scale()

@@ -1,6 +1,6 @@
 """One competitive step: the page to read against the paper."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -27,11 +27,16 @@ class Update:
         delta: per player, [size of the player]. In the workspace, so good until the next step.
         solution: of the linear system.
         solved: the player whose move was solved for; the other replied to it.
+        is_zero_sum: whether the operator's eigenvalues are at least one.
+        products: of the first two products, if they were watched, whether what was multiplied and
+            what came out have an entry other than zero; 0-dim.
     """
 
     delta: dict[Player, Tensor]
     solution: Solution
     solved: Player
+    is_zero_sum: bool = True
+    products: Sequence[tuple[Tensor, Tensor]] = ()
 
 
 def by_player(gradients: Gradients) -> dict[Player, Tensor]:
@@ -56,6 +61,7 @@ def competitive_update(
     player: Player = "min",
     previous_delta: Tensor | None = None,
     interacts: bool = True,
+    watches: bool = False,
     workspace: Workspace | None = None,
 ) -> Update:
     """Return the Nash equilibrium of the local bilinear game with quadratic costs of moving.
@@ -89,6 +95,7 @@ def competitive_update(
         previous_delta: [size of ``player``] a move to start the solver from, such as the last
             one, or None. It is scaled by the present step sizes.
         interacts: whether to solve at all; if not, both players take their plain gradient steps.
+        watches: whether to look for zeros in the first two products.
         workspace: where large vectors come from; a new one if None.
 
     Returns:
@@ -115,6 +122,7 @@ def competitive_update(
         operator = GeneralSumOperator(gradients.mixed, player, scale, opponent_sizes, workspace)
     else:
         operator = CompetitiveOperator(gradients.mixed, player, scale, opponent_sizes, workspace)
+    operator.watched = [] if watches else None
     x0 = None
     if previous_delta is not None:
         # A zero step size leaves no move to scale.
@@ -134,7 +142,8 @@ def competitive_update(
         player: solution.value.mul_(scale).mul_(-sign),
         other: solution.coupled_value.neg_(),
     }
-    return Update(delta=delta, solution=solution, solved=player)
+    is_zero_sum = isinstance(operator, CompetitiveOperator)
+    return Update(delta, solution, player, is_zero_sum, operator.watched or ())
 
 
 def _nothing_solved(delta: Tensor) -> Solution:

@@ -17,7 +17,7 @@ from compopt._checks import (
 from compopt._typing import Player
 from compopt.penalties._precision import widened
 from compopt.penalties._random import signs
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 
 Estimator: TypeAlias = Literal["exact", "rademacher"]
 Weights: TypeAlias = nn.Module | Iterable[Tensor]
@@ -104,6 +104,7 @@ def advas_coefficient(loss: Tensor, penalty: Tensor, params: Weights) -> Tensor:
     return torch.where(has_gradient, ratio.clamp(max=1.0), 1.0).detach()
 
 
+@configured_first
 @dataclass(frozen=True)
 class AdvAs(Penalty):
     """``coefficient * |grad_y L|^2``, the squared norm of the adversary's gradient.

@@ -1,11 +1,12 @@
 """What every penalty says of itself, and how it is called by name."""
 
 import difflib
+import functools
 import inspect
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from compopt._typing import Player
 
@@ -70,6 +71,27 @@ class Penalty:
             )
         result: Tensor = self(**{name: available[name] for name in arguments if name in available})
         return result
+
+
+P = TypeVar("P", bound=Penalty)
+
+
+def configured_first(kind: type[P]) -> type[P]:
+    """Make the constructor of a penalty say so if it is called as the penalty itself is."""
+    configure = kind.__init__
+
+    @functools.wraps(configure)
+    def checked(self: P, *args: Any, **options: Any) -> None:
+        if any(isinstance(value, nn.Module | Tensor) for value in (*args, *options.values())):
+            needed = ", ".join(name for name, needed in _arguments(kind).items() if needed)
+            raise TypeError(
+                f"`{kind.__name__}` takes hyperparameters, got a network or a tensor. Configure it "
+                f"first and call the result: `{kind.__name__}()({needed})`."
+            )
+        configure(self, *args, **options)
+
+    setattr(kind, "__init__", checked)  # noqa: B010
+    return kind
 
 
 def _kinds(kind: type[Any]) -> Iterator[type[Any]]:

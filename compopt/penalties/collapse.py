@@ -1,6 +1,5 @@
 """The collapse monitor: normalised spectra over training, and an alarm when they fall."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from compopt._checks import check_count, check_non_negative, check_positive, check_share
+from compopt._warn import warn
 from compopt.penalties.layers import Layers
 from compopt.penalties.spectra import normalized, singular_values, weight_matrices
 
@@ -168,7 +168,7 @@ class CollapseMonitor:
         ]
         self.alarms += raised
         for alarm in raised:
-            warnings.warn(str(alarm), CollapseWarning, stacklevel=2)
+            warn(str(alarm), CollapseWarning)
         return raised
 
     def levels(self, layer: str) -> list[float]:

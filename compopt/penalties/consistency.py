@@ -20,7 +20,7 @@ from compopt.penalties._samples import (
     check_trainable,
     describe,
 )
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 
 Augment: TypeAlias = Callable[[Tensor, torch.Generator | None], Tensor]
 """Maps samples [n, ...] and a source of random numbers to augmented samples [n, ...]."""
@@ -91,6 +91,7 @@ def consistency_penalty(critic: Critic, samples: Tensor, augmented: Tensor) -> T
         return difference.square().sum(dim=1).mean()
 
 
+@configured_first
 @dataclass(frozen=True)
 class Consistency(Penalty):
     """``coefficient * mean |D(x) - D(T(x))|^2`` on real samples (CR-GAN). Paper: coefficient 10.
@@ -124,6 +125,7 @@ class Consistency(Penalty):
         )
 
 
+@configured_first
 @dataclass(frozen=True)
 class BalancedConsistency(Penalty):
     """Consistency on real and on fake samples, each with its coefficient (bCR).

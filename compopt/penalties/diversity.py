@@ -11,7 +11,7 @@ from compopt._checks import check_count, check_non_negative, check_positive
 from compopt._typing import Player
 from compopt.kernels import forms
 from compopt.penalties._precision import widened, without_autocast
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 from compopt.penalties.layers import Layers, effective_weight, filter_rows
 
 
@@ -143,6 +143,7 @@ def diversity_penalty(
         return torch.stack([_sum_of_squares(m, threshold, negative)[0] for m in matrices]).sum()
 
 
+@configured_first
 @dataclass(frozen=True)
 class Diversity(Penalty):
     """``coefficient * sum over layers`` of squared filter cosines above a threshold.

@@ -12,7 +12,7 @@ from compopt._typing import Player
 from compopt.penalties._precision import widened
 from compopt.penalties._random import normal, uniform
 from compopt.penalties._samples import Critic, check_samples
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 from compopt.penalties.gradient import EPS, gradient_penalty
 
 Perturbation: TypeAlias = Literal["released", "paper"]
@@ -58,6 +58,7 @@ def perturb(
     return (wide + noise).to(real.dtype)
 
 
+@configured_first
 @dataclass(frozen=True)
 class Dragan(Penalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at x near real samples.

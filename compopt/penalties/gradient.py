@@ -1,6 +1,7 @@
 """The norm of a critic's gradient at given points, held near a target."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from compopt.penalties._samples import (
     check_trainable,
     describe,
 )
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 
 EPS = 1e-12
 """Stands under the root of a gradient norm, where it bounds both derivatives at zero."""
@@ -48,7 +49,13 @@ def critic_gradients(critic: Critic, points: Tensor) -> Tensor:
     samples = network_input(points)
     with torch.enable_grad(), without_autocast(points):
         if not samples.requires_grad:
-            samples = samples.detach().requires_grad_()
+            samples = samples.detach()
+            try:
+                samples.requires_grad_()
+            except RuntimeError:
+                # Inside a transform of torch.func, which alone can begin to differentiate there.
+                result: Tensor = torch.func.grad(partial(_total_score, critic))(samples)
+                return result
         scores = check_scores(critic, critic(samples), len(samples))
         gradients = None
         if scores.requires_grad:
@@ -63,6 +70,10 @@ def critic_gradients(critic: Critic, points: Tensor) -> Tensor:
     return gradients
 
 
+def _total_score(critic: Critic, samples: Tensor) -> Tensor:
+    return widened(check_scores(critic, critic(samples), len(samples))).sum()
+
+
 def gradient_penalty(
     critic: Critic,
     points: Tensor,
@@ -73,7 +84,7 @@ def gradient_penalty(
 ) -> Tensor:
     """Return the mean squared distance of the critic's gradient norms from ``target``.
 
-    With g_i the gradient of sample i over all its axes,
+    With g_i the gradient of sample i over all its axes::
 
         mean_i (sqrt(|g_i|^2 + eps) - target)^2,
 
@@ -109,6 +120,7 @@ def gradient_penalty(
     return penalty
 
 
+@configured_first
 @dataclass(frozen=True)
 class GradientPenalty(Penalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at points of the caller's.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from compopt._checks import check_choice, check_count, check_non_negative, check_share
 from compopt._typing import Player
 from compopt.penalties._precision import widened, without_autocast
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 from compopt.penalties.layers import (
     Layers,
     effective_weight,
@@ -163,6 +163,7 @@ class SpectralRegularizer:
         self.maxima = {name: values.detach().clone() for name, values in maxima.items()}
 
 
+@configured_first
 @dataclass(frozen=True)
 class SpectralPenalty(Penalty):
     """Mean squared distance of normalised singular values from their targets, over layers.

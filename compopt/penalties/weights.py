@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from compopt._checks import check_non_negative, check_positive
 from compopt._typing import Player
 from compopt.penalties._precision import widened, without_autocast
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 from compopt.penalties.layers import Layers, effective_weight, filter_rows
 
 
@@ -25,6 +25,7 @@ def _trainable(module: nn.Module) -> list[Tensor]:
     return params
 
 
+@configured_first
 @dataclass(frozen=True)
 class L2(Penalty):
     """``coefficient / 2 * sum w^2`` over the weights of a network.
@@ -67,6 +68,7 @@ class L2(Penalty):
             )
 
 
+@configured_first
 @dataclass(frozen=True)
 class Orthogonal(Penalty):
     """``coefficient * sum over layers |W W^T - I|_F^2``, without the diagonal unless ``diagonal``.

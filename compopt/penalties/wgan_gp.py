@@ -10,7 +10,7 @@ from compopt._checks import check_non_negative, check_positive
 from compopt._typing import Player
 from compopt.penalties._random import uniform
 from compopt.penalties._samples import Critic, check_pair
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 from compopt.penalties.gradient import EPS, gradient_penalty
 
 
@@ -42,6 +42,7 @@ def interpolate(
     return (drawn * real + (1 - drawn) * fake).to(real.dtype)
 
 
+@configured_first
 @dataclass(frozen=True)
 class WganGP(Penalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at x between real and fake samples.

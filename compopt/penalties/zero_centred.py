@@ -8,10 +8,11 @@ from torch import Tensor
 from compopt._checks import check_non_negative
 from compopt._typing import Player
 from compopt.penalties._samples import Critic, check_samples
-from compopt.penalties.base import Penalty
+from compopt.penalties.base import Penalty, configured_first
 from compopt.penalties.gradient import gradient_penalty
 
 
+@configured_first
 @dataclass(frozen=True)
 class R1(Penalty):
     """``coefficient / 2 * mean |grad D(x)|^2`` on real samples.
@@ -43,6 +44,7 @@ class R1(Penalty):
         return self.coefficient / 2 * gradient_penalty(critic, points, target=0.0)
 
 
+@configured_first
 @dataclass(frozen=True)
 class R2(Penalty):
     """``coefficient / 2 * mean |grad D(G(z))|^2`` on fake samples.

@@ -15,9 +15,10 @@ class Status(IntEnum):
     """Why a solver stopped. Members after ``MAX_ITER`` are failures."""
 
     CONVERGED = 0
-    MAX_ITER = 1
-    BREAKDOWN = 2
-    NON_FINITE = 3
+    STAGNATED = 1
+    MAX_ITER = 2
+    BREAKDOWN = 3
+    NON_FINITE = 4
 
     @property
     def sentence(self) -> str:
@@ -27,6 +28,12 @@ class Status(IntEnum):
 
 _SENTENCES = {
     Status.CONVERGED: "The residual is within the tolerance.",
+    Status.STAGNATED: (
+        "The residual stopped falling before it was within the tolerance, and more iterations "
+        "would not lower it. Lower the learning rates: losses that fall together make the system "
+        "nearly singular at some of them. Or raise `restart`, or `rtol` if it asks for more digits "
+        "than the dtype has."
+    ),
     Status.MAX_ITER: (
         "The solver used all its iterations before the residual was within the tolerance. Raise "
         "`max_iter` or `rtol`, or lower the learning rates: strong interaction needs more "
@@ -53,10 +60,13 @@ class Solution:
         coupled_value: [m] or None, the other half of a coupled solve, see :class:`Solver`.
         num_iter: iterations made; one iteration is one product with the operator.
         residual_norm: 0-dim, Euclidean norm of ``rhs - A @ value``, or what it was predicted to
-            be; NaN where neither is known.
+            be; NaN where neither is known. That of conjugate gradients comes from their recursion,
+            see :class:`~compopt.ConjugateGradient`.
         rhs_norm: 0-dim, norm of the right-hand side that ``rtol`` referred to.
         status_code: 0-dim integer, the :class:`Status` on the device.
         is_predicted: whether the last residual was predicted rather than computed.
+        value_norm: 0-dim, Euclidean norm of ``value``, or None where the solver does not need it.
+            Far more than ``rhs_norm``, it tells of a nearly singular operator.
     """
 
     value: Tensor
@@ -66,6 +76,7 @@ class Solution:
     rhs_norm: Tensor
     status_code: Tensor
     is_predicted: bool = False
+    value_norm: Tensor | None = None
 
     @property
     def status(self) -> Status:
@@ -97,13 +108,16 @@ class Solver(Protocol):
 
         Args:
             operator: [n, n].
-            rhs: [n].
+            rhs: [n], of the operator's ``dtype`` and ``device``, as ``x0``. Of any size that the
+                dtype holds: a multiple of a system is solved by the same iterations.
             x0: [n] first guess, zeros if None. Not modified.
-            coupled_rhs: [m], m the operator's ``inner_size``. Not modified.
+            coupled_rhs: [m], m the operator's ``inner_size``, of its ``inner_dtype``. Not modified.
             coupled_start: [m] ``H c``, the y that belongs to x = 0, if it is known already. The
                 solver may use its memory.
             overwrite_rhs: whether the solver may use the memory of ``rhs``, which is not modified
                 otherwise.
+
+        The result has no graph, whether or not what is given requires a gradient.
         """
         ...
 
@@ -116,22 +130,39 @@ def check_system(
     coupled_start: Tensor | None = None,
 ) -> None:
     """Raise unless the parts of a system fit together."""
-    check_vector("rhs", rhs, operator.size)
+    _check_part("rhs", rhs, operator.size, operator.dtype, operator.device)
     if x0 is not None:
-        check_vector("x0", x0, operator.size)
+        _check_part("x0", x0, operator.size, operator.dtype, operator.device)
     if coupled_rhs is not None:
         if not isinstance(operator, CoupledOperator):
             raise TypeError(
                 "`coupled_rhs` needs a CoupledOperator, whose factor couples the two halves; "
                 f"got {type(operator).__name__}."
             )
-        check_vector("coupled_rhs", coupled_rhs, operator.inner_size)
+        inner = operator.inner_size, operator.inner_dtype, operator.device
+        _check_part("coupled_rhs", coupled_rhs, *inner)
         if coupled_start is not None:
-            check_vector("coupled_start", coupled_start, operator.inner_size)
+            _check_part("coupled_start", coupled_start, *inner)
 
 
-def status_code(converged: Tensor, breakdown: Tensor, finite: Tensor) -> Tensor:
+def _check_part(
+    name: str, vector: Tensor, size: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    check_vector(name, vector, size)
+    if vector.dtype != dtype or vector.device != device:
+        raise ValueError(
+            f"`{name}` must have the operator's dtype and device, {dtype} on {device}, got "
+            f"{vector.dtype} on {vector.device}. Convert it: `{name}.to({str(device)!r}, {dtype})`."
+        )
+
+
+def status_code(
+    converged: Tensor, breakdown: Tensor, finite: Tensor, stagnated: Tensor | None = None
+) -> Tensor:
     """Combine 0-dim flags into a 0-dim :class:`Status` code, without reading them."""
-    code = torch.where(converged, int(Status.CONVERGED), int(Status.MAX_ITER))
+    unsolved: int | Tensor = int(Status.MAX_ITER)
+    if stagnated is not None:
+        unsolved = torch.where(stagnated, int(Status.STAGNATED), unsolved)
+    code = torch.where(converged, int(Status.CONVERGED), unsolved)
     code = torch.where(breakdown, int(Status.BREAKDOWN), code)
     return torch.where(finite, code, int(Status.NON_FINITE))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compopt._scale import power_of_two, size_of
 from compopt.operators import CoupledOperator, LinearOperator
 from compopt.solvers.base import Solution, check_system, status_code
 
@@ -25,6 +26,7 @@ class DirectSolver:
         """Whether the number of products is fixed, so that nothing is read on the host."""
         return True
 
+    @torch.no_grad()
     def solve(
         self,
         operator: LinearOperator,
@@ -43,8 +45,13 @@ class DirectSolver:
                 coupled_start = operator.weigh(coupled_rhs)
             rhs = rhs - operator.factor(coupled_start)
         matrix = operator.to_dense()
+        # In a unit in which squares are numbers, whatever the size of the system.
+        scale = power_of_two(size_of(rhs))
+        rhs = rhs / scale
         value, info = torch.linalg.solve_ex(matrix, rhs)
-        residual_norm = torch.linalg.vector_norm(rhs - matrix @ value)
+        residual_norm = torch.linalg.vector_norm(rhs - matrix @ value) * scale
+        rhs_norm, value_norm = (torch.linalg.vector_norm(v) * scale for v in (rhs, value))
+        value.mul_(scale)
         coupled_value = None
         if coupled_start is not None:
             assert isinstance(operator, CoupledOperator)
@@ -55,6 +62,7 @@ class DirectSolver:
             coupled_value=coupled_value,
             num_iter=0,
             residual_norm=residual_norm,
-            rhs_norm=torch.linalg.vector_norm(rhs),
+            rhs_norm=rhs_norm,
             status_code=status_code(solved, ~solved, torch.isfinite(residual_norm) | ~solved),
+            value_norm=value_norm,
         )

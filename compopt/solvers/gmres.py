@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
+from compopt._scale import power_of_two, size_of
 from compopt.operators import CoupledOperator, LinearOperator
 from compopt.solvers.base import Solution, check_system, status_code
 
@@ -14,9 +15,9 @@ from compopt.solvers.base import Solution, check_system, status_code
 class GMRES:
     """Restarted generalized minimal residual method, for operators of any kind.
 
-    Stops when ``|residual| <= max(rtol * |rhs|, atol)`` in the Euclidean norm, or when a whole
-    cycle does not lower the residual. With ``rtol = atol = 0`` it makes exactly ``max_iter``
-    iterations and reads nothing on the host.
+    Stops when ``|residual| <= max(rtol * |rhs|, atol)`` in the Euclidean norm, or with
+    ``Status.STAGNATED`` when a whole cycle does not lower the residual. With ``rtol = atol = 0`` it
+    makes exactly ``max_iter`` iterations and reads nothing on the host.
 
     The small least-squares problem is solved by Givens rotations on the device. Where there is a
     tolerance, the residual norm that they give is read on the host once per iteration; at the end
@@ -51,6 +52,7 @@ class GMRES:
         """Whether the number of iterations is fixed, so that nothing is read on the host."""
         return self.rtol == 0 and self.atol == 0
 
+    @torch.no_grad()
     def solve(
         self,
         operator: LinearOperator,
@@ -65,7 +67,7 @@ class GMRES:
 
         Raises:
             TypeError: if ``coupled_rhs`` is given for an operator that couples nothing.
-            ValueError: if shapes do not fit.
+            ValueError: if shapes, dtypes or devices do not fit.
         """
         check_system(operator, rhs, x0, coupled_rhs, coupled_start)
         if coupled_rhs is not None:
@@ -73,11 +75,22 @@ class GMRES:
             if coupled_start is None:
                 coupled_start = operator.weigh(coupled_rhs)
             rhs = rhs - operator.factor(coupled_start)
+        # In a unit in which squares are numbers, whatever the size of the system.
+        system = size_of(rhs)
+        scale = power_of_two(system if x0 is None else system + size_of(x0))
+        rhs = rhs / scale
         rhs_norm = torch.linalg.vector_norm(rhs)
-        target = (self.rtol * rhs_norm).clamp(min=self.atol)
-        x = torch.zeros_like(rhs) if x0 is None else x0.clone()
-        residual = rhs if x0 is None else rhs - operator.matvec(x)
+        target = self.rtol * rhs_norm
+        if self.atol:
+            target = torch.maximum(target, self.atol / scale)
+        if x0 is None:
+            x, residual = torch.zeros_like(rhs), rhs
+        else:
+            # Zero solves a zero system exactly.
+            x = x0 / torch.where(system == 0, torch.inf, scale)
+            residual = rhs - operator.matvec(x)
         norm = torch.linalg.vector_norm(residual)
+        stagnated: Tensor | None = None
         num_iter = 0
         while num_iter < self.max_iter and (
             self.has_fixed_count or _is_above(operator, norm, target)
@@ -92,10 +105,15 @@ class GMRES:
             is_lower = new_norm <= norm
             x = torch.where(is_lower, candidate, x)
             stalled = ~(new_norm < norm)
+            # More iterations might lower it where too few were left for a whole cycle.
+            was_whole = limit == self.restart or made < limit
             norm = torch.where(torch.isfinite(new_norm), torch.minimum(new_norm, norm), new_norm)
-            if not self.has_fixed_count and bool(operator.agree(stalled)):
+            if not self.has_fixed_count and was_whole and bool(operator.agree(stalled)):
+                stagnated = stalled
                 break
         finite = torch.isfinite(norm) & torch.isfinite(rhs_norm)
+        value_norm = torch.linalg.vector_norm(x) * scale
+        x.mul_(scale)
         coupled_value = None
         if coupled_start is not None:
             assert isinstance(operator, CoupledOperator)
@@ -104,9 +122,10 @@ class GMRES:
             value=x,
             coupled_value=coupled_value,
             num_iter=num_iter,
-            residual_norm=norm,
-            rhs_norm=rhs_norm,
-            status_code=status_code(norm <= target, torch.zeros_like(finite), finite),
+            residual_norm=norm * scale,
+            rhs_norm=rhs_norm * scale,
+            status_code=status_code(norm <= target, torch.zeros_like(finite), finite, stagnated),
+            value_norm=value_norm,
         )
 
     def _cycle(
@@ -116,6 +135,9 @@ class GMRES:
 
         Modified Gram-Schmidt. A zero vector, where the Krylov space is exhausted, is kept as zero:
         the iterations after it change nothing.
+
+        Each column of the least-squares problem has a unit of its own, so that an operator may be
+        of any size as well.
         """
         basis = [_normalized(residual, norm)]
         upper = residual.new_zeros(limit, limit)
@@ -123,13 +145,16 @@ class GMRES:
         projected = residual.new_zeros(limit)
         remainder = norm.clone()
         rotations: list[tuple[Tensor, Tensor]] = []
+        units: list[Tensor] = []
         made = 0
         for column in range(limit):
-            vector = operator.matvec(basis[column]).clone()
+            image = operator.matvec(basis[column])
+            units.append(power_of_two(size_of(image)))
+            vector = image / units[column]
             entries = []
             for earlier in basis:
                 entry = torch.dot(earlier, vector)
-                vector.sub_(earlier * entry)
+                vector.addcmul_(earlier, entry, value=-1)
                 entries.append(entry)
             length = torch.linalg.vector_norm(vector)
             for row, (cosine, sine) in enumerate(rotations):
@@ -153,7 +178,7 @@ class GMRES:
         weights = torch.linalg.solve_triangular(
             upper[:made, :made], projected[:made, None], upper=True
         )
-        return torch.stack(basis[:made], dim=1) @ weights[:, 0], made
+        return torch.stack(basis[:made], dim=1) @ (weights[:, 0] / torch.stack(units)), made
 
 
 def _is_above(operator: LinearOperator, norm: Tensor, target: Tensor) -> bool:

@@ -87,8 +87,9 @@ def test_graph_is_freed(module):
         gc.enable()
 
 
-def test_loss_function_runs_once():
+@pytest.mark.parametrize(("measure", "count"), [(False, 1), (True, 11)])
+def test_how_often_the_loss_function_runs(measure, count):
     loss_fn, min_player, max_player = play(nn.Tanh())
     calls = []
-    preflight(lambda: calls.append(1) or loss_fn(), min_player, max_player)
-    assert len(calls) == 1
+    preflight(lambda: calls.append(1) or loss_fn(), min_player, max_player, measure=measure)
+    assert len(calls) == count

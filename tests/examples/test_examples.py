@@ -146,8 +146,8 @@ def test_digits_gan_ends_in_a_table_and_pictures(main_of, tmp_path, capsys) -> N
     with (tmp_path / "table.csv").open() as stream:
         written = list(csv.DictReader(stream))
     assert written == [{key: str(value) for key, value in row.items()} for row in rows]
-    assert_png(tmp_path / "samples.png")
-    assert_png(tmp_path / "distance.png")
+    for name in ("samples", "wgan", "distance"):
+        assert_png(tmp_path / f"{name}.png")
     assert str(tmp_path) in capsys.readouterr().out.replace("\n", "")
 
 

@@ -3,7 +3,9 @@
 The results of a dry run are garbage, so the steps have a fixed iteration count and judge nothing.
 """
 
+import contextlib
 import json
+from unittest import mock
 
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.kernels.dry_run import dry_run
 from compopt import ACGD, ConjugateGradient
+from compopt.kernels.tables import Place
 
 
 class Operations(TorchDispatchMode):
@@ -53,8 +56,13 @@ class Announcing(ConjugateGradient):
         return super().solve(*args, **kwargs)
 
 
+def in_capture(vector):
+    """Return the place of a launch as in the capture of a device graph."""
+    return Place(vector.device, stream=7, capturing=True)
+
+
 def steps(run, *, capturable, solve_for, count=4):
-    """Take steps; return the set-up of the last one, and launches and reads of each."""
+    """Take steps, the last as in a capture; return its set-up, and launches and reads of each."""
     generator = nn.Sequential(nn.Linear(8, 40), nn.Tanh(), nn.Linear(40, 8))
     critic = nn.Sequential(nn.Linear(8, 60), nn.Softplus(), nn.Linear(60, 1))
     solver = Announcing(rtol=0.0, max_iter=2)
@@ -71,14 +79,17 @@ def steps(run, *, capturable, solve_for, count=4):
     optimizer.step()
     z, real = torch.zeros(4, 8), torch.zeros(4, 8)
     launches, reads = [], []
-    for _ in range(count):
-        before = len(run.launches) if run else 0
-        loss = critic(real).mean() - critic(generator(z)).mean()
-        with Operations() as operations:
-            optimizer.step(loss)
-        reads.append(len(operations.reads))
-        if run:
-            launches.append([vars(launch) for launch in run.launches[before:]])
+    with contextlib.ExitStack() as stack:
+        for index in range(count):
+            if capturable and index == count - 1:
+                stack.enter_context(mock.patch.object(Place, "of", in_capture))
+            before = len(run.launches) if run else 0
+            loss = critic(real).mean() - critic(generator(z)).mean()
+            with Operations() as operations:
+                optimizer.step(loss)
+            reads.append(len(operations.reads))
+            if run:
+                launches.append([vars(launch) for launch in run.launches[before:]])
     return {
         "set-up launches": getattr(solver, "set_up", None),
         "set-up operations": solver.operations.names,

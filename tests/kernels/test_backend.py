@@ -27,9 +27,19 @@ def test_triton_is_used_on_the_cpu_where_kernels_are_interpreted():
     assert partial_dot(torch.ones(5000), torch.ones(5000)).shape == (1,)
 
 
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "xpu"])
+def test_interpreted_kernels_never_get_tensors_of_a_device(device):
+    device = torch.device(device)
+    assert resolve_backend("auto", device) == "torch"
+    with pytest.raises(RuntimeError, match="without TRITON_INTERPRET=1 or use backend"):
+        resolve_backend("triton", device)
+
+
 def test_auto_is_triton_for_cuda_tensors_where_it_can_be_had(monkeypatch):
     cuda = torch.device("cuda")
-    assert resolve_backend("auto", cuda) == "triton"
+    monkeypatch.setattr(_backend, "_interprets", lambda: False)
+    assert resolve_backend("auto", cuda) == resolve_backend("triton", cuda) == "triton"
+    assert resolve_backend("auto", CPU) == "torch"
     monkeypatch.setattr(_backend, "why_no_triton", lambda: "Triton is not there. Get it")
     assert resolve_backend("auto", cuda) == "torch"
     with pytest.raises(RuntimeError, match=r"requested, but Triton is not there\. Get it or use"):

@@ -89,7 +89,7 @@ def test_update_without_a_residual(n, dtype):
 def test_direction(n, dtype):
     p, r = vector(n, dtype), vector(n, dtype)
     state = state_of(2.0, dtype)
-    state.values[2] = 0.3
+    state.values[1:3] = torch.tensor([0.5, 0.3])
     truth = r.double() + state.values[2].double() * p.double()
     with strict():
         cg_direction_(p, r, state)

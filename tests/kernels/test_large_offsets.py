@@ -29,17 +29,35 @@ def vectors(monkeypatch):
 
 
 def test_directions(vectors):
-    p, r, state = (vectors.tensor() for _ in range(3))
+    p, r = (vectors.tensor() for _ in range(2))
+    state = vectors.table([2.0, 1, 0, 0, 0, 1, 0, 0, 1], torch.float32)
     cg_triton.cg_direction_kernel[(1,)](p, r, state, N, N // BLOCK, tl.float32, BLOCK)
     assert vectors.last(p) == vectors.last(r) == N - 1
 
 
 def test_updates(vectors):
     x, y, r, p, t, q, curvature, partial = (vectors.tensor() for _ in range(8))
-    state = vectors.table([2.0, 0, 0, 0, 0, 1, 0, 0], torch.float32)
+    state = vectors.table([2.0, 0, 0, 0, 0, 1, 0, 0, 1], torch.float32)
     counts = N, N, N // BLOCK, N // BLOCK, 1
     cg_triton.cg_update_kernel[(1,)](
-        *(x, y, r, p, t, q, curvature, state, partial, *counts, True, True, tl.float32, BLOCK, 16)
+        *(
+            x,
+            y,
+            r,
+            p,
+            t,
+            q,
+            r,
+            curvature,
+            state,
+            partial,
+            *counts,
+            True,
+            True,
+            tl.float32,
+            BLOCK,
+            16,
+        )
     )
     for tensor in (x, y, r, p, t, q):
         assert vectors.last(tensor) == N - 1
@@ -80,16 +98,17 @@ def test_lists(monkeypatch, start):
     out, scale, base, partial, tensor, room = (noted.tensor() for _ in range(6))
     blocks = noted.table([0, start])
     rows = [0, N, 1, 1, 1, 1, N, 0, 0, 0, 1]
+    address = noted.table([tensor.data_ptr()])
     last = min(start + BLOCK, N) - 1
     common = {"DTYPE": tl.float32, "FLAT_ALIGNMENT": 4, "BLOCK": BLOCK, **ACC}
     lists_triton.gather_kernel[(1,)](
-        *(noted.table([tensor.data_ptr(), *rows]), blocks, out, scale, base, partial, 1),
+        *(address, noted.table(rows), blocks, out, scale, base, partial, 1),
         **{"HAS_SCALE": True, "HAS_BASE": True, **common},
     )
     assert [noted.last(t) for t in (tensor, out, scale, base)] == [last] * 4
     room.dtype = torch.uint8
     lists_triton.scatter_kernel[(1,)](
-        *(noted.table([0, *rows]), blocks, room, out, scale, 1), **{"HAS_SCALE": True, **common}
+        *(noted.table([0, N, 1, 0]), blocks, room, out, scale, 1), **{"HAS_SCALE": True, **common}
     )
     assert noted.last(room) == last
 
@@ -188,7 +207,8 @@ def test_activations(monkeypatch, what):
 @pytest.mark.parametrize("sizes", [(2**15 + 1, 17, 2**16), (2**15 + 1, 2**16, 16)], ids=str)
 def test_linear_tangent(monkeypatch, sizes):
     rows, cols, inner = sizes
-    noted = note_addresses(monkeypatch, ((cols - 1) // 16, 2**11), (1, 1))
+    programs = -(-rows // 16) * -(-cols // 16)
+    noted = note_addresses(monkeypatch, (programs - 1,), (programs,))
     x_dot, weight, x, weight_dot, bias, out = (noted.tensor() for _ in range(6))
     linear_triton.linear_tangent_kernel[(1,)](
         *(x_dot, weight, x, weight_dot, bias, out, *sizes),
@@ -204,7 +224,8 @@ def test_linear_tangent(monkeypatch, sizes):
 @pytest.mark.parametrize("store", [False, True], ids=["sums", "strip"])
 def test_gram_strips(monkeypatch, store):
     rows, cols = 2**16 + 1, 2**15
-    noted = note_addresses(monkeypatch, (2**12, 2**12), (2**12 + 1, 2**12 + 1))
+    programs = (2**12 + 1) ** 2
+    noted = note_addresses(monkeypatch, (programs - 1,), (programs,))
     weight, inverse, strip, partial = (noted.tensor() for _ in range(4))
     penalties_triton.gram_strip_kernel[(1,)](
         *(weight, inverse, strip, partial, 0, rows, rows, cols, 0.1, 0.1),

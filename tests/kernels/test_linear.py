@@ -70,6 +70,41 @@ def test_precision_of_float32_products(precision, rtol):
     assert error(found, expected(*given)) <= rtol
 
 
+def _set(settings, name, value):
+    if not hasattr(settings, name):
+        pytest.skip(f"This torch has no {name}.")
+    setattr(settings, name, value)
+
+
+@pytest.fixture
+def matmul():
+    """Return torch's settings of products on a device, and put them back."""
+    settings = torch.backends.cuda.matmul
+    yield settings
+    torch.set_float32_matmul_precision("highest")
+    if hasattr(settings, "fp32_precision"):
+        settings.fp32_precision = "none"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_tf32"),
+    [
+        ("allow_tf32", True, True),
+        ("allow_tf32", False, False),
+        # After which the older name cannot be read.
+        ("fp32_precision", "tf32", True),
+        ("fp32_precision", "ieee", False),
+    ],
+)
+def test_precision_is_that_of_torch_by_either_of_its_names(matmul, name, value, is_tf32):
+    form = pytest.importorskip("compopt.kernels.linear_triton")
+    _set(matmul, name, value)
+    given = inputs((65, 70, 33), torch.float32)
+    with strict():
+        found = form.linear_tangent(*given)
+    assert (error(found, expected(*given)) > 1e-5) == is_tf32
+
+
 def test_large_tiles_and_the_order_of_programs():
     form = pytest.importorskip("compopt.kernels.linear_triton")
     given = inputs((1500, 1400, 8), torch.bfloat16)

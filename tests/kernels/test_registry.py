@@ -53,20 +53,24 @@ WRITES = {
 """Arguments that a kernel may write to: never a tensor that its caller was given to read."""
 
 
-def jitted(path):
-    """Return the kernels of a file that are launched: helpers do not end in ``_kernel``."""
+def decorated(decorator):
+    """Return the functions of the folder with a decorator, called or not."""
     return {
         node.name
+        for path in (ROOT / "kernels").glob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef)
-        and any(ast.unparse(decorator) == "triton.jit" for decorator in node.decorator_list)
-        and node.name.endswith("_kernel")
+        and any(ast.unparse(found).split("(")[0] == decorator for found in node.decorator_list)
     }
 
 
 def test_every_kernel_is_in_the_table():
-    files = (ROOT / "kernels").glob("*.py")
-    assert set().union(*map(jitted, files)) == set(NAMES) == set(WRITES)
+    assert decorated("kernel") == set(NAMES) == set(WRITES)
+
+
+def test_what_is_launched_is_made_to_be_launched_on_the_device_of_its_tensors():
+    """Only helpers are made by Triton's own decorator."""
+    assert not [name for name in decorated("triton.jit") if name.endswith("_kernel")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,7 +128,7 @@ def run_vector_kernels():
     x, r, p, q, y, t = (vector(n, torch.float32) for _ in range(6))
     state = CGState(torch.tensor(2.0))
     curvature = partial_dot(p, p)
-    square = cg_update_(x, y, r, p, t, q, curvature, state)
+    square = cg_update_(x, y, r, p, t, q, curvature, state, p)
     cg_scalars_(state, curvature, square)
     cg_direction_(p, r, state)
     average, grad, *outputs = (vector(n, torch.float32).square() for _ in range(5))

@@ -45,7 +45,7 @@ def test_a_step_of_two_iterations(found, form):
 
 @pytest.mark.parametrize("form", ["captured min", "captured max"])
 def test_steps_are_alike(found, form):
-    """Kernels, grids, specialisations and order: what a device graph would replay."""
+    """Kernels, grids, specialisations and order, also in a capture: it can load nothing new."""
     first, *others = found[form]["steps"]
     assert len(others) == 3
     assert all(step == first for step in others)

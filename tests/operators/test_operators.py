@@ -132,3 +132,32 @@ def test_matrix_operator():
         MatrixOperator(torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"`vector` must have shape \(2,\), got \(3,\)"):
         operator.matvec(torch.ones(3))
+
+
+@pytest.mark.parametrize("positive", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_scipy_multiplies_complex_vectors(dtype, positive):
+    factor = torch.randn(6, 6, dtype=dtype)
+    matrix = factor @ factor.T if positive else factor
+    operator = MatrixOperator(matrix, positive_definite=positive).to_scipy()
+    vector = torch.randn(6, dtype=dtype).numpy() + 1j * torch.randn(6, dtype=dtype).numpy()
+    block = np.stack([vector, 2j * vector], axis=1)
+    rtol = 1e-12 if dtype == torch.float64 else 1e-5
+    np.testing.assert_allclose(operator @ vector, matrix.numpy() @ vector, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(operator @ block, matrix.numpy() @ block, rtol=rtol, atol=rtol)
+    if positive:
+        np.testing.assert_allclose(operator.H @ vector, matrix.numpy() @ vector, rtol=rtol)
+
+
+def test_scipy_solves_complex_systems(built):
+    operator, factor, weights = built
+    identity = torch.eye(operator.size, dtype=torch.float64)
+    truth = (identity + factor @ weights @ factor.T).numpy()
+    rhs = np.linspace(-1, 1, operator.size) + 1j * np.linspace(0.5, 2, operator.size)
+    found, info = scipy.sparse.linalg.gmres(operator.to_scipy(), rhs, rtol=1e-12)
+    assert info == 0
+    np.testing.assert_allclose(found, np.linalg.solve(truth, rhs), rtol=1e-8, atol=1e-10)
+
+
+def test_an_operator_without_rows():
+    assert MatrixOperator(torch.empty(0, 0)).to_dense().shape == (0, 0)

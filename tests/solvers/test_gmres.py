@@ -131,11 +131,24 @@ def test_stagnation_ends_and_is_told() -> None:
     matrix = torch.eye(6, dtype=torch.float64).roll(1, 0)
     rhs = torch.eye(6, dtype=torch.float64)[0]
     solution = GMRES(rtol=1e-8, max_iter=100, restart=5).solve(MatrixOperator(matrix), rhs)
-    assert solution.status is Status.MAX_ITER
+    assert solution.status is Status.STAGNATED
     assert solution.num_iter == 5
     assert torch.isfinite(solution.value).all()
     whole = GMRES(rtol=1e-8, max_iter=100, restart=6).solve(MatrixOperator(matrix), rhs)
     assert whole.status is Status.CONVERGED
+    # Too few iterations are not a whole cycle without progress.
+    few = GMRES(rtol=1e-8, max_iter=5, restart=6).solve(MatrixOperator(matrix), rhs)
+    assert few.status is Status.MAX_ITER
+
+
+@pytest.mark.parametrize("restart", [3, 20])
+def test_a_tolerance_beyond_the_digits_of_the_dtype_is_stagnation(restart: int) -> None:
+    matrix, rhs = (part.float() for part in system(20, 5, 0.3))
+    solution = GMRES(rtol=1e-12, max_iter=500, restart=restart).solve(MatrixOperator(matrix), rhs)
+    assert solution.status is Status.STAGNATED
+    assert solution.num_iter < 500
+    assert solution.residual_norm <= 1e-5 * rhs.norm()
+    assert "restart" in solution.status.sentence
 
 
 @pytest.mark.parametrize("rtol", [1e-6, 0.0])

@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from dense import assert_close
+from matrix_gram import MatrixGram
 
-from compopt import ConjugateGradient, DirectSolver
+from compopt import GMRES, ConjugateGradient, DirectSolver
 from compopt.operators import LinearOperator, MatrixOperator
 from compopt.solvers import Status
 
@@ -196,6 +197,85 @@ def test_unsuitable_operators_and_shapes_are_refused():
         ConjugateGradient().solve(declared, torch.ones(3))
     with pytest.raises(ValueError, match=r"`x0` must have shape \(2,\), got \(2, 1\)"):
         ConjugateGradient().solve(declared, torch.ones(2), torch.ones(2, 1))
+
+
+SOLVERS = pytest.mark.parametrize("solver", [ConjugateGradient(), GMRES(), DirectSolver()], ids=str)
+
+
+@SOLVERS
+@pytest.mark.parametrize("name", ["rhs", "x0", "coupled_rhs", "coupled_start"])
+@pytest.mark.parametrize(
+    "change",
+    [torch.Tensor.float, torch.Tensor.long, torch.Tensor.cfloat, lambda part: part.to("meta")],
+    ids=["float32", "int64", "complex64", "meta"],
+)
+def test_parts_of_another_dtype_or_device_are_refused(change, name, solver):
+    operator = MatrixGram(torch.ones(3, 2, dtype=torch.float64), torch.ones(2).double())
+    parts = {
+        "rhs": torch.ones(3).double(),
+        "x0": torch.ones(3).double(),
+        "coupled_rhs": torch.ones(2).double(),
+        "coupled_start": torch.ones(2).double(),
+    }
+    parts[name] = change(parts[name])
+    with pytest.raises(ValueError, match=rf"`{name}` must have the operator's dtype and device"):
+        solver.solve(operator, parts.pop("rhs"), **parts)
+
+
+@SOLVERS
+def test_the_remedy_for_another_dtype_works(solver):
+    operator = MatrixOperator(2 * torch.eye(3).double(), positive_definite=True)
+    rhs = torch.tensor([2, 4, 6])
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        solver.solve(operator, rhs)
+    remedy = str(caught.value).split("`")[-2]
+    solution = solver.solve(operator, eval(remedy, {"rhs": rhs, "torch": torch}))
+    assert_close(solution.value, torch.tensor([1.0, 2, 3]), 1e-12)
+
+
+@SOLVERS
+@pytest.mark.parametrize("overwrites", [False, True])
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+def test_results_have_no_graph(guess, overwrites, solver):
+    factor = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(3, dtype=torch.float64)
+    rhs = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    coupled = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    x0 = torch.randn(5, dtype=torch.float64, requires_grad=True) if guess else None
+    plain = [None if part is None else part.detach().clone() for part in (rhs, x0, coupled)]
+    solution = solver.solve(
+        MatrixGram(factor, weights), rhs, x0, coupled_rhs=coupled, overwrite_rhs=overwrites
+    )
+    expected = solver.solve(
+        MatrixGram(factor.detach(), weights), plain[0], plain[1], coupled_rhs=plain[2]
+    )
+    for ours, truth in zip(vars(solution).values(), vars(expected).values(), strict=True):
+        if isinstance(ours, torch.Tensor):
+            assert not ours.requires_grad
+            assert torch.equal(ours, truth)
+    if not overwrites:
+        assert rhs.requires_grad
+        assert torch.equal(rhs.detach(), plain[0])
+
+
+@SOLVERS
+def test_a_system_without_unknowns(solver):
+    operator = MatrixGram(torch.empty(0, 2), torch.ones(2))
+    solution = solver.solve(operator, torch.empty(0), coupled_rhs=torch.tensor([1.0, 2.0]))
+    assert solution.status is Status.CONVERGED
+    assert solution.value.shape == (0,)
+    assert torch.equal(solution.coupled_value, torch.tensor([1.0, 2.0]))
+    assert float(solution.rhs_norm) == float(solution.residual_norm) == 0.0
+
+
+def test_the_residual_norm_of_conjugate_gradients_is_that_of_the_recursion():
+    """Of an ill-conditioned system it falls below the true one, as the class says."""
+    operator, rhs = system(1e10)
+    solution = ConjugateGradient(rtol=1e-10, max_iter=2000).solve(operator, rhs)
+    assert solution.status is Status.CONVERGED
+    true = (rhs - operator.matrix @ solution.value).norm()
+    assert solution.residual_norm < 0.5 * true
+    assert true <= 1e-4 * rhs.norm()
 
 
 @pytest.mark.parametrize(

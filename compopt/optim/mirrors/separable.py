@@ -59,10 +59,11 @@ class Box(Chart):
         """Return where ``local`` leads."""
         exponent = (local / self.root).clamp(-MAX_EXPONENT, MAX_EXPONENT)
         logit = self.below.log() - self.above.log() + exponent
-        ends = torch.tensor([self.low, self.high], dtype=local.dtype, device=local.device)
-        inner = torch.nextafter(ends, ends.flip(0))
+        # Not copied from the host, which would wait for the device.
+        low, high = (local.new_full((), end) for end in (self.low, self.high))
         moved = self.low + (self.high - self.low) * torch.sigmoid(logit)
-        return torch.where(local == 0, self.point, torch.clamp(moved, inner[0], inner[1]))
+        inner = torch.clamp(moved, torch.nextafter(low, high), torch.nextafter(high, low))
+        return torch.where(local == 0, self.point, inner)
 
     def magnitude(self, gradient: Tensor) -> Tensor:
         """Return the gradient by the entries themselves."""

@@ -13,6 +13,17 @@ from compopt.optim.mirrors.separable import Box, NonNegative
 NAMES = ("euclidean", "nonnegative", "simplex", "box", "positive-definite")
 
 
+START = {
+    "nonnegative": "Start from small positive entries: `param.data.clamp_(min=0.01)`.",
+    "simplex": "Start from positive entries that sum to 1 along the last dimension: "
+    "`param.data.fill_(1 / param.shape[-1])`.",
+    "box": "Start between the bounds: `param.data.fill_((low + high) / 2)`.",
+    "positive-definite": "Start from a symmetric matrix with positive eigenvalues: "
+    "`param.data.copy_(torch.eye(param.shape[-1]))`.",
+}
+"""Where to start, by mirror map."""
+
+
 def check_mirror(mirror: object) -> None:
     """Raise unless ``mirror`` names a mirror map."""
     if isinstance(mirror, str):
@@ -52,8 +63,9 @@ def check_feasible(mirror: Mirror, param: Tensor) -> None:
         return
     if not _is_inside(mirror, value):
         raise ValueError(
-            f"`mirror` {mirror!r} needs parameters strictly inside its set, got one of shape "
-            f"{tuple(value.shape)} that is not. Start inside, e.g. from the center of the set."
+            f"`mirror` {mirror!r} needs parameters strictly inside its set, as nothing leaves its "
+            f"boundary, got one of shape {tuple(value.shape)} with entries from {value.min():.4g} "
+            f"to {value.max():.4g}. {START[mirror if isinstance(mirror, str) else 'box']}"
         )
 
 

@@ -1,6 +1,5 @@
 """What the optimizers that follow the gradient field have in common."""
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from torch import Tensor
 from compopt._checks import check_hooks
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
+from compopt._warn import warn
 from compopt.field import GradientField, game_field
 from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
@@ -56,7 +56,7 @@ class RivalOptimizer(TwoPlayerOptimizer):
             self._has_warned = True
             message = "A step was not taken, and later ones may not be either: the loss, a gradient"
             message += " or the step itself holds NaN or Inf. Parameters and state are as before."
-            warnings.warn(message, StepWarning, stacklevel=5)
+            warn(message, StepWarning)
 
 
 class FieldOptimizer(RivalOptimizer):

@@ -16,6 +16,7 @@ from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.rivals.base import LearningRate, RivalOptimizer, are_finite
+from compopt.optim.state import drop_strangers
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
 
@@ -84,10 +85,15 @@ class _DescentAscent(RivalOptimizer):
         self._refuse_gradients()
         with self._undone_on_error():
             for player in PLAYERS:
+                # Momentum would move a player that has some.
+                if any(self.state.get(param) for param in self._params(player)):
+                    continue
                 self._linked(player).step()
 
     def _linked(self, player: Player) -> torch.optim.Optimizer:
         """Return the player's optimizer, on the present groups and state."""
+        if len(self.state) > len(self._all_params()):
+            drop_strangers(self.state, self.param_groups)
         inner = self._inner[player]
         inner.param_groups = self._groups(player)
         inner.state = self.state
@@ -134,6 +140,13 @@ class _DescentAscent(RivalOptimizer):
     ) -> Game:
         device = self._params("min")[0].device
         return as_game(closure, Terms(min_penalty, max_penalty), device, allows_pair=True)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state dict; the players' optimizers cast and convert it as they do their own."""
+        super().load_state_dict(state_dict)
+        for player in PLAYERS:
+            inner = self._linked(player)
+            inner.__setstate__({"state": inner.state, "param_groups": inner.param_groups})
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_inner": self._inner}

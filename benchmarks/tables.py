@@ -1,4 +1,4 @@
-"""Write the measured figures into the README: ``python -m benchmarks.readme``."""
+"""Tables of the documentation, made from the stored results when its pages are built."""
 
 import csv
 import json
@@ -8,9 +8,7 @@ from pathlib import Path
 
 from compopt.penalties import CATALOGUE, Penalty
 
-ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def step_cost_section(data: dict) -> str:
@@ -93,7 +91,7 @@ def penalty_routes_section(data: dict) -> str:
     time, memory = ratios["relative"], ratios["held_mb"]
     conditions = data["conditions"]
     return (
-        f"Measured for the uncoupled terms of the table on the networks above "
+        f"Measured for the uncoupled terms of the table on the networks of the small CIFAR-10 WGAN "
         f"(batch {data['workload']['batch_size']}, {conditions['processor']}, "
         f"{conditions['threads']} threads, medians of "
         f"{data['workload']['rounds']} rounds): in the loss, the step takes {time[0]:.2f} to "
@@ -205,39 +203,19 @@ def cifar10_cost_section(results: Results) -> str:
     return "\n".join(lines)
 
 
-def with_section(text: str, name: str, section: str) -> str:
-    """Return ``text`` with what stands between the markers of ``name`` replaced."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-    replaced, count = pattern.subn(lambda match: f"{match[1]}{section}\n{match[2]}", text)
-    if count != 1:
-        raise ValueError(f"`text` must have the markers of {name!r} once, got {count} times.")
-    return replaced
-
-
-def updated(text: str) -> str:
-    """Return the README's text with the figures of the stored results."""
+def sections() -> dict[str, str]:
+    """Return the text of each table by its name in the documentation, from the stored results."""
     step_cost = json.loads((RESULTS / "step_cost.json").read_text())
     penalties = json.loads((RESULTS / "penalties.json").read_text())
     with (RESULTS / "mode_collapse" / "modes.csv").open(newline="") as stream:
         modes = list(csv.DictReader(stream))
     with (RESULTS / "cifar10" / "results.csv").open(newline="") as stream:
         cifar10 = Results(list(csv.DictReader(stream)))
-    for name, section in (
-        ("step-cost", step_cost_section(step_cost)),
-        ("penalties", penalties_section(penalties["rows"])),
-        ("penalty-routes", penalty_routes_section(penalties)),
-        ("mode-collapse", mode_collapse_section(modes)),
-        ("cifar10", cifar10_section(cifar10)),
-        ("cifar10-cost", cifar10_cost_section(cifar10)),
-    ):
-        text = with_section(text, name, section)
-    return text
-
-
-def main() -> None:
-    """Update the README in place."""
-    README.write_text(updated(README.read_text()))
-
-
-if __name__ == "__main__":
-    main()
+    return {
+        "step_cost": step_cost_section(step_cost),
+        "penalties": penalties_section(penalties["rows"]),
+        "penalty_routes": penalty_routes_section(penalties),
+        "mode_collapse": mode_collapse_section(modes),
+        "cifar10": cifar10_section(cifar10),
+        "cifar10_cost": cifar10_cost_section(cifar10),
+    }

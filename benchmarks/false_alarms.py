@@ -1,0 +1,134 @@
+"""How often preflight calls the right derivatives of the benchmarks' networks wrong.
+
+``python -m benchmarks.false_alarms --seeds 50`` draws initial weights and a batch for each seed and
+writes ``benchmarks/results/false_alarms.json``. Each entry is kept as soon as it is measured: a run
+that was cut off goes on from there. ``--new`` begins anew.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.cifar10 import resnet
+from benchmarks.environment import conditions
+from benchmarks.networks import SmallCritic, SmallGenerator
+from benchmarks.workloads import DCGAN, LATENT_SIZE, POISSON, Play, Workload, gan
+from compopt import PreflightError, preflight
+
+RESULT = Path(__file__).parent / "results" / "false_alarms.json"
+SAMPLE_SIZE = 2
+
+
+def rectified_mlp(batch_size: int, width: int = 128, latent_size: int = 16) -> Play:
+    """Return a Wasserstein game of networks of three rectified layers on points of a plane."""
+
+    def network(inputs: int, outputs: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(inputs, width),
+            nn.ReLU(),
+            nn.Linear(width, width),
+            nn.LeakyReLU(0.2),
+            nn.Linear(width, outputs),
+        )
+
+    generator, critic = network(latent_size, SAMPLE_SIZE), network(SAMPLE_SIZE, 1)
+
+    def draw(random: torch.Generator) -> tuple[Tensor, ...]:
+        points = torch.randn(batch_size, SAMPLE_SIZE, generator=random)
+        return points, torch.randn(batch_size, latent_size, generator=random)
+
+    def loss(batch: tuple[Tensor, ...]) -> Tensor:
+        return critic(batch[0]).mean() - critic(generator(batch[1])).mean()
+
+    return Play(generator, critic, draw, loss)
+
+
+# Narrow ones have as many kinks per weight, and take seconds rather than minutes.
+NARROW_SMALL = Workload(
+    "small CNN, width 1/4",
+    lambda n: gan(SmallGenerator(LATENT_SIZE, width=0.25), SmallCritic(width=0.25), n),
+)
+NARROW_RESNET = Workload(
+    "residual networks, width 1/8",
+    lambda n: gan(resnet.Generator(LATENT_SIZE, width=0.125), resnet.Critic(width=0.125), n),
+)
+NETWORKS: dict[str, tuple[Workload, int]] = {
+    "mlp": (Workload("MLP with ReLU", rectified_mlp), 256),
+    "poisson": (POISSON, 256),
+    "dcgan": (DCGAN, 8),
+    "small": (NARROW_SMALL, 8),
+    "resnet": (NARROW_RESNET, 8),
+}
+"""By name, with the batch size that is tried."""
+
+
+def trial(workload: Workload, batch_size: int, seed: int) -> dict[str, Any]:
+    """Return what preflight says of a game whose derivatives are torch's own."""
+    torch.manual_seed(seed)
+    play = workload.build(batch_size)
+    batch = play.draw(torch.Generator().manual_seed(seed))
+    start = time.perf_counter()
+    try:
+        report = preflight(lambda: play.loss(batch), play.min_player, play.max_player)
+    except PreflightError as error:
+        return {"alarm": str(error)}
+    return {
+        "errors": {kind: float(f"{error:.1e}") for kind, error in report.errors.items()},
+        "unmeasured": report.unmeasured,
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+def table(trials: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the counts and the largest errors as a Markdown table."""
+    lines = [
+        "| networks | batch | seeds | false alarms | undecided | largest error of gradients "
+        "| of products | of orders | seconds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, found in trials.items():
+        workload, batch_size = NETWORKS[name]
+        passed = [trial for trial in found if "alarm" not in trial]
+        worst = {
+            kind: max((trial["errors"].get(kind, 0.0) for trial in passed), default=0.0)
+            for kind in ("gradient", "product", "order")
+        }
+        seconds = statistics.median(trial["seconds"] for trial in passed) if passed else 0.0
+        undecided = sum(trial["unmeasured"] is not None for trial in passed)
+        lines.append(
+            f"| {workload.name} | {batch_size} | {len(found)} | {len(found) - len(passed)} "
+            f"| {undecided} | {worst['gradient']:.0e} | {worst['product']:.0e} "
+            f"| {worst['order']:.0e} | {seconds:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is not measured yet, write the results and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=50)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--new", action="store_true")
+    options = parser.parse_args()
+    trials: dict[str, list[dict[str, Any]]] = {}
+    if options.out.exists() and not options.new:
+        trials = json.loads(options.out.read_text())["trials"]
+    for seed in range(options.seeds):
+        for name in options.networks:
+            found = trials.setdefault(name, [])
+            if len(found) <= seed:
+                found.append(trial(*NETWORKS[name], seed))
+                result = {"conditions": conditions(), "trials": trials}
+                options.out.write_text(json.dumps(result) + "\n")
+    print(table(trials))
+
+
+if __name__ == "__main__":
+    main()

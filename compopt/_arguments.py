@@ -1,0 +1,79 @@
+"""Errors for arguments that do not fit, with what to pass instead."""
+
+import difflib
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeVar, cast
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+HINTS: Mapping[str, str] = {
+    "betas": "ACGD and ACMD keep one average, of squared gradients; its decay rate is `beta`, a "
+    "number. ExtraAdam and OptimisticAdam take `betas`.",
+    "maximize": "The max player raises the loss by itself.",
+}
+"""What other optimizers take and some of these do not."""
+
+
+def explained(function: F, remedy: str) -> F:
+    """Return a method that says how to pass the arguments that it does not take.
+
+    Args:
+        function: the method.
+        remedy: what to do with those that are given by position and must not be.
+    """
+    signature = inspect.signature(function)
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
+        return function
+
+    def name(owner: object) -> str:
+        method = "" if function.__name__ == "__init__" else f".{function.__name__}"
+        return f"`{type(owner).__name__}{method}`"
+
+    @functools.wraps(function)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(self, *args, **kwargs)
+        except TypeError:
+            message = _misfit(name(self), signature, args, kwargs, remedy)
+            if message is None:
+                raise
+        raise TypeError(message)
+
+    return cast(F, call)
+
+
+def _misfit(
+    name: str,
+    signature: inspect.Signature,
+    args: Sequence[object],
+    kwargs: Mapping[str, object],
+    remedy: str,
+) -> str | None:
+    """Return what is wrong with the arguments, None if nothing is or Python says it well."""
+    _, *parameters = signature.parameters.values()
+    names = [parameter.name for parameter in parameters]
+    for unknown in kwargs:
+        if unknown not in names:
+            close = difflib.get_close_matches(unknown, names, n=1)
+            hint = f"Did you mean `{close[0]}`?" if close else f"There are {', '.join(names)}."
+            return f"{name} takes no `{unknown}`. {HINTS.get(unknown, hint)}"
+    count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    if len(args) > count:
+        taken = f"{count} argument{'s' if count > 1 else ''} without a name"
+        return f"{name} takes {taken}, got {len(args)}. {remedy}"
+    return None
+
+
+class ExplainsArguments:
+    """Base of classes whose constructor and steps say how to pass what does not fit."""
+
+    _how_to_pass: ClassVar[Mapping[str, str]] = {}
+    """By method, what to do with arguments that are given by position and must not be."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, remedy in cls._how_to_pass.items():
+            if name in vars(cls):
+                setattr(cls, name, explained(vars(cls)[name], remedy))

@@ -1,0 +1,60 @@
+"""Numbers of any size: scales that spoil no digit, and norms that do not overflow.
+
+Squares of numbers leave the range of a dtype long before the numbers do: in float32 those above
+1.8e19 and below 1e-23. What is squared is divided by a power of two first, which is exact, so that
+a system and its multiple are solved by the same operations.
+"""
+
+import torch
+from torch import Tensor
+
+_EXPONENTS = {
+    torch.float32: (torch.int32, 0x7F80_0000),
+    torch.float64: (torch.int64, 0x7FF0_0000_0000_0000),
+}
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums over vectors of ``dtype``: at least float32."""
+    return dtype if dtype.itemsize >= 4 else torch.float32
+
+
+def size_of(vector: Tensor) -> Tensor:
+    """Return the sum of magnitudes of ``vector`` [n], 0-dim, at least float32.
+
+    It measures a vector without squaring, and of parts of a vector it is the sum of theirs.
+    """
+    total: Tensor = torch.linalg.vector_norm(vector, 1, dtype=accumulator(vector.dtype))
+    return total
+
+
+def power_of_two(size: Tensor) -> Tensor:
+    """Return the largest power of two that is not above ``size`` >= 0, 0-dim.
+
+    It is clamped to the powers that have a normal reciprocal: those of zero and infinity too.
+    """
+    whole_number, exponent_bits = _EXPONENTS[size.dtype]
+    power = (size.view(whole_number) & exponent_bits).view(size.dtype)
+    smallest = torch.finfo(size.dtype).tiny
+    return power.clamp(smallest, 1 / smallest)
+
+
+def divide(vector: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+    """Write ``vector / scale`` to ``out``, which may be ``vector`` itself."""
+    if vector.dtype == scale.dtype:
+        return torch.div(vector, scale, out=out)
+    # In half precision the scale itself may be out of range.
+    return out.copy_(vector.to(scale.dtype).div_(scale))
+
+
+def norm_of_any_size(vector: Tensor) -> Tensor:
+    """Return the Euclidean norm of ``vector``, 0-dim float64, finite if all entries are.
+
+    Cost: that of a norm in float64; two passes more, and a vector, if that is the dtype.
+    """
+    scale = None
+    if vector.dtype == torch.float64:
+        scale = power_of_two(size_of(vector))
+        vector = vector / scale
+    norm: Tensor = torch.linalg.vector_norm(vector, dtype=torch.float64)
+    return norm.mul_(scale) if scale is not None else norm

@@ -1,0 +1,36 @@
+"""How kernels are made from functions: Triton's own way, but launched where their tensors are."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+
+def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
+    """Make a kernel that is launched, as ``triton.jit`` does with the same options.
+
+    Triton launches on the current device and stream, whatever device the tensors are on. This
+    kernel is launched on that of its first tensor, and on the stream that is current there.
+    Functions that other kernels call need ``triton.jit`` alone.
+    """
+    if function is None:
+        return functools.partial(kernel, **options)
+    made = triton.jit(function, **options)
+    # Interpreted ones run on the host.
+    if isinstance(made, triton.JITFunction):
+        made.run = _on_device_of_tensors(made.run)
+    return made
+
+
+def _on_device_of_tensors(run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        first = next((arg for arg in args if isinstance(arg, Tensor)), None)
+        # -1 changes nothing.
+        with torch.cuda.device(first.get_device() if first is not None and first.is_cuda else -1):
+            return run(*args, **kwargs)
+
+    return guarded

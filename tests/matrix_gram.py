@@ -1,0 +1,26 @@
+"""A Gram operator of explicit matrices."""
+
+import torch
+
+from compopt.operators import GramOperator
+
+
+class MatrixGram(GramOperator):
+    """I + F H F^T of an explicit factor and explicit weights, counting products."""
+
+    def __init__(self, matrix: torch.Tensor, weights: torch.Tensor) -> None:
+        super().__init__(*matrix.shape, matrix.dtype, matrix.device)
+        self.matrix = matrix
+        self.weights = weights
+        self.num_products = 0
+
+    def factor(self, inner, out=None):
+        self.num_products += 1
+        return torch.mv(self.matrix, inner, out=out)
+
+    def adjoint(self, vector, out=None):
+        self.num_products += 1
+        return torch.mv(self.matrix.T, vector, out=out)
+
+    def weigh(self, inner, out=None):
+        return torch.mul(self.weights, inner, out=out)

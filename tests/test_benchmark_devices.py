@@ -1,0 +1,136 @@
+"""Benchmarks wait for the device that they measure, and live without what is not installed."""
+
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from benchmarks import devices, live_memory, penalties, profile, step_cost
+from benchmarks.kernels.checks import dtype_of, error, operation_of
+from benchmarks.kernels.timing import failure_of
+from compopt.kernels.registry import entries
+
+CUDA = torch.device("cuda")
+
+
+class FakeCuda:
+    """What a clock asks of a device, noted in order."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        self.now = 0.0
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: self.calls.append("wait"))
+        monkeypatch.setattr(torch.cuda, "device", lambda *_: self)
+        monkeypatch.setattr(torch.cuda, "Event", self.event)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def event(self, *, enable_timing):
+        assert enable_timing
+        event = SimpleNamespace(at=None)
+        event.record = lambda: (setattr(event, "at", self.now), self.calls.append("record"))
+        event.synchronize = lambda: self.calls.append("wait for event")
+        event.elapsed_time = lambda end: end.at - event.at
+        return event
+
+
+def test_time_on_a_device_is_that_between_its_events(monkeypatch):
+    cuda = FakeCuda(monkeypatch)
+
+    def work():
+        cuda.calls.append("work")
+        cuda.now += 250.0
+
+    assert devices.clock(CUDA)(work) == 0.25
+    assert cuda.calls == ["wait", "record", "work", "record", "wait for event"]
+
+
+def test_memory_on_a_device_is_what_a_function_adds(monkeypatch):
+    calls = []
+    for name, value in (
+        ("synchronize", None),
+        ("memory_allocated", 300),
+        ("reset_peak_memory_stats", None),
+        ("max_memory_allocated", 1000),
+    ):
+        monkeypatch.setattr(torch.cuda, name, lambda _, n=name, v=value: (calls.append(n), v)[1])
+    assert live_memory.device_peak(CUDA, lambda: calls.append("run")) == 700
+    assert calls.index("reset_peak_memory_stats") < calls.index("run") < len(calls) - 2
+
+
+@pytest.mark.parametrize("module", [step_cost, penalties, profile], ids=lambda m: m.__name__)
+def test_a_device_that_is_not_there_is_refused(module, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        module.main(["--device", "cuda"])
+    assert "needs a GPU" in capsys.readouterr().err
+
+
+def test_a_step_is_measured_beside_packages_that_are_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "CGDs", None)
+    monkeypatch.setattr(step_cost, "measure_memory", lambda *_: None)
+    keys = ["adam", "cgds", "compopt-captured"]
+    rows = step_cost.measure(keys, "poisson", 1, batch_size=4)
+    assert list(rows) == ["adam", "compopt-captured"]
+    assert "CGDs 0.4.5 ACGD is left out: CGDs is missing." in capsys.readouterr().out
+    for row in rows.values():
+        assert row["median_s"] > 0
+        assert row["peak_tensors_gb"] > 0
+    assert rows["compopt-captured"]["backward_calls"] == 5
+    assert rows["compopt-captured"]["step_error"] < 0.5
+
+
+def test_a_batch_stays_where_a_graph_reads_it():
+    run = step_cost.Run("adam", "poisson", batch_size=4)
+    before = [part.data_ptr() for part in run._batch]
+    values = [part.clone() for part in run._batch]
+    run.draw()
+    assert [part.data_ptr() for part in run._batch] == before
+    assert not torch.equal(run._batch[0], values[0])
+
+
+def test_contestants_that_need_a_device_are_for_it_alone():
+    on_cpu = step_cost.contestants_on(torch.device("cpu"))
+    assert set(step_cost.contestants_on(CUDA)) - set(on_cpu) == {
+        *("adam-fused", "adam-captured", "compopt-two", "compopt-captured", "compopt-torch"),
+    }
+
+
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
+def test_every_entry_of_the_table_has_an_operation_to_be_checked_by(entry):
+    operation = operation_of(entry)
+    widths = {"*fp64": torch.float64, "*bf16": torch.bfloat16, "*fp16": torch.float16}
+    named = {widths[kind] for kind in entry.signature.values() if kind in widths}
+    is_list = entry.name.startswith(("gather", "scatter"))
+    assert dtype_of(entry) in (named or {torch.float32}) or is_list
+    assert callable(operation.launcher)
+    if entry.constexprs.get("PRECISION") in ("tf32", "tf32x3"):
+        assert operation.launcher.keywords == {"precision": entry.constexprs["PRECISION"]}
+
+
+ONE_EACH = {entry.kernel.__name__: entry for entry in reversed(entries()) if entry.operation}
+
+
+@pytest.mark.parametrize("name", ["cg_update_kernel", "scatter_kernel", "cg_scalars_kernel"])
+def test_a_check_passes_right_kernels_and_names_what_is_wrong(name):
+    entry, cpu = ONE_EACH[name], torch.device("cpu")
+    assert error(entry, 100, cpu) is None
+    launcher = entry.operation.launcher
+
+    def wrong(*args):
+        result = launcher(*args)
+        changed = args[0].values if name == "cg_scalars_kernel" else (result or args)[0]
+        changed.view(-1)[0].add_(1e-2)
+        return result
+
+    def with_launcher(form):
+        return replace(entry, operation=replace(entry.operation, launcher=form))
+
+    assert "is off by" in error(with_launcher(wrong), 100, cpu)
+    assert failure_of(with_launcher(None), 100, cpu).startswith("TypeError")
