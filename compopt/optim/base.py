@@ -14,6 +14,7 @@ from compopt._typing import PLAYERS, Params, Player
 from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
+from compopt.optim.alone import check_terms, own_gradient
 from compopt.optim.capture import check_capturable
 from compopt.optim.commit import Advance, Commit
 from compopt.optim.interaction import interacts, scale_to_learning_rate, scaled_to_strength
@@ -98,8 +99,9 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         min_penalty: Tensor | None = None,
         max_penalty: Tensor | None = None,
         curvature_loss: Tensor | None = None,
+        player: Player | None = None,
     ) -> Tensor | tuple[Tensor, Tensor] | None:
-        """Take one competitive step of both players.
+        """Take one competitive step of both players, or a gradient step of one.
 
         Args:
             closure: the scalar loss with its graph, or a pair (min, max) of losses of which each
@@ -114,6 +116,9 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
             curvature_loss: a loss whose mixed second derivatives are taken for those of the loss,
                 such as that of a part of the batch, from a forward pass of its own. Products cost
                 in proportion to it; gradients are those of the loss.
+            player: "min" or "max" moves this player alone, by the gradient step with the same step
+                sizes, averages and counts, as for several steps of a critic. The loss need not
+                depend on the other player (``fake.detach()``); one backward pass.
 
         Returns:
             The detached loss, or pair of losses.
@@ -124,7 +129,10 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
                 parameters and state are as before.
         """
         with torch.no_grad(), use_backend(self.backend), self._together(closure):
-            gradients = self._gradients(closure, Terms(min_penalty, max_penalty, curvature_loss))
+            terms = Terms(min_penalty, max_penalty, curvature_loss)
+            if player is not None:
+                return self._step_alone(player, closure, terms)
+            gradients = self._gradients(closure, terms)
             if gradients is None:
                 self._idle_step()
                 return None
@@ -137,6 +145,41 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
                 scale_to_learning_rate(self._segments(player), delta, step_sizes[player].values)
             self._finish(update, gradients, grad_norm, step_sizes)
             return gradients.losses()
+
+    def _step_alone(
+        self, player: Player, closure: LossOrClosure | None, terms: Terms
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Take the gradient step of ``player``; the other's parameters and state stay."""
+        check_choice("player", player, PLAYERS)
+        check_terms(player, terms)
+        if closure is None:
+            raise TypeError(f'`step(loss, player="{player}")` needs a loss, got None.')
+        params = self._params(player)
+        game = as_game(closure, terms, params[0].device, allows_pair=True)
+        self._meet(Act.STEP_ALONE, game)
+        grad = own_gradient(game, player, params, self._placement)
+        norm = self._placement.norms({player: grad})[player]
+        self._clip_groups(player, grad)
+        sizes = self._step_sizes(player, grad, None)
+        self._placement.clear_padding(params, sizes.values)
+        delta = sizes.plain_step(grad)
+        scale_to_learning_rate(self._segments(player), delta)
+        is_finite = torch.isfinite(norm + self._placement.norms({player: delta})[player])
+        advance: bool | Tensor = is_finite
+        if not self.capturable:
+            advance = bool(self._placement.agree(is_finite))
+            self._trouble.report_alone(player, advance, norm, on_failure=self.on_failure)
+        commit = Commit()
+        if advance is not False:
+            self._remember(commit, player, grad, advance)
+            # Checkpoints have all of a player's state or none.
+            lacks = (
+                "delta" in self._state_keys(player) and self._read_state(player, "delta") is None
+            )
+            state = {"delta": torch.zeros_like(delta)} if lacks else {}
+            self._stage(commit, player, delta, state, advance)
+        commit.run()
+        return game.detached_loss()
 
     def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
         # Conjugate gradients would refuse the operator, without a word about the losses.

@@ -85,6 +85,12 @@ class _InLocalCoordinates(CompetitiveOptimizer):
         self._player_charts: Mapping[Player, PlayerCharts] = charts
         return in_local_coordinates(gradients, charts), norms
 
+    def _step_alone(self, *_: object) -> Any:
+        raise TypeError(
+            f"{type(self).__name__} moves both players together; a step of one player alone is for "
+            "CGD and ACGD."
+        )
+
     def _stage_group(
         self,
         commit: Commit,

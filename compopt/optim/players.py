@@ -193,11 +193,10 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
                 grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
 
     def _num_steps(self) -> float:
-        """Return the steps taken so far. Reads the count, so not for capturable steps."""
-        return max(
-            float(segment.num_steps)
+        """Return the steps that all players took so far. Reads counts, so not when capturable."""
+        return min(
+            max(float(segment.num_steps) for segment in self._segments(player))
             for player in self._players
-            for segment in self._segments(player)
         )
 
     @marked(Range.UPDATE)

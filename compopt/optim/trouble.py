@@ -8,10 +8,18 @@ from torch import Tensor
 
 from compopt._remedies import independence
 from compopt._scale import norm_of_any_size
+from compopt._typing import Player
 from compopt._warn import warn
 from compopt.field import GeneralGradients, GradientField
 from compopt.game import GameGradients
-from compopt.optim.report import ConvergenceWarning, StepError, StepWarning
+from compopt.optim.report import (
+    CHECK_THE_LOSS,
+    SQUARES_OVERFLOW,
+    ConvergenceWarning,
+    StepError,
+    StepWarning,
+    not_finite,
+)
 from compopt.optim.update import Update
 from compopt.solvers import ConjugateGradient, Solution, Solver, Status
 
@@ -163,6 +171,23 @@ class Trouble:
                 "without products.",
                 StepWarning,
             )
+
+    def report_alone(
+        self, player: Player, taken: bool, norm: Tensor, *, on_failure: OnFailure
+    ) -> None:
+        """Raise or warn of a step of one player that was not taken.
+
+        Raises:
+            StepError: if it was not taken and ``on_failure="raise"``.
+        """
+        if taken:
+            return
+        spoilt = not_finite({f"the gradient of the {player} player": norm})
+        reason = f"{spoilt} not finite. {CHECK_THE_LOSS}" if spoilt else SQUARES_OVERFLOW
+        if on_failure == "raise":
+            raise StepError(f"The step of the {player} player was not taken. {reason}")
+        message = f"A step of the {player} player was not taken, and later ones may not be either."
+        self._warn("failure", f"{message} {reason}", StepWarning)
 
     def _warn(self, what: str, message: str, category: type[Warning]) -> None:
         """Warn, if not of this before."""

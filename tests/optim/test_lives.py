@@ -63,11 +63,13 @@ class Reference:
         self.game = game
         self.memories: dict[Tensor, Memory] = {}
 
-    def moved(self, optimizer: Any, penalized: tuple[str, ...]) -> dict[Tensor, Tensor]:
-        """Return what each parameter that trains must be after the step."""
+    def moved(
+        self, optimizer: Any, penalized: tuple[str, ...], players: tuple[str, ...] = ("min", "max")
+    ) -> dict[Tensor, Tensor]:
+        """Return what each parameter of ``players`` that trains must be after their step."""
         entries = [
             (param, group)
-            for player in ("min", "max")
+            for player in players
             for group in optimizer.param_groups
             for param in group["params"]
             if group["player"] == player and param.requires_grad
@@ -166,13 +168,12 @@ class Life:
             warm_start=warm_start,
         )
         self.optimizer = self.make(self.game.params)
+        self.seen = {param: param.detach().clone() for param in self._params()}
         self.has_late: set[str] = set()
 
     def step(self, form: str, penalized: tuple[str, ...]) -> None:
         expected = self.reference.moved(self.optimizer, penalized)
         penalties = {f"{player}_penalty": self.game.penalty(player) for player in penalized}
-        others = [p for p in self._params() if p not in expected]
-        kept = [param.detach().clone() for param in others]
         if form == "two-phase":
             self.optimizer.backward(self.game.loss(), **penalties)
             self.optimizer.step()
@@ -182,16 +183,32 @@ class Life:
         else:
             self.optimizer.step(self.game.loss(), **penalties)
         assert self.optimizer.last_step.taken
+        self._check(expected)
+
+    def _check(self, expected: dict[Tensor, Tensor]) -> None:
         for param, value in expected.items():
             error = (param.detach() - value).abs().max().item()
             assert error <= TOLERANCE * max(1.0, value.abs().max().item()), f"off by {error:.1e}"
             # A difference must not grow from step to step.
             with torch.no_grad():
                 param.copy_(value)
-        for param, value in zip(others, kept, strict=True):
-            assert torch.equal(param, value)
+                self.seen[param] = value
+        for param in self._params():
+            assert torch.equal(param, self.seen[param])
         for param, memory in self.reference.memories.items():
             assert self.optimizer.state[param]["step"] == memory.count
+
+    def alone(self, player: str, has_penalty: bool, is_pair: bool) -> None:
+        """Take a gradient step of one player."""
+        penalized = (player,) if has_penalty else ()
+        expected = self.reference.moved(self.optimizer, penalized, (player,))
+        loss = self.game.loss()
+        self.optimizer.step(
+            (loss, -loss) if is_pair else loss,
+            player=player,
+            **{f"{player}_penalty": self.game.penalty(player) for _ in penalized},
+        )
+        self._check(expected)
 
     def _params(self) -> list[Tensor]:
         own = [param for params in self.game.params.values() for param in params]
@@ -247,6 +264,7 @@ events = st.one_of(
     st.tuples(st.just("option"), players, st.just("beta"), st.sampled_from([0.0, 0.9, 0.99])),
     st.tuples(st.just("option"), players, st.just("eps"), st.sampled_from([1e-5, 1e-2])),
     st.tuples(st.just("toggle"), players, st.integers(0, 1)),
+    st.tuples(st.just("alone"), players, st.booleans(), st.booleans()),
     st.tuples(st.just("add_group"), players, st.floats(1e-3, 0.1)),
     st.tuples(st.just("reload")),
 )
