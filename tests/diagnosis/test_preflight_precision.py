@@ -1,4 +1,4 @@
-"""Derivatives are measured in float64, and in the parameters' own dtype where that cannot be had."""
+"""Derivatives are measured in float64, or in the dtype of the parameters where there is none."""
 
 import pytest
 import torch
