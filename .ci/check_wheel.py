@@ -93,12 +93,13 @@ def install_and_use(work: Path, name: str, *what: str | Path) -> Path:
 
 
 def check_types(python: Path, program: Path, *options: str) -> None:
-    """Run both type checkers on a program, or a folder of them, as its user would."""
+    """Run both type checkers on a program, or a folder of them, in its folder."""
+    folder = program if program.is_dir() else program.parent
     cache = f"--cache-dir={python.parents[1] / 'mypy'}"
     command = ["-m", "mypy", "--strict", f"--python-executable={python}", cache, *options]
-    run(sys.executable, *command, program, cwd=program.parent)
+    run(sys.executable, *command, program, cwd=folder)
     command = ["-m", "basedpyright", f"--pythonpath={python}", "--level=error"]
-    run(sys.executable, *command, program, cwd=program.parent)
+    run(sys.executable, *command, program, cwd=folder)
 
 
 def main() -> None:

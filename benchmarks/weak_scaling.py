@@ -171,6 +171,13 @@ def broadcast(num_gpus: int, machine: Machine) -> float:
     return machine.small_launch + (inside - 1) * machine.small_nvlink_hop + between
 
 
+def gather(num_gpus: int, machine: Machine) -> float:
+    """Return the seconds in which all come to know a few bytes of each other: around a ring."""
+    inside, nodes = shape(num_gpus, machine)
+    between = nodes * machine.small_infiniband_hop if nodes > 1 else 0.0
+    return machine.small_launch + nodes * (inside - 1) * machine.small_nvlink_hop + between
+
+
 def shape(num_gpus: int, machine: Machine) -> tuple[int, int]:
     """Return GPUs per node, and nodes."""
     return min(num_gpus, machine.node_size), math.ceil(num_gpus / machine.node_size)
@@ -205,8 +212,8 @@ def step_time(
         hidden = min(sent * (1 - last), per_pass) if overlap else 0.0
         seconds += per_pass + vectors + sent - hidden
     if num_gpus > 1:
-        # A look before each iteration, and whether to move.
-        seconds += (NUM_ITER + 1) * broadcast(num_gpus, machine)
+        # What each is about to do, a look before each iteration, and whether to move.
+        seconds += gather(num_gpus, machine) + (NUM_ITER + 1) * broadcast(num_gpus, machine)
     return seconds
 
 

@@ -29,8 +29,12 @@ def _on_device_of_tensors(run: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(run)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         first = next((arg for arg in args if isinstance(arg, Tensor)), None)
-        # -1 changes nothing.
-        with torch.cuda.device(first.get_device() if first is not None and first.is_cuda else -1):
+        if first is None or not first.is_cuda:
+            return run(*args, **kwargs)
+        index = first.get_device()
+        if index == torch.cuda.current_device():
+            return run(*args, **kwargs)
+        with torch.cuda.device(index):
             return run(*args, **kwargs)
 
     return guarded

@@ -1,15 +1,21 @@
 """Games and steps for the tests that need a device; on the CPU they show that the tests work."""
 
 import copy
+import datetime
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from compopt import ACGD, ACMD, CGD, CMD, GMRES, ConjugateGradient
+from compopt.distributed import Sharded
+from compopt.kernels import use_backend
 from compopt.nn import fuse
 
 
@@ -137,3 +143,34 @@ def on_side_stream(device: torch.device) -> Iterator[None]:
     with torch.cuda.stream(stream):
         yield
     torch.cuda.current_stream(device).wait_stream(stream)
+
+
+def steps(game: DeviceGame, backend: str, **options: Any) -> None:
+    """Take three ACGD steps of two iterations, with layers of the backend as well."""
+    optimizer = ACGD(*game.players, lr=1e-3, solver=fixed(), backend=backend, **options)
+    with use_backend(backend):
+        for batch in range(3):
+            optimizer.step(game.loss(batch))
+
+
+def rank_steps(
+    rank: int, num_ranks: int, kind: str, sharded: bool, backend: str, folder: Path
+) -> None:
+    """Take steps as one rank of several, each on a device of its own, and save what they move."""
+    device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
+    if kind == "cuda":
+        torch.cuda.set_device(device)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(
+        "nccl" if kind == "cuda" else "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=num_ranks,
+        timeout=datetime.timedelta(seconds=60),
+    )
+    try:
+        place = Sharded(dist.group.WORLD) if sharded else dist.group.WORLD
+        moved = DeviceGame(device).moved_by(lambda game: steps(game, backend, process_group=place))
+        torch.save(moved, folder / f"rank{rank}.pt")
+    finally:
+        dist.destroy_process_group()

@@ -14,6 +14,9 @@ from torch import distributed as dist
 Scenario = Callable[[Path], Any]
 """What a rank does, given a folder that ranks share; it is a function of a module in tests/."""
 
+LIMIT_S = 300
+"""Seconds after which ranks count as hanging. Starting them on a busy machine takes a minute."""
+
 
 class Failed:
     """What a scenario raised."""
@@ -30,8 +33,12 @@ def run_ranks(
     folder: Path,
     *,
     timeout_s: float = 60.0,
+    killed: Sequence[int] = (),
 ) -> list[dict[str, Any]]:
-    """Run scenarios on ``num_ranks`` processes; return, by rank, what each returned by name."""
+    """Run scenarios on ``num_ranks`` processes; return, by rank, what each returned by name.
+
+    All of them must end by themselves and in order, but for those that a scenario kills.
+    """
     context = torch.multiprocessing.get_context("spawn")
     workers = [
         context.Process(target=_work, args=(rank, num_ranks, scenarios, folder, timeout_s))
@@ -40,11 +47,13 @@ def run_ranks(
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=120)
+        worker.join(timeout=LIMIT_S)
     alive = [worker for worker in workers if worker.is_alive()]
     for worker in alive:
         worker.kill()
     assert not alive, f"{len(alive)} of {num_ranks} ranks did not come to an end."
+    codes = {rank: worker.exitcode for rank, worker in enumerate(workers) if rank not in killed}
+    assert not any(codes.values()), f"Ranks did not end in order; exit codes: {codes}."
     results = [folder / f"rank{rank}.pt" for rank in range(num_ranks)]
     return [torch.load(path, weights_only=False) if path.exists() else {} for path in results]
 
@@ -72,5 +81,6 @@ def _work(
         except Exception as error:
             # The test that asked for it decides whether this is what should happen.
             results[scenario.__name__] = Failed(error)
-    torch.save(results, folder / f"rank{rank}.pt")
+        # What is done remains if the next one kills this process.
+        torch.save(results, folder / f"rank{rank}.pt")
     dist.destroy_process_group()

@@ -62,8 +62,8 @@ class OptimizerConfig:
 
     Attributes:
         kind: which.
-        lr: of both players.
-        lr_critic: of the critic if not the same.
+        lr: of the generator.
+        lr_ratio: of the critic's learning rate to the generator's.
         betas: of the Adam family.
         eps: None is the optimizer's own.
         critic_steps: of "adam-alternating", for each step of the generator.
@@ -77,7 +77,7 @@ class OptimizerConfig:
 
     kind: OptimizerKind = "acgd"
     lr: float = 1e-4
-    lr_critic: float | None = None
+    lr_ratio: float = 1.0
     betas: tuple[float, float] = (0.5, 0.99)
     eps: float | None = None
     critic_steps: int = 1
@@ -91,12 +91,7 @@ class OptimizerConfig:
         # A tuple from a file arrives as a list.
         self.betas = (float(self.betas[0]), float(self.betas[1]))
         _require(self.lr > 0, "optimizer.lr", self.lr, "positive")
-        _require(
-            self.lr_critic is None or self.lr_critic > 0,
-            "optimizer.lr_critic",
-            self.lr_critic,
-            "positive",
-        )
+        _require(self.lr_ratio > 0, "optimizer.lr_ratio", self.lr_ratio, "positive")
         _require(all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "in [0, 1)")
         _require(
             0 < self.curvature_share <= 1,

@@ -71,7 +71,7 @@ class GameStepper(ABC):
     @property
     def lr_critic(self) -> float:
         """The critic's learning rate."""
-        return self.config.lr if self.config.lr_critic is None else self.config.lr_critic
+        return self.config.lr * self.config.lr_ratio
 
     @abstractmethod
     def _build(self) -> dict[str, torch.optim.Optimizer]:

@@ -64,6 +64,8 @@ class Search:
 
     def draws(self) -> list[dict[str, Any]]:
         """Return the values of each trial, the same at every call."""
+        # A study made for the draws alone needs no line on the terminal.
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         sampler = optuna.samplers.RandomSampler(seed=self.seed)
         study = optuna.create_study(sampler=sampler)
         found = []

@@ -18,6 +18,7 @@ from compopt.penalties import (
     Diversity,
     Dragan,
     Layers,
+    Lazy,
     Penalty,
     SpectralRegularizer,
     WganGP,
@@ -32,14 +33,22 @@ class Term:
         on_critic: what the critic lowers besides, from critic, real and fake images, or None.
         on_generator: what the generator lowers besides, from the game's value and both networks.
         projection: changes the critic's weights after a step.
-        calls: gradient computations that the term adds for the critic and for the generator.
+        gradients: computations of gradients that the term adds for the critic and the generator.
+        lazy: the critic's term, if it comes at some steps only.
     """
 
-    on_critic: Callable[[nn.Module, Tensor, Tensor, Draw], Tensor] | None = None
+    on_critic: Callable[[nn.Module, Tensor, Tensor, Draw], Tensor | None] | None = None
     on_generator: Callable[[Tensor, nn.Module, nn.Module, Draw], Tensor] | None = None
     projection: SpectralRegularizer | None = None
-    calls: tuple[int, int] = (0, 0)
+    gradients: tuple[int, int] = (0, 0)
     needs_value: bool = field(default=False)
+    lazy: Lazy | None = None
+
+    @property
+    def calls(self) -> tuple[int, int]:
+        """Computations of gradients that the term has added to the last evaluation."""
+        was_due = self.lazy is None or (self.lazy.num_calls - 1) % self.lazy.every == 0
+        return self.gradients if was_due else (0, self.gradients[1])
 
     def critic_penalty(
         self, critic: nn.Module, real: Tensor, fake: Tensor, draw: Draw
@@ -62,12 +71,16 @@ class Term:
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the term remembers."""
-        return {} if self.projection is None else self.projection.state_dict()
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what it remembered."""
-        if self.projection is not None:
-            self.projection.load_state_dict(state)
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _parts(self) -> dict[str, Any]:
+        parts = {"projection": self.projection, "lazy": self.lazy}
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 def dropout_of(config: TermConfig) -> float:
@@ -108,7 +121,7 @@ def _of_samples(penalty: Penalty) -> Term:
         lambda critic, real, fake, draw: penalty.on(
             critic=critic, real=real, fake=fake, generator=draw.random
         ),
-        calls=(2, 0),
+        gradients=(2, 0),
     )
 
 
@@ -120,8 +133,12 @@ def _wgan_gp(critic: nn.Module, coefficient: float = 10.0, one_sided: bool = Fal
     return _of_samples(WganGP(coefficient=coefficient, one_sided=one_sided))
 
 
-def _r1(critic: nn.Module, coefficient: float = 10.0) -> Term:
-    return _of_samples(R1(coefficient=coefficient))
+def _r1(critic: nn.Module, coefficient: float = 10.0, every: int = 1) -> Term:
+    term = _of_samples(R1(coefficient=coefficient))
+    if every > 1:
+        assert term.on_critic is not None
+        term.on_critic = term.lazy = Lazy(term.on_critic, every=every)
+    return term
 
 
 def _dragan(critic: nn.Module, coefficient: float = 10.0) -> Term:
@@ -151,7 +168,7 @@ def _advas(critic: nn.Module, coefficient: float | None = None) -> Term:
     return Term(
         on_generator=lambda value, generator, critic, draw: penalty(value, critic, generator),
         # The adversary's gradient and one through it; two more for the self-scaling coefficient.
-        calls=(0, 4 if coefficient is None else 2),
+        gradients=(0, 4 if coefficient is None else 2),
         needs_value=True,
     )
 

@@ -21,7 +21,7 @@ import torch
 from benchmarks.environment import conditions
 from benchmarks.gpu_day.images import write_images
 from benchmarks.gpu_day.running import Record, run_stage
-from benchmarks.gpu_day.stages import LIMIT, STAGES, Day
+from benchmarks.gpu_day.stages import DRY_LIMIT, LIMIT, STAGES, Day, tasks_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10")
     parser.add_argument("--protocol", default="contrasts", help="of the CIFAR-10 runs")
     parser.add_argument("--steps", type=int, default=2000, help="of each CIFAR-10 run")
-    parser.add_argument("--seconds", type=float, default=LIMIT, help="of the stage, at most")
+    parser.add_argument(
+        "--seconds", type=float, help=f"of the stage, at most; {LIMIT:.0f} if not given"
+    )
     parser.add_argument("--dry-run", action="store_true", help="on the CPU, tiny")
     args = parser.parse_args(argv)
     if not args.dry_run and not torch.cuda.is_available():
@@ -59,8 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     name = f"{'dry_' if day.dry else ''}stage_{args.stage}"
     record = Record(day.out / f"{name}.json", conditions(("triton", "CGDs")))
+    seconds = args.seconds or (6 * DRY_LIMIT if day.dry else LIMIT)
     logs = work / f"{name}_logs"
-    done = run_stage(STAGES[args.stage](day), record, args.seconds, logs, _say)
+    done = run_stage(tasks_of(args.stage, day), record, seconds, logs, _say)
     _say(f"{'All' if done else 'Not all'} of stage {args.stage} is done: {day.out / name}.json")
     return int(not done)
 

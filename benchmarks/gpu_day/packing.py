@@ -19,7 +19,8 @@ def pack(folder: Path, archive: Path) -> list[str]:
     files = sorted((path for path in folder.rglob("*") if path.is_file()), key=_size)
     left, used = [], 0
     archive.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+    # A time before 1980, which archives do not know, is that of a file that never had one.
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as packed:
         for path in files:
             used += _size(path)
             if _size(path) < SMALL and used < LARGEST:

@@ -1,12 +1,15 @@
 """What the stages of the day do, on a device and, tiny, in a dry run."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.gpu_day.running import Task
 
 LIMIT = 540.0
 """Seconds of a stage."""
+DRY_LIMIT = 300.0
+"""Seconds of a task of a dry run, whatever the machine does besides."""
 
 
 @dataclass(frozen=True)
@@ -179,4 +182,11 @@ def stage_c(day: Day) -> list[Task]:
     return tasks
 
 
-STAGES = {"A": stage_a, "B": stage_b, "C": stage_c}
+_STAGES: dict[str, Callable[[Day], list[Task]]] = {"A": stage_a, "B": stage_b, "C": stage_c}
+STAGES = tuple(_STAGES)
+
+
+def tasks_of(stage: str, day: Day) -> list[Task]:
+    """Return what a stage does, dearest to us first."""
+    tasks = _STAGES[stage](day)
+    return [replace(task, seconds=DRY_LIMIT) for task in tasks] if day.dry else tasks

@@ -1,24 +1,28 @@
 """Collective operations of a process group, counted, with errors that name rank and phase."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from compopt.distributed.meeting import Notice
+from compopt.distributed.record import WAITED, record_of
+
 
 class CollectiveError(RuntimeError):
-    """A collective operation failed, as it does when another process has died or lags behind."""
+    """Processes could not act together: one has died, lags behind, or does something else."""
 
 
 class Pending:
     """A collective operation under way."""
 
     def __init__(
-        self, work: "dist.Work | None", explain: Callable[[str, Exception], str], phase: str
+        self, work: "dist.Work | None", fail: Callable[[str, Exception], Exception], phase: str
     ):
         self._work = work
-        self._explain = explain
+        self._fail = fail
         self._phase = phase
 
     def wait(self) -> None:
@@ -31,7 +35,7 @@ class Pending:
             try:
                 self._work.wait()
             except RuntimeError as error:
-                raise CollectiveError(self._explain(self._phase, error)) from error
+                raise self._fail(self._phase, error) from error
 
 
 class Collectives:
@@ -54,6 +58,85 @@ class Collectives:
         self.size = dist.get_world_size(group)
         self.num_calls = 0
         self.num_bytes = 0
+        self._record = record_of(group)
+
+    def meet(self, notice: Notice, device: torch.device) -> list[Notice]:
+        """Tell the others what this process is about to do, and return what each is about to do.
+
+        Whatever may make processes wait for each other begins with this message, which is always of
+        one kind and size, so that those that are not at the same place find out at once.
+
+        Args:
+            notice: of this process.
+            device: one that the group's backend can use.
+
+        Raises:
+            CollectiveError: on all processes, if they are not about to do the same; on this one, if
+                an earlier exchange ended in the middle.
+
+        Cost: one gathering of 40 bytes, which is read on the host.
+        """
+        self.check()
+        own = torch.tensor(notice.numbers(), dtype=torch.int64, device=device)
+        everyone = torch.zeros(self.size * len(own), dtype=torch.int64, device=device)
+        self.gather(own, everyone, f"the beginning of {notice}")
+        self._record.num_meetings += 1
+        notices = [Notice.of(numbers) for numbers in everyone.view(self.size, -1).tolist()]
+        for rank, other in enumerate(notices):
+            if not notice.agrees(other):
+                raise CollectiveError(
+                    f"The ranks are not at the same place: rank {self.rank} is at {notice}, rank "
+                    f"{rank} at {other}. One of them has skipped or repeated a step, or loaded a "
+                    "state dict by itself, or went on after an error of its own. Let all ranks "
+                    "make the same calls in the same order. To go on from here, load the last "
+                    "checkpoint on all of them: `load_state_dict` starts the count again."
+                )
+        return notices
+
+    def check(self) -> None:
+        """Raise if an earlier exchange of this process with the group ended in the middle."""
+        if self._record.end is not None:
+            raise CollectiveError(self._record.end)
+
+    def begin(self, what: str) -> None:
+        """Note that an exchange of several messages is under way."""
+        self._record.under_way = what
+
+    @contextmanager
+    def until_the_end(self, *orderly: type[Exception]) -> Iterator[None]:
+        """Let an error in an exchange that is under way be the end of all exchanges.
+
+        The other processes cannot know of it, and wait for messages that this one does not send. An
+        error before the exchange has begun is only left for them to read.
+
+        Args:
+            orderly: errors that all processes raise alike, which are not the end.
+        """
+        record, before = self._record, self._record.num_meetings
+        expected: tuple[type[Exception], ...] = (CollectiveError, *orderly)
+        try:
+            yield
+        except expected:
+            raise
+        except BaseException as error:
+            what = f"{type(error).__name__}: {str(error)[:200]}"
+            if record.under_way is not None:
+                if self.size > 1:
+                    record.end = self._end_of(f"{record.under_way} ended with {what}")
+                record.leave(f"{what} (in {record.under_way})")
+            elif record.num_meetings == before:
+                # Otherwise they have met, and all raise alike.
+                record.leave(f"{what} (before an exchange)")
+            raise
+        finally:
+            record.under_way = None
+
+    def texts(self, own: bytes, device: torch.device) -> list[bytes]:
+        """Return the texts of all processes, which are equally long."""
+        part = torch.tensor(list(own), dtype=torch.uint8, device=device)
+        whole = torch.zeros(self.size * len(part), dtype=torch.uint8, device=device)
+        self.gather(part, whole, "what the ranks do")
+        return [bytes(row) for row in whole.view(self.size, -1).tolist()]
 
     def sum_(self, tensor: Tensor, phase: str) -> Pending:
         """Begin to replace ``tensor`` by its sum over the processes, equal on all to the bit."""
@@ -65,11 +148,12 @@ class Collectives:
 
     def first_(self, tensor: Tensor, phase: str) -> None:
         """Replace ``tensor`` by that of the first process of the group."""
-        source = dist.get_global_rank(self.group, 0)
         self._begin(
             phase,
             tensor,
-            lambda: dist.broadcast(tensor, source, group=self.group, async_op=True),
+            lambda: dist.broadcast(
+                tensor, dist.get_global_rank(self.group, 0), group=self.group, async_op=True
+            ),
         ).wait()
 
     def agree(self, flags: Tensor) -> Tensor:
@@ -106,17 +190,44 @@ class Collectives:
         with torch.no_grad():
             try:
                 work = operation()
-            except RuntimeError as error:
-                raise CollectiveError(self._explain(phase, error)) from error
-        return Pending(work, self._explain, phase)
+            except (RuntimeError, ValueError) as error:
+                raise self._fail(phase, error) from error
+        return Pending(work, self._fail, phase)
 
-    def _explain(self, phase: str, error: Exception) -> str:
-        return (
-            f"Rank {self.rank} of {self.size} failed in the exchange of {phase}. Another process "
-            "has died, raised an error, or did not come to this step before the time-out of the "
-            "process group: look at its output, and let all ranks take equally many steps "
-            f"(`compopt.distributed.while_all_have`). The backend said: {error}"
+    def _fail(self, phase: str, error: Exception) -> CollectiveError:
+        """Return the error to raise; it is the end of this process's exchanges with the group."""
+        if _is_destroyed(self.group):
+            return CollectiveError(
+                f"The process group of rank {self.rank} was destroyed before the exchange of "
+                f"{phase}. Take no step after `torch.distributed.destroy_process_group()`. To go "
+                "on, call `torch.distributed.init_process_group(...)` on all ranks and set "
+                "`optimizer.process_group = torch.distributed.group.WORLD`."
+            )
+        self._record.end = self._end_of(f"the exchange of {phase} failed")
+        self._record.leave(f"{WAITED} {phase}")
+        return CollectiveError(
+            f"Rank {self.rank} of {self.size} failed in the exchange of {phase}. "
+            f"{self._record.who_is_missing()} Look at the output of the others, and let all ranks "
+            "take equally many steps (`compopt.distributed.while_all_have`). The backend said: "
+            f"{error}"
         )
+
+    def _end_of(self, reason: str) -> str:
+        return (
+            f"Rank {self.rank} takes part in nothing more of its process group: {reason}. The "
+            "other ranks may still be waiting for the rest of that exchange, and would take any "
+            "other message for it. Start all processes again from the last checkpoint, or set "
+            "`optimizer.process_group = torch.distributed.new_group()` on all ranks and load it "
+            "there."
+        )
+
+
+def _is_destroyed(group: "dist.ProcessGroup") -> bool:
+    try:
+        dist.get_rank(group)
+    except ValueError:
+        return True
+    return False
 
 
 def _named(name: str, older_name: str) -> "Callable[..., dist.Work | None]":

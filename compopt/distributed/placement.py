@@ -1,6 +1,7 @@
 """Where the vectors of a step live, and what processes do together for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -9,6 +10,7 @@ from compopt._flat import FlatLayout
 from compopt._scale import norm_of_any_size
 from compopt._typing import PLAYERS, Player
 from compopt._workspace import Workspace
+from compopt.distributed.meeting import Act, Terms
 from compopt.field import GeneralGradients, differentiate_general
 from compopt.game import Game, GameGradients, differentiate
 
@@ -31,6 +33,35 @@ class Placement:
     def __deepcopy__(self, memo: object) -> "Placement":
         # Copies of an optimizer share the processes.
         return self
+
+    def together(self, *orderly: type[Exception]) -> AbstractContextManager[None]:
+        """Return a context for what processes do from one :meth:`meet` on.
+
+        Args:
+            orderly: errors that all processes raise alike. After any other error in the middle this
+                process takes part in nothing more.
+        """
+        return nullcontext()
+
+    def meet(
+        self,
+        act: Act,
+        count: int,
+        terms: Callable[[], Terms] | None,
+        device: torch.device,
+    ) -> None:
+        """Begin what processes do together, unless they are about to do different things.
+
+        Args:
+            act: what is about to begin.
+            count: how many of these have begun, with this one.
+            terms: returns what has to be alike; None to compare nothing.
+            device: of the parameters.
+        """
+
+    def form(self, game: Game) -> dict[str, str]:
+        """Return what has to be alike in the games of processes, as texts by name."""
+        return {}
 
     def differentiate(
         self,

@@ -83,11 +83,32 @@ class ReplicatedHessian(MixedHessian):
 
 
 class ReplicatedField(GradientField[Player]):
-    """A gradient field whose products are means over processes, for general-sum steps."""
+    """The mean over processes of their gradient fields, for general-sum steps.
 
-    def __init__(self, local: GradientField[Player], placement: "Replicated") -> None:
+    Args:
+        local: of this process.
+        grads: the means of its gradients.
+        placement: of the process group.
+    """
+
+    def __init__(
+        self,
+        local: GradientField[Player],
+        grads: Mapping[Player, Tensor],
+        placement: "Replicated",
+    ) -> None:
         vars(self).update(vars(local))
+        self.grads = {**grads}
         self._placement = placement
+
+    def cross_gradient(self, objective: Player, player: Player) -> Tensor:
+        """As :meth:`GradientField.cross_gradient`, over all data. One reduction."""
+        return self._placement.mean(super().cross_gradient(objective, player))
+
+    def transposed(self, vectors: Mapping[Player, Tensor]) -> dict[Player, Tensor]:
+        """As :meth:`GradientField.transposed`, over all data. One reduction per player."""
+        local = super().transposed(vectors)
+        return {player: self._placement.mean(product) for player, product in local.items()}
 
     def product(
         self,

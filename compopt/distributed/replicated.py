@@ -1,6 +1,7 @@
 """Data parallel: each process has whole vectors, and its own part of the batch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ from compopt._warn import warn
 from compopt._workspace import Workspace
 from compopt.distributed.buckets import OverlappedSum
 from compopt.distributed.collectives import Collectives
+from compopt.distributed.comparison import compare
+from compopt.distributed.meeting import Act, Notice, Terms
 from compopt.distributed.placement import Placement
 from compopt.distributed.products import ReplicatedField, ReplicatedHessian
 from compopt.field import GeneralGradients, differentiate_general
@@ -45,6 +48,7 @@ class Replicated(Placement):
     ===============  ===========================================  ================
     what             bytes                                        number
     ===============  ===========================================  ================
+    roll call        40                                           1 (0 capturable)
     gradients, loss  b (n + m + 1)                                one per bucket
     half product     b n or b m, of the player it is for          one per bucket
     look             16                                           l
@@ -52,10 +56,16 @@ class Replicated(Placement):
     ===============  ===========================================  ================
 
     A vector of up to ``bucket_mb`` is one bucket. A look is made before each iteration and after
-    the last one that is not predicted; none with a fixed count. The first step also compares the
-    parameters of the ranks, in one gathering of 32 bytes; ``backward(loss, scaler=...)`` averages
-    the loss in one more of b bytes. General-sum games send both losses with the gradients, in one
-    message of b (n + m + 2) bytes.
+    the last one that is not predicted; none with a fixed count. ``step()`` after ``backward(loss)``
+    has a roll call of its own; ``backward(loss, scaler=...)`` averages the loss in one more message
+    of b bytes. General-sum games send both losses with the gradients, in one message of
+    b (n + m + 2) bytes.
+
+    In the roll call each rank tells which call it is about to make, how many it has made, and hash
+    values of its hyperparameters, of its settings, and of what is trained; besides, at the first
+    step and at the first one after ``load_state_dict``, of the bits of parameters and state. It is
+    read on the host, as a look is. Where ranks differ all of them raise, before anything else is
+    sent that would have other sizes or be averaged with what it does not belong to.
 
     What overlaps: a bucket of the gradients, or of a half product, is sent as soon as the backward
     pass has come to its parameters, while the pass goes on with earlier layers. The vector work of
@@ -86,7 +96,6 @@ class Replicated(Placement):
             )
         self._collectives: Collectives | None = Collectives(process_group)
         self.bucket_bytes = int(bucket_mb * 2**20)
-        self._has_compared = False
 
     @property
     def collectives(self) -> Collectives:
@@ -109,7 +118,40 @@ class Replicated(Placement):
         return self.collectives.num_bytes
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_collectives": None, "_has_compared": False}
+        return {**self.__dict__, "_collectives": None}
+
+    def together(self, *orderly: type[Exception]) -> AbstractContextManager[None]:
+        """Return a context in which an error in the middle is the last thing that is exchanged."""
+        return self.collectives.until_the_end(*orderly)
+
+    def meet(
+        self,
+        act: Act,
+        count: int,
+        terms: Callable[[], Terms] | None,
+        device: torch.device,
+    ) -> None:
+        """Begin what processes do together, once it is known that all have come, and alike.
+
+        Raises:
+            CollectiveError: see :meth:`~compopt.distributed.collectives.Collectives.meet`.
+            ValueError: on all processes, if their ``terms`` differ.
+
+        Cost: one gathering of 40 bytes; nothing where ``terms`` is None.
+        """
+        if terms is None:
+            self.collectives.check()
+        else:
+            compare(self.collectives, act, count, terms(), device)
+        self.collectives.begin(str(Notice(act, count)))
+
+    def form(self, game: Game) -> dict[str, str]:
+        """Return what decides how many messages there are and of which size."""
+        losses = [game.loss] if game.max_loss is None else [game.loss, game.max_loss]
+        return {
+            "the losses": ", ".join(str(loss.dtype) for loss in losses),
+            "`process_group`": f"{type(self).__name__}, buckets of {self.bucket_bytes} bytes",
+        }
 
     @marked(Range.GRADIENTS)
     def differentiate(
@@ -122,7 +164,6 @@ class Replicated(Placement):
         workspace: Workspace | None = None,
     ) -> GameGradients | GeneralGradients:
         """Return gradients and products of the mean of the processes' losses."""
-        self.compare_once([*params["min"], *params["max"]])
         if game.max_loss is not None:
             return self._average_general(differentiate_general(game, params, second_order))
         both = [*params["min"], *params["max"]]
@@ -190,7 +231,7 @@ class Replicated(Placement):
             max_loss=means[3].reshape(local.max_loss.shape),
             grad_min=means[0],
             grad_max=means[1],
-            mixed=ReplicatedField(local.mixed, self),
+            mixed=ReplicatedField(local.mixed, {"min": means[0], "max": means[1]}, self),
         )
 
     def reduce(
@@ -224,36 +265,14 @@ class Replicated(Placement):
         return derivatives
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean over processes of a small tensor. One all-reduce."""
+        """Return the mean over processes of a tensor. One all-reduce."""
         mean = value.clone()
-        self.collectives.sum_(mean, "the loss").wait()
+        self.collectives.sum_(mean, "a mean").wait()
         return mean.mul_(1 / self.collectives.size)
 
     def agree(self, flags: Tensor) -> Tensor:
         """Return the first rank's flags, as integers. One broadcast of 8 bytes per flag."""
         return self.collectives.agree(flags)
-
-    def compare_once(self, params: Sequence[Tensor]) -> None:
-        """Raise, at the first step, unless all ranks begin with equal parameters."""
-        if self._has_compared:
-            return
-        sums = [param.detach().double().sum() for param in params]
-        weights = torch.arange(1, len(sums) + 1, dtype=torch.float64, device=params[0].device)
-        stacked = torch.stack(sums)
-        count = weights.new_tensor([len(sums), sum(param.numel() for param in params)])
-        mark = torch.cat([count, stacked.sum().reshape(1), (stacked * weights).sum().reshape(1)])
-        marks = mark.new_empty(self.collectives.size * len(mark))
-        self.collectives.gather(mark, marks, "the comparison of parameters")
-        same = (marks.view(-1, len(mark)) == mark) | mark.isnan()
-        others = [rank for rank, alike in enumerate(same.all(dim=1).tolist()) if not alike]
-        if others:
-            raise ValueError(
-                f"The parameters of rank {self.collectives.rank} differ from those of rank "
-                f"{others[0]}. All ranks must begin alike: build the networks with one seed, load "
-                "the same checkpoint, or call `compopt.distributed.broadcast_parameters(G, D)` "
-                "before the first step."
-            )
-        self._has_compared = True
 
 
 class UnsharedWarning(UserWarning):

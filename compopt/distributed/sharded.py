@@ -62,6 +62,7 @@ class Sharded(Replicated):
     ===================  =======================================  =================
     what                 bytes                                    number
     ===================  =======================================  =================
+    roll call            40                                       1 (0 capturable)
     gradients, loss      b w (N + M + 1)                          one per bucket
     penalties, if any    b w (N + M)                              one per bucket
     direction            b N or b M, of the player it is of       2 k
@@ -107,6 +108,14 @@ class Sharded(Replicated):
         """Return the number of entries that this process keeps for ``param``, with padding."""
         return self.chunks([param]).lengths[0]
 
+    def form(self, game: Game) -> dict[str, str]:
+        """As :meth:`Replicated.form`; gradients of penalties have messages of their own."""
+        penalized = game.min_penalty is not None or game.max_penalty is not None
+        # What a rank without samples is to do.
+        remedy = "a rank without samples can pass `0 * sum(p.sum() for p in params)`"
+        penalties = "given" if penalized else f"none ({remedy})"
+        return {**super().form(game), "penalties": penalties}
+
     @marked(Range.GRADIENTS)
     def differentiate(
         self,
@@ -124,7 +133,6 @@ class Sharded(Replicated):
                 "process group itself for whole vectors on every rank."
             )
         both = [*params["min"], *params["max"]]
-        self.compare_once(both)
         layouts = {player: self.layout(params[player]) for player in PLAYERS}
         joint = FlatLayout.of([*both, game.loss.detach()])
         loss = game.loss.detach().reshape(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from compopt._checks import check_choice, check_hooks, check_non_negative
 from compopt._typing import PLAYERS, Params, Player
-from compopt.distributed import Placement, placement_of
+from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.capture import check_capturable
@@ -22,14 +22,7 @@ from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, select
 from compopt.optim.report import StepReport
 from compopt.optim.step_sizes import StepSizes
-from compopt.optim.trouble import (
-    OnFailure,
-    SolveFor,
-    Trouble,
-    check_shardable,
-    check_solver,
-    stretch_of,
-)
+from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_solver, stretch_of
 from compopt.optim.two_phase import TwoPhaseOptimizer
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver
@@ -72,12 +65,6 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         super().__init__(
             min_params, max_params, defaults, capturable=capturable, process_group=process_group
         )
-
-    def _place(self, process_group: ProcessGroup) -> Placement:
-        placement = placement_of(process_group)
-        if placement.is_sharded:
-            check_shardable(self.solver)
-        return placement
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
@@ -136,7 +123,7 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
             TypeError, ValueError: if the loss is not a scalar with a graph. After any error
                 parameters and state are as before.
         """
-        with torch.no_grad(), use_backend(self.backend):
+        with torch.no_grad(), use_backend(self.backend), self._together(closure):
             gradients = self._gradients(closure, Terms(min_penalty, max_penalty, curvature_loss))
             if gradients is None:
                 self._idle_step()
@@ -164,12 +151,14 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:
             game = self._as_game(closure, terms)
+            self._meet(Act.STEP, game)
             keeps, room = interacts(self.param_groups), self._workspace
             return self._placement.differentiate(game, params, second_order=keeps, workspace=room)
         if any(term is not None for term in terms):
             raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
             return None
+        self._meet(Act.PREPARED_STEP)
         grad_min, grad_max = (
             self._placement.part(params[player], [param.grad for param in params[player]])
             for player in PLAYERS

@@ -10,17 +10,18 @@ from torch import Tensor
 from compopt._remedies import NO_SCALER
 from compopt._typing import PLAYERS
 from compopt._warn import warn
+from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.kernels import use_backend
 from compopt.optim.commit import Commit
 from compopt.optim.interaction import interacts
 from compopt.optim.loss import LossOrClosure, Terms
-from compopt.optim.players import TwoPlayerOptimizer
+from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepWarning
 from compopt.optim.update import Gradients, by_player
 
 
-class TwoPhaseOptimizer(TwoPlayerOptimizer):
+class TwoPhaseOptimizer(SharesSteps):
     """Base of the optimizers whose step may be prepared by :meth:`backward`."""
 
     backend: str
@@ -71,24 +72,25 @@ class TwoPhaseOptimizer(TwoPlayerOptimizer):
             taken is lost, which a StepWarning says the first time; ``zero_grad()`` drops one.
         """
         params = {player: self._params(player) for player in PLAYERS}
-        game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
-        loss, scale = game.loss.detach(), 1.0
-        if scaler is not None and scaler.is_enabled():
-            if game.max_loss is not None:
-                raise ValueError(NO_SCALER)
-            game = game.map(scaler.scale)
-            scale = scaler.get_scale()
-            loss = self._placement.mean(loss)
-        with use_backend(self.backend):
+        has_scaler = scaler is not None and scaler.is_enabled()
+        with use_backend(self.backend), self._together(closure):
+            game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
+            loss = game.loss.detach()
+            game, scale = _scaled(game, scaler)
+            self._meet(Act.BACKWARD, game, scale)
+            if has_scaler:
+                loss = self._placement.mean(loss)
             gradients = self._placement.differentiate(
                 game, params, scale=scale, second_order=interacts(self.param_groups)
             )
+            views = {
+                player: self._placement.whole(params[player], grad)
+                for player, grad in by_player(gradients).items()
+            }
         grads = {
             param: view.to(param.dtype)
-            for player, grad in by_player(gradients).items()
-            for param, view in zip(
-                params[player], self._placement.whole(params[player], grad), strict=True
-            )
+            for player in PLAYERS
+            for param, view in zip(params[player], views[player], strict=True)
         }
         pending = gradients if scale == 1.0 else dataclasses.replace(gradients, loss=loss)
         if self._pending is not None and not self._was_offered:
@@ -98,7 +100,7 @@ class TwoPhaseOptimizer(TwoPlayerOptimizer):
             for param, grad in grads.items():
                 param.grad = grad
             self._pending = pending
-            self._pending_has_scaler = scaler is not None and scaler.is_enabled()
+            self._pending_has_scaler = has_scaler
             self._was_offered = False
 
         commit = Commit()
@@ -133,3 +135,12 @@ class TwoPhaseOptimizer(TwoPlayerOptimizer):
             )
         self._was_offered = True
         return False
+
+
+def _scaled(game: Game, scaler: torch.amp.GradScaler | None) -> tuple[Game, float]:
+    """Return the game that ``scaler`` makes of a game, and its scale; 1 if it is not enabled."""
+    if scaler is None or not scaler.is_enabled():
+        return game, 1.0
+    if game.max_loss is not None:
+        raise ValueError(NO_SCALER)
+    return game.map(scaler.scale), scaler.get_scale()

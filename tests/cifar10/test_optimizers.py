@@ -191,7 +191,7 @@ def test_competitive_steps_are_those_of_the_package(tiny, images, kind, make_opt
 
 @pytest.mark.parametrize("kind", STEPPERS)
 def test_learning_rates_reach_their_players(tiny, images, kind):
-    stepper, draws = make(tiny, images, kind, lr_critic=1e-30)
+    stepper, draws = make(tiny, images, kind, lr_ratio=1e-28)
     generator, critic = copies(stepper)
     stepper.step(draws)
     moved = [

@@ -1,6 +1,7 @@
 """Protocols are what they say, and mistakes in them are named."""
 
 import json
+import re
 
 import pytest
 
@@ -13,7 +14,7 @@ TERMS = ["none", "wgan-gp", "dragan", "spectral-norm", "srgan", "diversity", "ad
 
 
 def test_there_are_these_protocols():
-    assert NAMES == ["contrasts", "cpu", "paper", "smoke"]
+    assert NAMES == ["contrasts", "cpu", "paper", "smoke", "tuning"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -33,9 +34,12 @@ def test_cells_differ_in_what_their_names_say_alone(name):
     for key in shared:
         assert all(getattr(cell, key) == getattr(cells[0], key) for cell in cells)
     for cell in cells:
-        assert cell.name == f"{cell.optimizer_name}_{cell.loss}_{cell.term_name}_seed{cell.seed}"
-        assert cell.optimizer == protocol.optimizers[cell.optimizer_name]
-        assert cell.term == protocol.terms[cell.term_name]
+        if cell.choices:
+            assert re.fullmatch(rf"{cell.method}_trial\d", cell.name)
+        else:
+            assert cell.name == f"{cell.method}_seed{cell.seed}"
+            assert cell.optimizer == protocol.optimizers[cell.optimizer_name]
+            assert cell.term == protocol.terms[cell.term_name]
 
 
 def test_the_cpu_protocol_has_the_whole_table():

@@ -314,28 +314,6 @@ def test_what_does_not_fit_is_refused_before_training(tiny, images, tmp_path, ch
         Run(changed(tiny, **change), tmp_path / "run", images)
 
 
-def test_a_line_cut_off_by_a_kill_is_left_out(tmp_path):
-    logs = RunFolder(tmp_path)
-    for step in (1, 2, 3):
-        logs.append(folder.LOG, {"step": step})
-    with (tmp_path / folder.LOG).open("a") as stream:
-        stream.write('{"step": 4, "val')
-    assert [row["step"] for row in logs.rows(folder.LOG)] == [1, 2, 3]
-    logs.rewind(2)
-    logs.append(folder.LOG, {"step": 3})
-    assert [row["step"] for row in logs.rows(folder.LOG)] == [1, 2, 3]
-
-
-def test_drafts_that_a_kill_left_are_removed_when_the_run_goes_on(tiny, images, tmp_path):
-    draft = tmp_path / "run" / f"{checkpoint.CURRENT}.0123456789abcdef.part"
-    begun = Run(tiny, tmp_path / "run", images)
-    draft.write_bytes(b"half of a checkpoint")
-    asked = iter([False, True])
-    with pytest.raises(Interrupted):
-        begun.complete(lambda: next(asked))
-    assert not draft.exists()
-
-
 def test_cells_of_a_seed_see_the_same_images(tiny, images):
     seen = []
     for choice in (("acgd", "wgan", "none"), ("adam-alternating", "bce", "wgan-gp")):

@@ -5,7 +5,7 @@ import torch
 from device_games import FORMS, PAIRS, DeviceGame, fixed, relative, take
 from penalty_registry import GanBatch, each_setting, player_of
 
-from compopt import ACGD, PolymatrixCGD
+from compopt import ACGD, CGD, PolymatrixCGD
 from compopt.kernels import use_backend
 from compopt.nn import fuse
 
@@ -100,20 +100,21 @@ def test_penalties_of_both_backends_agree(setting, device):
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-@pytest.mark.parametrize(("dtype", "allowed"), [(torch.bfloat16, 0.3), (torch.float16, 0.1)])
+@pytest.mark.parametrize(("dtype", "allowed"), [(torch.bfloat16, 0.1), (torch.float16, 0.03)])
 def test_steps_under_autocast_are_near_those_in_float32(dtype, allowed, fused, backend, device):
     if fused and device.type == "cpu" and dtype == torch.float16:
         pytest.skip("Interpreted kernels are slow.")
 
+    # Not ACGD, whose first step has the sign of each entry, however small.
     def plain(game):
-        optimizer = ACGD(*game.players, lr=1e-3, solver=fixed(), backend="torch")
+        optimizer = CGD(*game.players, lr=0.1, solver=fixed(), backend="torch")
         optimizer.step(game.loss())
 
     def cast(game):
         if fused:
             fuse(game.generator)
             fuse(game.critic)
-        optimizer = ACGD(*game.players, lr=1e-3, solver=fixed(), backend=backend)
+        optimizer = CGD(*game.players, lr=0.1, solver=fixed(), backend=backend)
         scaler = torch.amp.GradScaler(
             device.type, init_scale=2.0**10, enabled=dtype == torch.float16
         )
@@ -130,8 +131,9 @@ def test_steps_under_autocast_are_near_those_in_float32(dtype, allowed, fused, b
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_steps_of_bfloat16_parameters_are_near_those_in_float32(backend, device):
     def step(game, how):
-        ACGD(*game.players, lr=1e-2, solver=fixed(), backend=how).step(game.loss())
+        CGD(*game.players, lr=0.1, solver=fixed(), backend=how).step(game.loss())
 
     wide = DeviceGame(device).moved_by(lambda game: step(game, "torch"))
     narrow = DeviceGame(device, torch.bfloat16).moved_by(lambda game: step(game, backend))
-    assert relative(narrow, wide) <= 0.5
+    # The moves themselves are rounded to the grid of the weights.
+    assert relative(narrow, wide) <= 0.3

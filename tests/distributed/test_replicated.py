@@ -55,13 +55,22 @@ def test_collectives_are_those_of_the_formula(ranks):
             calls = step["calls"]
             assert sorted(b for name, b in calls if name == "all_reduce") == sorted(reduced)
             assert sorted(b for name, b in calls if name == "broadcast") == sorted(told)
-            assert step["num_collectives"] == len(calls) == 1 + step["num_hvp"] + looks + 1
-            assert step["num_bytes"] == sum(reduced) + sum(told)
+            assert [b for name, b in calls if name in scenarios.GATHERINGS] == [40]
+            assert step["num_collectives"] == len(calls) == 2 + step["num_hvp"] + looks + 1
+            assert step["num_bytes"] == 40 + sum(reduced) + sum(told)
             seen.add(k)
         for step in results["general-sum"]:
             sent = sorted(b for name, b in step["calls"] if name == "all_reduce")
             half = step["num_hvp"] // 2
             assert sent == sorted([8 * (n + m + 2), *[8 * m] * half, *[8 * n] * half])
+        # `backward` and `step` begin with a message each; nothing that is read may be captured.
+        for name, roll_calls in (("two-phase", 2), ("capturable", 0)):
+            (step,) = results[name]
+            gathered = [b for call, b in step["calls"] if call in scenarios.GATHERINGS]
+            assert gathered == [40] * roll_calls
+        assert (
+            results["capturable"][0]["num_collectives"] == 1 + results["capturable"][0]["num_hvp"]
+        )
     assert len(seen) > 1, "all steps took equally many iterations: the formula is hardly tried"
 
 
@@ -115,11 +124,13 @@ def test_steps_end_with_the_shortest_data(ranks):
 
 def test_time_out_names_rank_and_phase(ranks):
     late = of_ranks(ranks, "late")
-    assert "Rank 0 of 2 failed in the exchange of the comparison of parameters" in late[0]
+    assert "Rank 0 of 2 failed in the exchange of the beginning of `step(loss)`, call 1" in late[0]
+    assert "No word from rank 1" in late[0]
     assert "while_all_have" in late[0]
     assert late[1:] == [None] * 3
     in_product = of_ranks(ranks, "late_in_a_product")
     assert "Rank 0 of 2 failed in the exchange of mixed product 1, for the max" in in_product[0]
+    assert "Rank 1 reports: ArithmeticError: no solution (in `step(loss)`, call 1" in in_product[0]
     assert in_product[1] == "no solution"
 
 

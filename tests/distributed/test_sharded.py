@@ -44,6 +44,7 @@ def test_collectives_are_those_of_the_formula(ranks, name):
             if name == "penalties":
                 scattered.append(b * w * (n + m))
             gathered = [*[b * n] * (k + more), *[b * m] * (k + guess), b * n, b * m]
+            gathered.append(40)
             summed = [*[b] * (2 * k), 2 * b, 2 * b]
             summed += [2 * b, 2 * b, *[3 * b] * (k + more + 1)] if guess else [b, b]
             told = [*[16] * (k + more), 24]

@@ -39,6 +39,9 @@ class Devices:
         before, self.current = self.current, index
         return before
 
+    def get(self):
+        return self.current
+
     def at_launch(self):
         self.at_launches.add(self.current)
         return 0
@@ -50,6 +53,7 @@ def devices_of_launches():
     with (
         mock.patch.object(torch.cuda, "_exchange_device", devices.exchange),
         mock.patch.object(torch.cuda, "_maybe_exchange_device", devices.exchange),
+        mock.patch.object(torch.cuda, "current_device", devices.get),
         mock.patch.object(DryRun, "get_current_device", devices.at_launch),
         dry_run(),
         use_backend("triton"),

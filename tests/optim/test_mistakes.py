@@ -1,15 +1,18 @@
 """Each mistake is refused with a message whose advice, followed literally, works."""
 
+import warnings
+
 import pytest
 import torch
 from every_optimizer import Entry, each_entry
 from mistaken_graphs import GRAPHS
+from mistaken_sets import MIRRORS
 from mistaken_steps import FORMS
-from mistakes import CONSTRUCTIONS, MIRRORS, Mistake, Play
+from mistakes import CONSTRUCTIONS, Mistake, Play
 from snapshots import bits
 from torch import Tensor
 
-from compopt import ACGD, CGD
+from compopt import ACGD, CGD, StepWarning
 from compopt._remedies import ALONE
 
 MISTAKES = (*CONSTRUCTIONS, *MIRRORS, *FORMS, *GRAPHS)
@@ -17,9 +20,11 @@ MISTAKES = (*CONSTRUCTIONS, *MIRRORS, *FORMS, *GRAPHS)
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
 def test_the_message_names_a_remedy_that_works(mistake: Mistake) -> None:
-    with pytest.raises(mistake.error, match=f"(?s){mistake.match}"):
-        mistake.make(Play())
-    mistake.remedy(Play())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", StepWarning)
+        with pytest.raises(mistake.error, match=f"(?s){mistake.match}"):
+            mistake.make(Play())
+        mistake.remedy(Play())
 
 
 def test_every_mistake_has_a_name_of_its_own():

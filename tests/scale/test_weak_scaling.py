@@ -15,6 +15,7 @@ from benchmarks.weak_scaling import (
     broadcast,
     count,
     draw,
+    gather,
     model,
     step_time,
     straggler_slowdown,
@@ -56,6 +57,8 @@ def test_small_messages_are_bound_by_latency(machine):
     assert all_reduce(1, 1024, machine) == pytest.approx((8.4 + 2 * (7 * 4 + 7 * 14)) * 1e-6)
     assert broadcast(1024, machine) == pytest.approx((6.8 + 7 * 0.6 + 7 * 5) * 1e-6)
     assert broadcast(2, machine) == pytest.approx((6.8 + 0.6) * 1e-6)
+    assert gather(1024, machine) == pytest.approx((6.8 + 128 * (7 * 0.6 + 5)) * 1e-6)
+    assert gather(8, machine) == pytest.approx((6.8 + 7 * 0.6) * 1e-6)
 
 
 def test_steps_get_slower_with_gpus_and_overlap_helps(work, machine):

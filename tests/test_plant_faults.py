@@ -1,0 +1,14 @@
+"""The faults that are planted can still be planted; `python tests/plant_faults.py` does it."""
+
+import pytest
+from plant_faults import FAULTS, ROOT, occurrences
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_there_is_one_place_for_a_fault(fault):
+    assert occurrences(fault) == 1
+    assert all((ROOT / path).exists() for path in fault.tests)
+
+
+def test_there_are_enough_of_them():
+    assert len(FAULTS) >= 25
