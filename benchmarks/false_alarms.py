@@ -7,8 +7,6 @@ that was cut off goes on from there. ``--new`` begins anew.
 
 import argparse
 import json
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +71,6 @@ def trial(workload: Workload, batch_size: int, seed: int) -> dict[str, Any]:
     torch.manual_seed(seed)
     play = workload.build(batch_size)
     batch = play.draw(torch.Generator().manual_seed(seed))
-    start = time.perf_counter()
     try:
         report = preflight(lambda: play.loss(batch), play.min_player, play.max_player)
     except PreflightError as error:
@@ -81,7 +78,6 @@ def trial(workload: Workload, batch_size: int, seed: int) -> dict[str, Any]:
     return {
         "errors": {kind: float(f"{error:.1e}") for kind, error in report.errors.items()},
         "unmeasured": report.unmeasured,
-        "seconds": round(time.perf_counter() - start, 1),
     }
 
 
@@ -89,8 +85,8 @@ def table(trials: dict[str, list[dict[str, Any]]]) -> str:
     """Return the counts and the largest errors as a Markdown table."""
     lines = [
         "| networks | batch | seeds | false alarms | undecided | largest error of gradients "
-        "| of products | of orders | seconds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| of products | of orders |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, found in trials.items():
         workload, batch_size = NETWORKS[name]
@@ -99,12 +95,11 @@ def table(trials: dict[str, list[dict[str, Any]]]) -> str:
             kind: max((trial["errors"].get(kind, 0.0) for trial in passed), default=0.0)
             for kind in ("gradient", "product", "order")
         }
-        seconds = statistics.median(trial["seconds"] for trial in passed) if passed else 0.0
         undecided = sum(trial["unmeasured"] is not None for trial in passed)
         lines.append(
             f"| {workload.name} | {batch_size} | {len(found)} | {len(found) - len(passed)} "
             f"| {undecided} | {worst['gradient']:.0e} | {worst['product']:.0e} "
-            f"| {worst['order']:.0e} | {seconds:.1f} |"
+            f"| {worst['order']:.0e} |"
         )
     return "\n".join(lines)
 
