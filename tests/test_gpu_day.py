@@ -149,6 +149,30 @@ def test_a_stage_without_a_device_is_refused(monkeypatch, capsys):
     assert "Use `--dry-run`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("works", [True, False], ids=["works", "fails"])
+def test_the_command_writes_the_outcomes_of_a_dry_run(works, tmp_path, monkeypatch, capsys):
+    seen = []
+
+    def tasks(stage, day):
+        seen.append((stage, day))
+        return [python("one", f"raise SystemExit({0 if works else 1})"), counting(tmp_path)]
+
+    monkeypatch.setattr(day_command, "tasks_of", tasks)
+    monkeypatch.setattr(day_command.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(day_command, "write_images", lambda folder: folder)
+    out, work = tmp_path / "out", tmp_path / "work"
+    folders = ["--out", str(out), "--work", str(work)]
+    assert day_command.main(["B", "--dry-run", *folders]) == (0 if works else 1)
+    assert seen == [("B", Day(out, work, data=work / "images", dry=True))]
+    outcomes = json.loads((out / "dry_stage_B.json").read_text())["tasks"]
+    assert [outcome["state"] for outcome in outcomes.values()] == [
+        "done" if works else "failed",
+        "done",
+    ]
+    assert outcomes["one"]["conditions"]["torch"] == torch.__version__
+    assert ("Not all" in capsys.readouterr().out) != works
+
+
 @pytest.mark.slow
 def test_processes_side_by_side_are_counted_by_themselves():
     cpu = torch.device("cpu")

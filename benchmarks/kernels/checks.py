@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compopt.kernels import CGState
+from compopt.kernels.cg_state import ALPHA, BETA, GAMMA, NUM_ITER, WORST_FALL
 from compopt.kernels.registry import Entry, Operation, entries
 
 Inputs = tuple[Any, ...]
@@ -16,6 +17,9 @@ DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}
 RTOL = {torch.float64: 1e-13, torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 """Relative error in the Euclidean norm that a kernel may make, by dtype of its result."""
 TF32_RTOL = 2e-3
+
+MIDDLE = {GAMMA: 2.0, ALPHA: 0.5, BETA: 0.25, WORST_FALL: 0.5, NUM_ITER: 3.0}
+"""Of the scalars of an iteration, those that are others in the middle of a solve."""
 
 PARTS = {
     "bn sums moments": "bn normalize",
@@ -62,7 +66,8 @@ def _inputs(entry: Entry, operation: Operation, size: int, device: torch.device)
     for value in given:
         if isinstance(value, CGState):
             # As in the middle of a solve.
-            value.values = torch.tensor([2.0, 0.5, 0.25, 0.5, 0, 1, 3, 0], device=device)
+            for place, number in MIDDLE.items():
+                value.values[place] = number
     if name == "cg_scalars":
         given[1:] = given[1] / len(given[1]), given[2] / (3 * len(given[2]))
     if name == "cg_update":

@@ -1,23 +1,26 @@
 """Steps replay as device graphs; others wait for the device only where they must."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
 from device_games import DeviceGame, fixed, on_side_stream, relative
 
 from compopt import ACGD, CGD
+from compopt.kernels import tables
 from compopt.nn import fuse
 
 pytestmark = pytest.mark.gpu
 
 BACKENDS = pytest.mark.parametrize("backend", ["torch", "triton"])
 WARM_UP, REPLAYS = 3, 4
+NO_PARAMETERS = SimpleNamespace(params={})
 
 
 @pytest.fixture(autouse=True)
 def _backend(request):
-    if "triton" in request.node.callspec.params.values():
+    if "triton" in getattr(request.node, "callspec", NO_PARAMETERS).params.values():
         pytest.importorskip("triton")
 
 
@@ -156,3 +159,20 @@ def test_a_step_of_fixed_length_waits_once(num_iter, backend, cuda):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len([w for w in caught if "synchronizing" in str(w.message)]) == 1
+
+
+def test_lists_are_captured_with_their_tables(monkeypatch, cuda):
+    pytest.importorskip("triton")
+    for name in ("_tables", "_blocks", "_addresses"):
+        monkeypatch.setattr(tables, name, tables._Memory())
+    run = Run(cuda, solver=fixed(), backend="triton")
+    with on_side_stream(cuda):
+        for _ in range(WARM_UP):
+            run.step()
+    assert not tables._tables._captured
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run.step()
+    # Those of products and gradients into both players, and of vectors into lists.
+    assert len(tables._tables._captured) >= 4
+    graph.replay()
