@@ -12,7 +12,6 @@ from compopt.diagnosis._findings import PreflightError
 from compopt.diagnosis._measure import Derivative, Measurement, measure
 from compopt.diagnosis._players import Players
 from compopt.diagnosis._replay import Replay, UnrepeatableError, replaying
-from compopt.nn._fuse import SWAPS
 from compopt.optim.loss import Loss
 
 _ORDINALS = ("first", "second", "third")
@@ -104,6 +103,9 @@ def _remedy(culprit: Culprit) -> str:
         return WRONG_FUNCTION
     if culprit.order < len(_ORDINALS):
         return WRONG_GRADIENT
+    # `compopt.nn` is imported when it is first needed.
+    from compopt.nn._fuse import SWAPS
+
     if type(culprit.module) in SWAPS:
         return WRONG_THIRD.format(instead="Call `compopt.nn.fuse(network)`, which has another")
     return WRONG_THIRD.format(instead="Write the layer in elementary torch operations")
