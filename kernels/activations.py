@@ -146,5 +146,6 @@ def bias_act_curvature(
     else:
         s = torch.sigmoid(z)
         inner = torch.addcmul(z, z, s, value=-2).add_(2)
-        out = s.addcmul_(s, s, value=-1).mul_(inner).mul_(u).mul_(grad)
+        # Under `vmap` the change is what may be a batch: what is changed in place comes from it.
+        out = torch.mul(u, s.addcmul_(s, s, value=-1).mul_(inner)).mul_(grad)
     return out, None if bias is None else _sum_to_bias(out, dim)

@@ -58,14 +58,9 @@ def frozen_player(play: Play) -> None:
 
 def critic_alone(play: Play) -> None:
     optimizer = play.cgd(interaction=0.5)
-    kept = [dict(group) for group in optimizer.param_groups]
-    for group in optimizer.param_groups:
-        if group["player"] == "min":
-            group["lr"], group["interaction"] = 0.0, None
     for _ in range(3):
-        optimizer.step(play.loss())
-    for group, old in zip(optimizer.param_groups, kept, strict=True):
-        group.update(old)
+        fake = play.fake().detach()
+        optimizer.step(play.critic(play.real).mean() - play.critic(fake).mean(), player="max")
 
 
 def critic_in_turns(play: Play) -> None:
@@ -86,13 +81,11 @@ def pixel_loss(play: Play) -> Tensor:
 
 
 def by_itself_at_first(play: Play) -> None:
-    first = torch.optim.Adam(play.generator.parameters())
+    optimizer = play.cgd()
     with play.moves(play.generator):
         for _ in range(3):
-            first.zero_grad()
-            pixel_loss(play).backward()
-            first.step()
-    play.cgd().step(play.loss())
+            optimizer.step(pixel_loss(play), player="min")
+    optimizer.step(play.loss())
 
 
 def backward_by_hand(play: Play) -> None:
@@ -217,8 +210,7 @@ def distances(play: Play, elementary: bool) -> None:
 
 
 OVERWRITTEN = "was overwritten after the forward pass had saved it.*"
-ALONE = "move one player alone for a step, leave the loss whole and set `lr` to 0, and `interacti"
-BY_ITSELF = "A player that trains by itself at first does so in a torch optimizer of its own"
+ALONE = r'To move one player alone, call `step\(loss, player="max"\)` or `player="min"`'
 GRAPHS = (
     row(
         "one-loss-twice",
@@ -255,7 +247,7 @@ GRAPHS = (
         "warm-up",
         lambda play: play.cgd().step(pixel_loss(play)),
         ValueError,
-        "none of the max player's takes part.*" + BY_ITSELF,
+        "none of the max player's takes part.*" + ALONE,
         by_itself_at_first,
     ),
     row(

@@ -73,7 +73,8 @@ def fuse(module: nn.Module) -> FuseReport:
     (with a ``ReLU`` or ``LeakyReLU`` right after them in a ``Sequential``), ``LayerNorm``,
     ``SiLU`` and ``Softplus``. A layer stays the same object with the same parameters,
     buffers, hooks and state dict, and computes the same function; only its class changes. Outside
-    training with gradients, and in compiled regions, it runs torch's own code.
+    training with gradients, and in compiled regions, it runs torch's own code. Trace a network with
+    batch normalization (``torch.fx``) before it is fused: the tracer knows torch's own class only.
 
     Args:
         module: the network. Modified.

@@ -37,6 +37,9 @@ def _average_factor(layer: BatchNorm) -> float:
 
 def applies_to_batch(layer: BatchNorm, x: Tensor) -> bool:
     """Tell whether the fused form computes what ``layer`` does on ``x``."""
+    if not isinstance(x, Tensor):
+        # A symbolic trace: it records what torch does.
+        return False
     by_batch = layer.training or (layer.running_mean is None and layer.running_var is None)
     dims = (4,) if isinstance(layer, nn.BatchNorm2d) else (2, 3)
     return (
@@ -94,6 +97,8 @@ class FusedLayerNorm(nn.LayerNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalize [..., *normalized_shape]."""
+        if not isinstance(input, Tensor):
+            return super().forward(input)
         shape = self.normalized_shape
         fits = tuple(input.shape[input.dim() - len(shape) :]) == shape
         # Under autocast torch computes this layer in float32; that choice is left to it.
@@ -121,7 +126,8 @@ class FusedSoftplus(nn.Softplus):
 
 def _activate(layer: nn.Module, plain: Any, x: Tensor, kind: str) -> Tensor:
     # Under autocast torch computes softplus in float32; that choice is left to it.
-    if x.is_floating_point() and not autocasts(x) and _has_graph(x):
+    is_tensor = isinstance(x, Tensor)
+    if is_tensor and x.is_floating_point() and not autocasts(x) and _has_graph(x):
         return bias_activation(x, None, kind)
     return plain(x)  # type: ignore[no-any-return]
 

@@ -273,3 +273,41 @@ def test_unfuse_reaches_a_parametrized_layer() -> None:
     torch.testing.assert_close(layer(x).detach(), expected)
     parametrize.remove_parametrizations(layer, "weight")
     assert type(layer) is nn.LayerNorm
+
+
+SMOOTH = {
+    "layer-norm": lambda: nn.LayerNorm(4),
+    "batch-norm": lambda: nn.BatchNorm1d(4),
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+}
+
+
+@pytest.mark.parametrize("kind", SMOOTH)
+def test_vectorized_hessians(kind: str) -> None:
+    """Products with a batch of vectors, which autograd makes under `vmap`."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 4), SMOOTH[kind](), nn.Tanh(), nn.Linear(4, 1)).double()
+    x = torch.randn(5, 3, dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return (network(x) ** 2).sum()
+
+    expected = torch.autograd.functional.hessian(loss, x)
+    fuse(network)
+    for vectorize in (False, True):
+        hessian = torch.autograd.functional.hessian(loss, x, vectorize=vectorize)
+        torch.testing.assert_close(hessian, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["layer-norm", "silu", "softplus"])
+def test_symbolic_traces_record_torchs_own_layers(kind: str) -> None:
+    network = fused_copy(nn.Sequential(nn.Linear(3, 4), SMOOTH[kind](), nn.Linear(4, 1)))
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(torch.fx.symbolic_trace(network)(x), network(x))
+
+
+def fused_copy(network: nn.Module) -> nn.Module:
+    copied = copy.deepcopy(network)
+    fuse(copied)
+    return copied
