@@ -67,9 +67,10 @@ NOT_FINITE = (
 )
 
 ALONE = (
-    'To move one player alone, call `step(loss, player="max")` or `player="min"`, where `step` takes'
-    " `player`. Elsewhere leave the loss whole and set `lr` to 0, and `interaction` to None, in the "
-    "parameter groups of the other; not with LEAD and OptimisticAdam, which move it on by momentum."
+    "To move one player alone, call "
+    '`step(loss, player="max")` or `player="min"`, where `step` takes `player`. '
+    "Elsewhere leave the loss whole and set `lr` to 0, and `interaction` to None, in the parameter "
+    "groups of the other; not with LEAD and OptimisticAdam, which move it on by momentum."
 )
 TAKES_PART = f"Leave out `detach()`, `no_grad()` and checkpoints with `use_reentrant=True`. {ALONE}"
 NO_SCALER = (

@@ -324,43 +324,27 @@ def layer_norm_curvature(
         grad: [..., D] cotangent of the output, as the first backward pass had it.
         x, weight, mean, invstd, num_dims: as in :func:`layer_norm_backward`.
     """
+    inner, shape = _last(x, num_dims)
     dtype = x.dtype
     v, grad, x, projected = _wide(v, grad, x, projected)
     x_hat = (x - mean).mul_(invstd)
-    arguments = v, v_weight, projected, grad, x, x_hat, weight, mean, invstd, num_dims
+    h = grad if weight is None else grad * weight
+
+    def formed(buffer: Tensor | None) -> tuple[Tensor, Tensor]:
+        c = _row_mean(torch.mul(h, x_hat, out=buffer), inner)
+        d = _row_mean(torch.mul(v, x_hat, out=buffer), inner)
+        # r A, from P v alone: <P v, P h> = <P v, h>.
+        a = _row_mean(torch.mul(projected, h, out=buffer), inner)
+        total = torch.mul(grad, v_weight, out=buffer)
+        total = torch.addcmul(total, v, invstd * c, value=-1, out=buffer)
+        total = torch.addcmul(total, h, invstd * d, value=-1, out=buffer)
+        out = _projected(total, x, mean, invstd, num_dims)
+        out = torch.addcmul(out, x_hat, a * invstd, value=-1, out=None if buffer is None else out)
+        # Not `sum`, which takes no dimensions at all for all of them.
+        return out.to(dtype), torch.mul(projected, grad, out=buffer).sum_to_size(shape)
+
     try:
-        for_x, for_weight = _curvature(*arguments, buffer=torch.empty_like(x_hat))
+        return formed(torch.empty_like(x_hat))
     except RuntimeError:
         # Under `vmap` nothing can be written into a tensor that is not a batch.
-        for_x, for_weight = _curvature(*arguments, buffer=None)
-    return for_x.to(dtype), for_weight
-
-
-def _curvature(
-    v: Tensor,
-    v_weight: Tensor,
-    projected: Tensor,
-    grad: Tensor,
-    x: Tensor,
-    x_hat: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    num_dims: int,
-    *,
-    buffer: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """As :func:`layer_norm_curvature`, with products written to ``buffer`` if there is one."""
-    inner, shape = _last(x, num_dims)
-    h = grad if weight is None else grad * weight
-    c = _row_mean(torch.mul(h, x_hat, out=buffer), inner)
-    d = _row_mean(torch.mul(v, x_hat, out=buffer), inner)
-    # r A, from P v alone: <P v, P h> = <P v, h>.
-    a = _row_mean(torch.mul(projected, h, out=buffer), inner)
-    total = torch.mul(grad, v_weight, out=buffer)
-    total = torch.addcmul(total, v, invstd * c, value=-1, out=buffer)
-    total = torch.addcmul(total, h, invstd * d, value=-1, out=buffer)
-    out = _projected(total, x, mean, invstd, num_dims)
-    out = torch.addcmul(out, x_hat, a * invstd, value=-1, out=None if buffer is None else out)
-    # Not `sum`, which takes no dimensions at all for all of them.
-    return out, torch.mul(projected, grad, out=buffer).sum_to_size(shape)
+        return formed(None)
