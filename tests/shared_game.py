@@ -99,6 +99,14 @@ def scaled(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
     return loss
 
 
+def critic_first(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
+    """Take a step of the critic alone, as scripts with two optimizers do, then one of both."""
+    fake = game.generator(game.noise[step, part]).detach()
+    alone = game.critic(game.real[step, part]).mean() - game.critic(fake).mean()
+    loss = optimizer.step(alone, max_penalty=game.gradient_penalty(step, part), player="max")
+    return loss + optimizer.step(game.loss(step, part))
+
+
 def general_sum(optimizer: Any, game: SharedGame, step: int, part: slice) -> Any:
     loss = game.loss(step, part)
     return optimizer.step((loss + game.smoothness(step, part), 0.5 * loss.square() - loss))
@@ -195,6 +203,7 @@ WAYS: dict[str, Way] = {
     "capturable": Way(kwargs={"solver": FIXED, "capturable": True}),
     "clipped": Way(kwargs={"max_grad_norm": 0.05}),
     "closure": Way(closure),
+    "critic-first": Way(critic_first, kwargs={"max_grad_norm": 0.5}),
     "penalties": Way(penalized),
     "one-penalty": Way(one_penalty),
     "curvature-loss": Way(other_curvature),

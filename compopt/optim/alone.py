@@ -35,7 +35,8 @@ def own_gradient(
     Raises:
         TypeError, ValueError: as :func:`~compopt.game.differentiate`.
 
-    Cost: one backward pass by the player's parameters, one of its penalty. One all-reduce.
+    Cost: one backward pass by the player's parameters, one of its penalty; one all-reduce of the
+    gradient.
     """
     is_min = player == "min"
     has_own_loss = is_min or game.max_loss is None

@@ -179,7 +179,9 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
             state = {"delta": torch.zeros_like(delta)} if lacks else {}
             self._stage(commit, player, delta, state, advance)
         commit.run()
-        return game.detached_loss()
+        loss = game.detached_loss()
+        mean = self._placement.mean
+        return (mean(loss[0]), mean(loss[1])) if isinstance(loss, tuple) else mean(loss)
 
     def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
         # Conjugate gradients would refuse the operator, without a word about the losses.

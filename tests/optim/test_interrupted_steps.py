@@ -3,11 +3,8 @@
 Every torch operation and every line of the package that a step runs raises in turn.
 """
 
-import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -15,62 +12,15 @@ import torch
 from every_optimizer import EVERY as ALL
 from every_optimizer import Entry
 from games import QuadraticGame
+from interruptions import Interrupted, Lines, Operations
 from snapshots import all_params, assert_same_bits, bits, snapshot
-from torch.utils._python_dispatch import TorchDispatchMode
 
-import compopt
 from compopt import ACGD, ACMD, CGD, GMRES, ConjugateGradient
 from compopt.optim import commit as commit_module
 
 # A wrapper's hook comes after the step.
 EVERY = [entry for entry in ALL if "Lookahead" not in entry.name]
-PACKAGE = str(Path(compopt.__file__).parent)
 SOLVER = ConjugateGradient(rtol=0.0, max_iter=2)
-
-
-class Interrupted(BaseException):
-    """As Ctrl-C does, it passes by whoever catches errors only."""
-
-
-class Operations(TorchDispatchMode):
-    """Counts torch operations, and raises in place of the one numbered ``at``, from 1."""
-
-    def __init__(self, at: int = 0) -> None:
-        super().__init__()
-        self.at = at
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        if self.count == self.at:
-            raise Interrupted
-        return func(*args, **(kwargs or {}))
-
-
-class Lines:
-    """Counts the lines of the package that run, and raises at the one numbered ``at``."""
-
-    def __init__(self, at: int = 0) -> None:
-        self.at = at
-        self.count = 0
-
-    def __enter__(self) -> "Lines":
-        self._before = sys.gettrace()
-        sys.settrace(self._enter_function)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        sys.settrace(self._before)
-
-    def _enter_function(self, frame: FrameType, event: str, _: object) -> Any:
-        return self._at_line if frame.f_code.co_filename.startswith(PACKAGE) else None
-
-    def _at_line(self, frame: FrameType, event: str, _: object) -> Any:
-        if event == "line":
-            self.count += 1
-            if self.count == self.at:
-                raise Interrupted
-        return self._at_line
 
 
 PLACES: dict[str, type[Operations | Lines]] = {"operation": Operations, "line": Lines}
