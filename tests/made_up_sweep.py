@@ -26,6 +26,7 @@ def config_of(optimizer: str, loss: str, term: str, seed: int, **more: Any) -> d
         "term": {"kind": term, "options": {}},
         "seed": seed,
         "steps": 3000,
+        "budget": None,
         "batch_size": 64,
     } | more
 
