@@ -25,6 +25,7 @@ from benchmarks.devices import add_device, clock, device_of, on_device
 from benchmarks.environment import conditions
 from benchmarks.phases import LOSS, Counting, Peak, Phase, Share, attribute, measured_peak
 from benchmarks.workloads import WORKLOADS
+from compopt._profiling import forced_ranges
 
 STEP = "benchmark::step"
 WARM_UP = 3
@@ -77,7 +78,7 @@ def measure(run: Run, device: torch.device, steps: int, peak: Peak, trace: Path)
     with gzip.open(trace, "rt") as file:
         attribute(json.load(file)["traceEvents"], STEP, shares, steps)
     run.draw()
-    with Counting(shares, peak):
+    with forced_ranges(), Counting(shares, peak):
         run.step()
     return {
         "step_ms": 1e3 * statistics.median(times),

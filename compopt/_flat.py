@@ -33,8 +33,8 @@ class FlatLayout:
     def of(cls, tensors: Sequence[Tensor]) -> "FlatLayout":
         """Return the layout of ``tensors``, which must be on one device."""
         dtype = torch.float32
-        for tensor in tensors:
-            dtype = torch.promote_types(dtype, tensor.dtype)
+        for other in {tensor.dtype for tensor in tensors}:
+            dtype = torch.promote_types(dtype, other)
         return cls(
             shapes=tuple(tensor.shape for tensor in tensors),
             sizes=tuple(tensor.numel() for tensor in tensors),

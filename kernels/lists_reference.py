@@ -28,37 +28,34 @@ def gather(
     Returns:
         Numbers [k >= 1] whose sum is ``base . out``, or None without ``base``.
     """
-    views = torch.split(out, list(sizes))
-    factors = views if scale is None else torch.split(scale, list(sizes))
-    terms = views if base is None else torch.split(base, list(sizes))
-    for tensor, *pieces in zip(tensors, views, factors, terms, strict=True):
-        _gather_one(tensor, *pieces, has_scale=scale is not None, has_base=base is not None)
+    lengths = list(sizes)
+    absent: Sequence[None] = [None] * len(lengths)
+    views = torch.split(out, lengths)
+    factors = absent if scale is None else torch.split(scale, lengths)
+    terms = absent if base is None else torch.split(base, lengths)
+    for tensor, view, factor, term in zip(tensors, views, factors, terms, strict=True):
+        _gather_one(tensor, view, factor, term)
     return None if base is None else partial_dot(base, out)
 
 
 def _gather_one(
-    tensor: Tensor | None,
-    out: Tensor,
-    scale: Tensor,
-    base: Tensor,
-    *,
-    has_scale: bool,
-    has_base: bool,
+    tensor: Tensor | None, out: Tensor, scale: Tensor | None, base: Tensor | None
 ) -> None:
     if tensor is None:
-        out.copy_(base) if has_base else out.zero_()
+        out.zero_() if base is None else out.copy_(base)
         return
-    tensor = tensor.detach()
-    out, scale, base = (piece.view(tensor.shape) for piece in (out, scale, base))
+    tensor, shape = tensor.detach(), tensor.shape
+    out = out.view(shape)
     # One pass for each tensor: of the forms in `benchmarks.kernels` the quickest on the CPU.
-    if has_scale and has_base:
-        torch.addcmul(base, tensor, scale, out=out)
-    elif has_scale:
-        torch.mul(tensor, scale, out=out)
-    elif has_base:
-        torch.add(base, tensor, out=out)
+    if scale is None:
+        if base is None:
+            out.copy_(tensor)
+        else:
+            torch.add(base.view(shape), tensor, out=out)
+    elif base is None:
+        torch.mul(tensor, scale.view(shape), out=out)
     else:
-        out.copy_(tensor)
+        torch.addcmul(base.view(shape), tensor, scale.view(shape), out=out)
 
 
 def scatter(
