@@ -153,11 +153,11 @@ FAULTS = (
         (OPTIM + "test_interrupted_steps.py",),
     ),
     Fault(
-        "weight decay takes the move along",
+        "captured steps forget weight decay",
         "compopt/optim/commit.py",
         "moved = param.clone() if decay is None else param * decay",
         "moved = param.clone()",
-        (OPTIM + "test_every_optimizer.py", OPTIM + "test_groups.py"),
+        (OPTIM + "test_step_counts.py",),
     ),
     Fault(
         "counts that are shared advance for those who stay behind",

@@ -96,3 +96,15 @@ def test_copies_share_among_themselves_only():
     optimizer.step(case())
     assert num_segments(twin) == [1, 1]
     assert all(count == 1 for count in counts(twin, "min"))
+
+
+def test_decay_of_captured_steps_is_that_of_others():
+    ends = []
+    for capturable in (True, False):
+        case, optimizer = build(capturable)
+        for group in optimizer.param_groups:
+            group["weight_decay"] = 5.0
+        for _ in range(3):
+            optimizer.step(case())
+        ends.append(torch.cat([p.detach().flatten() for p in (*case.min_params, *case.max_params)]))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=0)
