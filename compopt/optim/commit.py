@@ -45,6 +45,8 @@ class Commit:
             self._run()
             raise
 
+    # An interrupt on the way out of an `enable_grad` leaves gradients enabled.
+    @torch.no_grad()
     def _run(self) -> None:
         for write in self._writes:
             write.run_once()
