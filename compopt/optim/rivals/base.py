@@ -101,6 +101,10 @@ class FieldOptimizer(RivalOptimizer):
     def _how_to_step(self) -> str:  # type: ignore[override]
         return "Call `step(closure)`." if self.needs_closure else "Call `step(loss)`."
 
+    def _reset_transient(self) -> None:
+        super()._reset_transient()
+        self._way_back = Commit()
+
     @abstractmethod
     def _moves(self, evaluate: "Evaluation") -> dict[Player, Move]:
         """Return what a step does, leaving parameters and state alone."""
@@ -137,7 +141,12 @@ class FieldOptimizer(RivalOptimizer):
                 self._idle_step()
                 return None
             evaluate = Evaluation(self, closure, min_penalty, max_penalty)
-            moves = self._moves(evaluate)
+            try:
+                moves = self._moves(evaluate)
+            except BaseException:
+                # An interrupt may have come between a look ahead and the way back.
+                self._way_back.run()
+                raise
             vectors = [v for m in moves.values() for v in (m.delta, *m.state.values())]
             if not are_finite(evaluate.losses, vectors):
                 self._say_not_taken()
@@ -166,7 +175,7 @@ class FieldOptimizer(RivalOptimizer):
     def _displaced(self, deltas: Mapping[Player, Tensor]) -> Iterator[None]:
         """Move the parameters, and put them back bit for bit, whatever happens."""
         params = {player: self._params(player) for player in deltas}
-        restored = Commit()
+        self._way_back = restored = Commit()
         for tensors in params.values():
             for param in tensors:
                 restored.copy(param, param.clone())
