@@ -118,7 +118,8 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
                 in proportion to it; gradients are those of the loss.
             player: "min" or "max" moves this player alone, by the gradient step with the same step
                 sizes, averages and counts, as for several steps of a critic. The loss need not
-                depend on the other player (``fake.detach()``); one backward pass.
+                depend on the other player (``fake.detach()``); one backward pass. A prepared step
+                is dropped, and ``last_step`` stays that of both players' last step.
 
         Returns:
             The detached loss, or pair of losses.
@@ -154,6 +155,8 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         check_terms(player, terms)
         if closure is None:
             raise TypeError(f'`step(loss, player="{player}")` needs a loss, got None.')
+        # A prepared step would be one from where the player has been.
+        self._pending = None
         params = self._params(player)
         game = as_game(closure, terms, params[0].device, allows_pair=True)
         self._meet(Act.STEP_ALONE, game)

@@ -189,3 +189,13 @@ def test_a_loss_is_needed_and_must_depend_on_the_player() -> None:
     constrained = CMD(game.min_params, game.max_params, lr=0.1)
     with pytest.raises(TypeError, match="CMD moves both players together"):
         constrained.step(game.loss(), player="max")
+
+
+def test_the_prepared_step_is_gone_without_zero_grad() -> None:
+    """Its gradients are left, of which a step without a graph says what they are."""
+    game = QuadraticGame()
+    optimizer = CGD(game.min_params, game.max_params, lr=0.1)
+    optimizer.backward(game.loss())
+    optimizer.step(game.loss(), player="max")
+    with pytest.raises(RuntimeError, match="found gradients but no graph"):
+        optimizer.step()
