@@ -21,8 +21,8 @@ class Game:
 
     Attributes:
         loss: scalar; the min player lowers it, the max player raises it.
-        min_penalty: scalar that the min player minimises besides, or None.
-        max_penalty: scalar that the *max player minimises* besides, or None.
+        min_penalty: scalar that the min player also minimises, or None.
+        max_penalty: scalar that the max player also *minimises*, or None.
         max_loss: None in a zero-sum game. In a general-sum game the scalar that the max player
             *minimises*, and ``loss`` is the min player's alone.
         curvature_loss: None, or a loss whose mixed second derivatives stand for those of ``loss``,

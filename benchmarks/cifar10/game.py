@@ -17,8 +17,8 @@ class Objectives:
     Attributes:
         value: what the critic raises; in a zero-sum game, what the generator lowers.
         generator: what the generator lowers instead, or None in a zero-sum game.
-        min_penalty: what the generator lowers besides, or None.
-        max_penalty: what the critic lowers besides, or None.
+        min_penalty: what the generator also lowers, or None.
+        max_penalty: what the critic also lowers, or None.
     """
 
     value: Tensor

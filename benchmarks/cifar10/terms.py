@@ -30,8 +30,8 @@ class Term:
     """An explicit term at work on one critic.
 
     Attributes:
-        on_critic: what the critic lowers besides, from critic, real and fake images, or None.
-        on_generator: what the generator lowers besides, from the game's value and both networks.
+        on_critic: what the critic also lowers, from critic, real and fake images, or None.
+        on_generator: what the generator also lowers, from the game's value and both networks.
         projection: changes the critic's weights after a step.
         gradients: computations of gradients that the term adds for the critic and the generator.
         lazy: the critic's term, if it comes at some steps only.

@@ -62,9 +62,9 @@ class Replicated(Placement):
     b (n + m + 2) bytes.
 
     In the roll call each rank tells which call it is about to make, how many it has made, and hash
-    values of its hyperparameters, of its settings, and of what is trained; besides, at the first
-    step and at the first one after ``load_state_dict``, of the bits of parameters and state. It is
-    read on the host, as a look is. Where ranks differ all of them raise, before anything else is
+    values of its hyperparameters, its settings and the set of trained parameters. At the first step,
+    and at the first one after ``load_state_dict``, hash values of the bits of parameters and state
+    are added. It is read on the host, as a look is. Where ranks differ all of them raise, before anything else is
     sent that would have other sizes or be averaged with what it does not belong to.
 
     What overlaps: a bucket of the gradients, or of a half product, is sent as soon as the backward

@@ -74,9 +74,9 @@ class Sharded(Replicated):
     looks, decision      16 and 24                                k and 1
     ===================  =======================================  =================
 
-    A last iteration that is not predicted has one product, its direction and one look more. So has
-    a first guess but for the look; besides, a second size and a second inner product in the first
-    two messages, and three inner products in one message of 3 b bytes at each look and at the end.
+    A last iteration that is not predicted adds one product, its direction and one look. A first
+    guess adds one product and its direction, a second size and a second inner product in the first
+    two messages, and one message of 3 b bytes (three inner products) at each look and at the end.
 
     Args:
         process_group: see :class:`Replicated`.

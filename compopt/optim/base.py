@@ -110,9 +110,9 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
                 arguments that returns one of these and does not call ``backward()``. None, given
                 or returned, takes the step that :meth:`backward` has prepared, and changes nothing
                 if there is none.
-            min_penalty: scalar that the min player minimises besides. It is differentiated once
+            min_penalty: scalar that the min player also minimises. It is differentiated once
                 and never enters the mixed products.
-            max_penalty: scalar that the max player *minimises* besides.
+            max_penalty: scalar that the max player also *minimises*.
             curvature_loss: a loss whose mixed second derivatives are taken for those of the loss,
                 such as that of a part of the batch, from a forward pass of its own. Products cost
                 in proportion to it; gradients are those of the loss.

@@ -124,9 +124,9 @@ class FieldOptimizer(RivalOptimizer):
                 its graph. The loss is a scalar, a pair (min, max) of scalars, a
                 :class:`~compopt.Game`, or :class:`~compopt.MicroBatches`, which are averaged. None
                 creates the state and changes nothing else.
-            min_penalty: scalar that the min player minimises besides. It is differentiated once. A
+            min_penalty: scalar that the min player also minimises. It is differentiated once. A
                 closure that is called at a second point returns it in a :class:`~compopt.Game`.
-            max_penalty: scalar that the max player *minimises* besides.
+            max_penalty: scalar that the max player also *minimises*.
 
         Returns:
             The detached loss, or pair of losses, of the first evaluation. A step that is not finite
