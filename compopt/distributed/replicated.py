@@ -62,10 +62,10 @@ class Replicated(Placement):
     b (n + m + 2) bytes.
 
     In the roll call each rank tells which call it is about to make, how many it has made, and hash
-    values of its hyperparameters, its settings and the set of trained parameters. At the first step,
-    and at the first one after ``load_state_dict``, hash values of the bits of parameters and state
-    are added. It is read on the host, as a look is. Where ranks differ all of them raise, before anything else is
-    sent that would have other sizes or be averaged with what it does not belong to.
+    values of its hyperparameters, its settings and the set of trained parameters. At the first
+    step, and at the first one after ``load_state_dict``, hash values of the bits of parameters and
+    state are added. It is read on the host, as a look is. Where ranks differ, all of them raise
+    before anything is sent that could have another size or be averaged with something else.
 
     What overlaps: a bucket of the gradients, or of a half product, is sent as soon as the backward
     pass has come to its parameters, while the pass goes on with earlier layers. The vector work of
