@@ -176,11 +176,9 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         if advance is not False:
             self._remember(commit, player, grad, advance)
             # Checkpoints have all of a player's state or none.
-            lacks = (
-                "delta" in self._state_keys(player) and self._read_state(player, "delta") is None
-            )
-            state = {"delta": torch.zeros_like(delta)} if lacks else {}
-            self._stage(commit, player, delta, state, advance)
+            for key in self._state_keys(player):
+                self._stage_state(commit, player, key)
+            self._stage(commit, player, delta, {}, advance)
         commit.run()
         loss = game.detached_loss()
         mean = self._placement.mean

@@ -18,9 +18,13 @@ class Commit:
     are writes into memory that exists. If one of them is interrupted nevertheless, by Ctrl-C say,
     the others are made before the interrupt goes on: a step that is half taken would be worse than
     one that is taken.
+
+    Attributes:
+        vectors: new ones that it will store, by player and key of the state.
     """
 
     def __init__(self) -> None:
+        self.vectors: dict[tuple[object, str], Tensor] = {}
         self._writes: list[_Write] = []
 
     def add(self, write: Callable[[], object], target: Tensor | None = None) -> None:

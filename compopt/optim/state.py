@@ -45,8 +45,11 @@ class FlatState:
 
         It is the stored one where that is still in use, so that addresses stay the same from step
         to step. Otherwise it is a new one of the same values, zeros where there are none, which
-        ``commit`` will store.
+        ``commit`` will store; the same one each time within a commit.
         """
+        staged = commit.vectors.get((player, key))
+        if staged is not None:
+            return staged
         tensors = _entries(state, params, key)
         stored = self._vector_behind(player, key, tensors)
         if stored is not None:
@@ -61,6 +64,7 @@ class FlatState:
                 state[param][key] = entry
 
         commit.add(attach)
+        commit.vectors[player, key] = vector
         return vector
 
     def _gathered(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
