@@ -123,6 +123,12 @@ def differing_settings(folder: Path) -> dict[str, Any]:
     results["scale"] = attempt(
         lambda: scaled.optimizer.backward(loss, scaler=None if is_odd() else scaler)
     )
+    alone = Run.of()
+    loss, moves = alone.loss(), "min" if is_odd() else "max"
+    results["players"] = attempt(lambda: alone.optimizer.step(loss, player=moves))
+    together = Run.of()
+    loss, moves = together.loss(), None if is_odd() else "max"
+    results["one and both"] = attempt(lambda: together.optimizer.step(loss, player=moves))
     shards = Run.of(Sharded(dist.group.WORLD))
     loss, penalty = shards.loss(), shards.game.smoothness(0)
     results["penalties"] = attempt(

@@ -15,7 +15,6 @@ class Act(IntEnum):
     BATCH = 0x636F6D70_00000004
     SAMPLES = 0x636F6D70_00000005
     COPY = 0x636F6D70_00000006
-    STEP_ALONE = 0x636F6D70_00000007
 
 
 _NAMES = {
@@ -25,7 +24,6 @@ _NAMES = {
     Act.BATCH: "`while_all_have`, batch {}",
     Act.SAMPLES: "`batch_weight`",
     Act.COPY: "`broadcast_parameters`",
-    Act.STEP_ALONE: "`step(loss, player=...)`, call {} of the optimizer",
 }
 
 

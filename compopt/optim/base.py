@@ -159,7 +159,7 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         self._pending = None
         params = self._params(player)
         game = as_game(closure, terms, params[0].device, allows_pair=True)
-        self._meet(Act.STEP_ALONE, game)
+        self._meet(Act.STEP, game, player=player)
         grad = own_gradient(game, player, params, self._placement)
         norm = self._placement.norms({player: grad})[player]
         self._clip_groups(player, grad)

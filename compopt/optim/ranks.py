@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 
+from compopt._typing import Player
 from compopt.distributed import Placement, placement_of
 from compopt.distributed.meeting import Act, Terms
 from compopt.game import Game
@@ -41,17 +42,25 @@ class SharesSteps(TwoPlayerOptimizer):
         self._num_calls += closure is not None or self._pending is not None
         return self._placement.together(StepError)
 
-    def _meet(self, act: Act, game: Game | None = None, scale: float = 1.0) -> None:
+    def _meet(
+        self,
+        act: Act,
+        game: Game | None = None,
+        scale: float = 1.0,
+        player: Player | None = None,
+    ) -> None:
         """Begin what processes do together; raise on all of them unless they can.
 
         Args:
             act: which call this is.
             game: of this process, None if it was differentiated before.
             scale: of the loss.
+            player: who moves alone, None if both do.
         """
 
         def terms() -> Terms:
             settings = {f"`{name}`": plain(getattr(self, name)) for name in self._options}
+            settings["`player`"] = plain(player)
             if game is not None:
                 settings |= {**self._placement.form(game), "scale of the loss": plain(scale)}
             state = None if self._has_met else self.state

@@ -73,6 +73,8 @@ def test_differing_hyperparameters(ranks, key, is_late):
         ("dtype", "torch.float32"),
         ("pair", "torch.float64, torch.float64"),
         ("scale", "scale of the loss: "),
+        ("players", "`player`: "),
+        ("one and both", "`player`: "),
         ("penalties", "can pass `0 * sum(p.sum() for p in params)`"),
     ],
 )
