@@ -23,7 +23,7 @@ from compopt.optim.loss import LossOrClosure, Terms, as_game, evaluated
 from compopt.optim.players import ProcessGroup, select
 from compopt.optim.report import StepReport
 from compopt.optim.step_sizes import StepSizes
-from compopt.optim.trouble import OnFailure, SolveFor, Trouble, check_solver, stretch_of
+from compopt.optim.trouble import OnFailure, SolveFor, check_solver, stretch_of
 from compopt.optim.two_phase import TwoPhaseOptimizer
 from compopt.optim.update import Gradients, Update, by_player, competitive_update, sign_of
 from compopt.solvers import ConjugateGradient, Solver
@@ -70,7 +70,6 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self.last_step: StepReport | None = None
-        self._trouble = Trouble()
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:

@@ -20,7 +20,7 @@ from compopt.operators import PolymatrixOperator
 from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.players import TwoPlayerOptimizer
-from compopt.optim.report import CHECK_THE_LOSS, SQUARES_OVERFLOW, not_finite
+from compopt.optim.report import why_not_taken
 from compopt.optim.trouble import Trouble, check_solver, stretch_of
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
@@ -226,7 +226,11 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             self.solver,
             _Figures(solution),
             on_failure="skip",
-            failure=lambda: _failure(status, losses, bool(averaged)),
+            failure=lambda: why_not_taken(
+                {f"losses[{i}]": loss for i, loss in enumerate(losses)},
+                status,
+                has_squares=bool(averaged),
+            ),
             stretch=stretch,
         )
         return taken
@@ -241,17 +245,6 @@ class _Figures:
     def __str__(self) -> str:
         residual = float(self.solution.residual_norm / self.solution.rhs_norm)
         return f"{self.solution.num_iter} iterations, relative residual {residual:.1e}"
-
-
-def _failure(status: Status, losses: Losses, has_averages: bool) -> str:
-    """Return why a step was not taken, and what to try."""
-    spoilt = not_finite({f"losses[{i}]": loss for i, loss in enumerate(losses)})
-    said = f"{spoilt} not finite. " if spoilt else ""
-    if status > Status.MAX_ITER:
-        return said + status.sentence
-    if not said and not has_averages:
-        return SQUARES_OVERFLOW
-    return said + (CHECK_THE_LOSS if spoilt else "A move is not finite. Lower the learning rates.")
 
 
 def _tagged_groups(params: Sequence[Params]) -> list[dict[str, Any]]:

@@ -108,16 +108,10 @@ class StepReport:
         names = ["the loss"] if len(self._losses) == 1 else ["the min loss", "the max loss"]
         first = dict(zip(names, self._losses, strict=True))
         first |= {f"the gradient of the {p} player": n for p, n in self._grad_norm.items()}
-        spoilt = not_finite(first)
-        said = f"{spoilt} not finite. " if spoilt else ""
-        if self.status > Status.MAX_ITER:
-            return said + self.status.sentence
-        if spoilt:
-            return said + CHECK_THE_LOSS
-        if not bool(self._has_gradients):
-            return SQUARES_OVERFLOW
         moves = {f"the move of the {p} player": n for p, n in self._delta_norm.items()}
-        return f"{not_finite(moves)} not finite. Lower the learning rates."
+        return why_not_taken(
+            first, self.status, has_squares=bool(self._has_gradients), moves=not_finite(moves)
+        )
 
     def __str__(self) -> str:
         outcome = "taken" if self.taken else "failed"
@@ -132,6 +126,26 @@ class StepReport:
         if math.isnan(value):
             return "not known"
         return f"{value:.1e}" + (" (predicted)" if self.residual_is_predicted else "")
+
+
+def why_not_taken(
+    numbers: dict[str, Tensor], status: Status, *, has_squares: bool, moves: str = "A move is"
+) -> str:
+    """Return why a step was not taken, and what to try.
+
+    Args:
+        numbers: the losses, gradients or their norms by name.
+        status: of the solve.
+        has_squares: whether the squares of the gradients are finite, where they are needed.
+        moves: the moves that are not finite, with the verb.
+    """
+    spoilt = not_finite(numbers)
+    said = f"{spoilt} not finite. " if spoilt else ""
+    if status > Status.MAX_ITER:
+        return said + status.sentence
+    if spoilt:
+        return said + CHECK_THE_LOSS
+    return f"{moves} not finite. Lower the learning rates." if has_squares else SQUARES_OVERFLOW
 
 
 def not_finite(numbers: dict[str, Tensor]) -> str:

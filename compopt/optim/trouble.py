@@ -12,14 +12,7 @@ from compopt._typing import Player
 from compopt._warn import warn
 from compopt.field import GeneralGradients, GradientField
 from compopt.game import GameGradients
-from compopt.optim.report import (
-    CHECK_THE_LOSS,
-    SQUARES_OVERFLOW,
-    ConvergenceWarning,
-    StepError,
-    StepWarning,
-    not_finite,
-)
+from compopt.optim.report import ConvergenceWarning, StepError, StepWarning, why_not_taken
 from compopt.optim.update import Update
 from compopt.solvers import ConjugateGradient, Solution, Solver, Status
 
@@ -79,13 +72,13 @@ class Trouble:
             return
         pairs = gradients.mixed.independent()
         if pairs:
-            self._warn(INDEPENDENCE, independence(pairs), StepWarning)
+            self.warn_once(INDEPENDENCE, independence(pairs), StepWarning)
 
     def report_strangers(self, field: GradientField[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
         count = len(field.players)
         if self.watches and len(field.independent()) == count * (count - 1):
-            self._warn(
+            self.warn_once(
                 APART,
                 f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "
                 "`detach()` and `no_grad()`. If it is meant, each player's own optimizer takes the "
@@ -144,16 +137,16 @@ class Trouble:
             reason = failure()
             if on_failure == "raise":
                 raise StepError(f"The step was not taken. {reason} {step}.")
-            self._warn(
+            self.warn_once(
                 "failure",
                 f"A step was not taken, and later ones may not be either. {reason} {step}.",
                 StepWarning,
             )
             return
         if status is not Status.CONVERGED and not getattr(solver, "has_fixed_count", False):
-            self._warn("convergence", f"{status.sentence} {step}.", ConvergenceWarning)
+            self.warn_once("convergence", f"{status.sentence} {step}.", ConvergenceWarning)
         if STRETCHED in signs and (ratio := stretch()) > LONGEST_MOVE:
-            self._warn(
+            self.warn_once(
                 STRETCHED,
                 f"The moves are {ratio:.3g} times as long as the plain gradient steps: the linear "
                 "system is nearly singular. Losses that share a term which both players lower make "
@@ -163,7 +156,7 @@ class Trouble:
                 StepWarning,
             )
         if APART in signs and INDEPENDENCE not in self._said:
-            self._warn(
+            self.warn_once(
                 APART,
                 f"{APART_WORDS} All entries of the first mixed products are zero. If that is not "
                 "meant, leave out `detach()` and `no_grad()`, and freeze no network while the loss "
@@ -182,14 +175,14 @@ class Trouble:
         """
         if taken:
             return
-        spoilt = not_finite({f"the gradient of the {player} player": norm})
-        reason = f"{spoilt} not finite. {CHECK_THE_LOSS}" if spoilt else SQUARES_OVERFLOW
+        numbers = {f"the gradient of the {player} player": norm}
+        reason = why_not_taken(numbers, Status.CONVERGED, has_squares=True)
         if on_failure == "raise":
             raise StepError(f"The step of the {player} player was not taken. {reason}")
         message = f"A step of the {player} player was not taken, and later ones may not be either."
-        self._warn("failure", f"{message} {reason}", StepWarning)
+        self.warn_once("failure", f"{message} {reason}", StepWarning)
 
-    def _warn(self, what: str, message: str, category: type[Warning]) -> None:
+    def warn_once(self, what: str, message: str, category: type[Warning]) -> None:
         """Warn, if not of this before."""
         if what not in self._said:
             self._said.add(what)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from compopt._remedies import NO_SCALER
 from compopt._typing import PLAYERS
-from compopt._warn import warn
 from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.kernels import use_backend
@@ -18,7 +17,14 @@ from compopt.optim.interaction import interacts
 from compopt.optim.loss import LossOrClosure, Terms
 from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepWarning
+from compopt.optim.trouble import Trouble
 from compopt.optim.update import Gradients, by_player
+
+LOST_STEP = (
+    "`backward` replaces gradients and graph of an earlier `backward` that no `step` has used: "
+    "they are not added up. To accumulate, give the losses of all micro-batches at once, "
+    "`backward(MicroBatches([loss1, loss2]))`; to drop a step, call `zero_grad()`."
+)
 
 
 class TwoPhaseOptimizer(SharesSteps):
@@ -37,7 +43,7 @@ class TwoPhaseOptimizer(SharesSteps):
         self._pending_has_scaler = False
         # Whether a scaler has had the prepared step, which it skips if gradients are not finite.
         self._was_offered = False
-        self._has_warned_of_a_lost_step = False
+        self._trouble = Trouble()
 
     @abstractmethod
     def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
@@ -94,7 +100,7 @@ class TwoPhaseOptimizer(SharesSteps):
         }
         pending = gradients if scale == 1.0 else dataclasses.replace(gradients, loss=loss)
         if self._pending is not None and not self._was_offered:
-            self._warn_of_a_lost_step()
+            self._trouble.warn_once("lost step", LOST_STEP, StepWarning)
 
         def prepare() -> None:
             for param, grad in grads.items():
@@ -112,17 +118,6 @@ class TwoPhaseOptimizer(SharesSteps):
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
         self._pending = None
         super().zero_grad(set_to_none)
-
-    def _warn_of_a_lost_step(self) -> None:
-        if self._has_warned_of_a_lost_step:
-            return
-        self._has_warned_of_a_lost_step = True
-        warn(
-            "`backward` replaces gradients and graph of an earlier `backward` that no `step` has "
-            "used: they are not added up. To accumulate, give the losses of all micro-batches at "
-            "once, `backward(MicroBatches([loss1, loss2]))`; to drop a step, call `zero_grad()`.",
-            StepWarning,
-        )
 
     @property
     def _step_supports_amp_scaling(self) -> bool:

@@ -12,13 +12,13 @@ from torch import Tensor
 from compopt._checks import check_hooks
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
-from compopt._warn import warn
 from compopt.field import GradientField, game_field
 from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.players import TwoPlayerOptimizer
 from compopt.optim.report import StepWarning
+from compopt.optim.trouble import Trouble
 
 LearningRate = float | Tensor | tuple[float | Tensor, float | Tensor]
 
@@ -49,14 +49,12 @@ class RivalOptimizer(TwoPlayerOptimizer):
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
-        self._has_warned = False
+        self._trouble = Trouble()
 
     def _say_not_taken(self) -> None:
-        if not self._has_warned:
-            self._has_warned = True
-            message = "A step was not taken, and later ones may not be either: the loss, a gradient"
-            message += " or the step itself holds NaN or Inf. Parameters and state are as before."
-            warn(message, StepWarning)
+        message = "A step was not taken, and later ones may not be either: the loss, a gradient or "
+        message += "the step itself holds NaN or Inf. Parameters and state are as before."
+        self._trouble.warn_once("failure", message, StepWarning)
 
 
 class FieldOptimizer(RivalOptimizer):
