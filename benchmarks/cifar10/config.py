@@ -23,6 +23,8 @@ TermKind = Literal[
 ]
 
 COMPETITIVE = ("cgd", "acgd")
+ENDPOINT = 3
+"""How many of the last points of a run its endpoint is the mean of: less noisy than the last."""
 ZERO_SUM = ("wgan", "bce")
 
 

@@ -1,5 +1,6 @@
 """Workers of a sweep side by side, and their progress on the terminal."""
 
+import math
 import threading
 import time
 from typing import Any
@@ -58,16 +59,17 @@ def work(
     with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
         bar = bars.add_task("cells", total=len(names), completed=_count_done(sweep, names))
         runner = Runner(sweep, options, bars.console.print)
-        tried: set[str] = set()
 
         def run(name: str) -> float | None:
-            tried.add(name)
             if not sweep.is_done(name):
                 runner.run(name)
             bars.update(bar, completed=_count_done(sweep, names))
-            if sweep.is_done(name):
-                return endpoint(RunFolder(sweep.folder(name)).rows(EVALUATIONS))
-            return None
+            state = sweep.status(name)["state"]
+            if state not in DONE:
+                return None
+            # However good it was before.
+            rows = RunFolder(sweep.folder(name)).rows(EVALUATIONS)
+            return math.inf if state == "diverged" else endpoint(rows)
 
         def loop(queue: Queue) -> None:
             while not runner.is_stopping.is_set():

@@ -15,6 +15,7 @@ import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
+from benchmarks.cifar10.config import ENDPOINT
 from benchmarks.cifar10.lock import held
 from benchmarks.cifar10.sweep import Sweep
 
@@ -22,7 +23,7 @@ HEARTBEAT, PATIENCE = 20, 120
 """Seconds between signs of life of a trial, and without one until another process takes it."""
 
 Run = Callable[[str], float | None]
-"""Runs a cell by name and returns its endpoint; None if it was interrupted."""
+"""Runs a cell by name and returns its endpoint; None if it was interrupted or failed."""
 
 
 def _storage(sweep: Sweep, url: str | None) -> RDBStorage:
@@ -57,15 +58,15 @@ class Queue:
 
     def fill(self, names: list[str]) -> None:
         """Queue the cells that are neither finished, nor queued, nor running."""
+        states = (TrialState.WAITING, TrialState.RUNNING)
+        present = {name for study in self.studies.values() for name in _cells(study, states)}
         for name in names:
-            cell = self._sweep.config(name)
-            study = self.studies[cell.method]
-            is_queued = any(
-                trial.user_attrs["cell"] == name
-                for trial in study.get_trials(states=(TrialState.WAITING, TrialState.RUNNING))
-            )
-            if not self._sweep.is_done(name) and not is_queued:
-                study.enqueue_trial(dict(cell.choices), user_attrs={"cell": name})
+            if name not in present and not self._sweep.is_done(name):
+                self._enqueue(name)
+
+    def _enqueue(self, name: str) -> None:
+        cell = self._sweep.config(name)
+        self.studies[cell.method].enqueue_trial(dict(cell.choices), user_attrs={"cell": name})
 
     def run_next(self, names: list[str], run: Run) -> bool:
         """Run the first cell of ``names`` that waits; return whether there was one."""
@@ -75,23 +76,29 @@ class Queue:
             return self._run_next(names, run, look.close)
 
     def _run_next(self, names: list[str], run: Run, has_taken: Callable[[], object]) -> bool:
-        waiting = {}
+        waiting = set()
         for study in self.studies.values():
             optuna.storages.fail_stale_trials(study)
-            for trial in study.get_trials(states=(TrialState.WAITING,)):
-                waiting[trial.user_attrs["cell"]] = study
+            waiting |= _cells(study, (TrialState.WAITING,))
         first = next((name for name in names if name in waiting), None)
         if first is None:
             return False
-        # Optuna gives the study's trials in the order in which they were queued.
-        waiting[first].optimize(lambda trial: self._objective(trial, run, has_taken), n_trials=1)
+
+        def objective(trial: optuna.Trial) -> float:
+            has_taken()
+            return self._objective(trial, names, run)
+
+        self.studies[self._sweep.config(first).method].optimize(objective, n_trials=1)
         return True
 
-    def _objective(self, trial: optuna.Trial, run: Run, has_taken: Callable[[], object]) -> float:
-        has_taken()
+    def _objective(self, trial: optuna.Trial, names: list[str], run: Run) -> float:
         name = trial.user_attrs.get("cell")
         if name is None:
             # Another process took the last one between our look and Optuna's.
+            raise optuna.TrialPruned
+        if name not in names:
+            # Optuna gives a study's trials in the order in which they were queued: to the end.
+            self._enqueue(name)
             raise optuna.TrialPruned
         cell = self._sweep.config(name)
         for key in cell.choices:
@@ -104,16 +111,18 @@ class Queue:
 
     def is_running(self, names: list[str]) -> bool:
         """Return whether other processes run some of the cells."""
-        methods = {self._sweep.config(name).method for name in names}
-        return any(
-            trial.user_attrs.get("cell") in names
-            for method in methods
-            for trial in self.studies[method].get_trials(states=(TrialState.RUNNING,))
-        )
+        running = (_cells(study, (TrialState.RUNNING,)) for study in self.studies.values())
+        return any(not cells.isdisjoint(names) for cells in running)
+
+
+def _cells(study: optuna.Study, states: tuple[TrialState, ...]) -> set[str]:
+    """Return the cells of a study's trials in some states."""
+    trials = study.get_trials(deepcopy=False, states=states)
+    return {trial.user_attrs["cell"] for trial in trials if "cell" in trial.user_attrs}
 
 
 def endpoint(rows: list[dict[str, Any]]) -> float:
-    """Return the mean log distance at the last three points, of the averaged generator.
+    """Return the mean log distance at the last points, of the averaged generator.
 
     Args:
         rows: evaluations of a run that is over; their first metric is the distance.
@@ -126,4 +135,4 @@ def endpoint(rows: list[dict[str, Any]]) -> float:
         for row in rows
         if row["generator"] == "ema" and not row["final"] and row.get("metrics")
     ]
-    return sum(map(math.log, judged[-3:])) / len(judged[-3:]) if judged else 0.0
+    return sum(map(math.log, judged[-ENDPOINT:])) / len(judged[-ENDPOINT:]) if judged else 0.0

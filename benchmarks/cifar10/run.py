@@ -11,7 +11,7 @@ import torch
 from benchmarks.cifar10 import checkpoint, folder
 from benchmarks.cifar10.averaging import sample
 from benchmarks.cifar10.clock import Stopwatch, peak_memory_mib
-from benchmarks.cifar10.config import RunConfig
+from benchmarks.cifar10.config import ENDPOINT, RunConfig
 from benchmarks.cifar10.data import Images
 from benchmarks.cifar10.errors import BenchmarkError, Diverged, Interrupted
 from benchmarks.cifar10.folder import RunFolder
@@ -23,8 +23,6 @@ from benchmarks.cifar10.training import Training
 from benchmarks.environment import conditions
 
 SHOWN = 64
-ENDPOINT = 3
-"""The last points of a run, whose mean is less noisy than the last one."""
 STATUS_EVERY = 2.0
 """Seconds between writes of the status."""
 

@@ -15,11 +15,12 @@ from rich.console import Console
 from benchmarks.cifar10 import queue
 from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.folder import EVALUATIONS, RunFolder
 from benchmarks.cifar10.monitor import work
 from benchmarks.cifar10.protocol import load_protocol
 from benchmarks.cifar10.queue import Queue, endpoint
 from benchmarks.cifar10.search import Search, Space
-from benchmarks.cifar10.sweep import Options, Sweep
+from benchmarks.cifar10.sweep import Options, Runner, Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -121,6 +122,33 @@ def test_interrupted_and_failed_cells_are_queued_by_the_next_call(sweep):
     assert queue.run_next(names, lambda name: 0.5)
     counts = [len(study.trials) for study in queue.studies.values()]
     assert counts == [6, 6]
+
+
+def test_cells_that_were_not_asked_for_stay_queued(sweep):
+    names = list(sweep.cells)
+    queue = Queue(sweep)
+    queue.fill(names)
+    seen = []
+    while queue.run_next(names[-1:], lambda name: seen.append(name) or 0.5):
+        pass
+    assert seen == names[-1:]
+    while queue.run_next(names, lambda name: seen.append(name) or 0.5):
+        pass
+    assert sorted(seen) == sorted(names)
+
+
+def test_a_diverged_cell_is_the_worst(sweep, tree, monkeypatch):
+    def diverge(self, name):
+        folder = RunFolder(self.sweep.folder(name))
+        metrics = {"fd": 1e-3}
+        folder.append(EVALUATIONS, {"generator": "ema", "final": False, "metrics": metrics})
+        folder.set_status("diverged" if name.endswith("trial1") else "finished", 1, 2)
+
+    monkeypatch.setattr(Runner, "run", diverge)
+    work(sweep, Options(data=tree), Console(quiet=True), workers=1)
+    for study in Queue(sweep).studies.values():
+        values = [trial.value for trial in study.trials]
+        assert values == pytest.approx([math.log(1e-3), math.inf, math.log(1e-3)])
 
 
 def test_a_trial_whose_process_is_gone_is_queued_again(sweep, monkeypatch):
