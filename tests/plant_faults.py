@@ -229,6 +229,41 @@ FAULTS = (
         "return self._workspace.vector(self._placement.layout(self._params(player)), name)",
         (OPTIM + "test_exact.py",),
     ),
+    Fault(
+        "a player that moves alone goes downhill on the other's loss",
+        "compopt/optim/alone.py",
+        "        flat.neg_()\n",
+        "        pass\n",
+        (OPTIM + "test_alone.py",),
+    ),
+    Fault(
+        "a prepared step outlives a move of one player",
+        "compopt/optim/base.py",
+        "has been.\n        self._pending = None\n",
+        "has been.\n",
+        (OPTIM + "test_alone.py",),
+    ),
+    Fault(
+        "a state vector is staged twice",
+        "compopt/optim/state.py",
+        "        if staged is not None:\n            return staged\n",
+        "",
+        (OPTIM + "test_alone.py",),
+    ),
+    Fault(
+        "ranks may move different players",
+        "compopt/optim/ranks.py",
+        '            settings["`player`"] = plain(player)\n',
+        "",
+        ("tests/distributed/test_out_of_step.py",),
+    ),
+    Fault(
+        "wrong derivatives are taken for right ones",
+        "compopt/diagnosis/_culprit.py",
+        "return comparison.verdict is Verdict.WRONG",
+        "return False",
+        ("tests/diagnosis",),
+    ),
 )
 
 
