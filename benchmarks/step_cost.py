@@ -80,14 +80,19 @@ class Run:
 
 def backward_calls(run: Run) -> int:
     """Return how many times one step enters the autograd engine, what the loss does aside."""
-    calls = 0
+    calls = depth = 0
     originals = torch.autograd.grad, torch.autograd.backward
 
     def counting(original: Callable) -> Callable:
         def counted(*args: object, **kwargs: object) -> object:
-            nonlocal calls
-            calls += not run.is_in_loss
-            return original(*args, **kwargs)
+            nonlocal calls, depth
+            # Under a default device torch calls the function again from inside.
+            calls += not run.is_in_loss and depth == 0
+            depth += 1
+            try:
+                return original(*args, **kwargs)
+            finally:
+                depth -= 1
 
         return counted
 

@@ -82,6 +82,12 @@ def test_a_step_is_measured_beside_packages_that_are_missing(monkeypatch, capsys
     assert rows["compopt-captured"]["step_error"] < 0.5
 
 
+def test_calls_are_counted_once_under_a_default_device():
+    run = step_cost.Run("adam", "poisson", batch_size=4)
+    with torch.device("cpu"):
+        assert step_cost.backward_calls(run) == 1
+
+
 def test_a_batch_stays_where_a_graph_reads_it():
     run = step_cost.Run("adam", "poisson", batch_size=4)
     before = [part.data_ptr() for part in run._batch]

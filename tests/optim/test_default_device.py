@@ -14,12 +14,12 @@ import compopt
 
 @contextmanager
 def default_device(device: str) -> Iterator[None]:
-    before = torch.get_default_device()
     torch.set_default_device(device)
     try:
         yield
     finally:
-        torch.set_default_device(before)
+        # Not the device that it was: setting any leaves a mode in place.
+        torch.set_default_device(None)
 
 
 def after_steps(entry: Entry, device: str) -> list[Any]:
