@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from benchmarks.environment import conditions
 from benchmarks.networks import SmallCritic, SmallGenerator, random_batch, wasserstein_loss
 from compopt import ACGD
-from compopt.game import Game, MixedHessian, differentiate
+from compopt.derivatives import differentiate
+from compopt.game import Game
 from compopt.nn import fuse
 
 BATCH_SIZE = 64
@@ -86,11 +87,14 @@ class Form:
         latent_size = self.generator.latent_size
         self.images, self.noise = random_batch(BATCH_SIZE, latent_size, random)
         players = list(self.generator.parameters()), list(self.critic.parameters())
-        self._players = players
+        self._players = dict(zip(("min", "max"), players, strict=True))
         self._optimizer = ACGD(*players, lr=1e-4)
-        gradients = differentiate(Game(self.loss()), *players)
-        self.mixed: MixedHessian = gradients.mixed
-        self._vectors = torch.randn_like(gradients.grad_min), torch.randn_like(gradients.grad_max)
+        gradients = differentiate(Game(self.loss()), self._players)
+        self.mixed = gradients
+        self._vectors = (
+            torch.randn_like(gradients.grads["min"]),
+            torch.randn_like(gradients.grads["max"]),
+        )
 
     def loss(self) -> Tensor:
         """Return the loss."""
@@ -98,15 +102,15 @@ class Form:
 
     def gradients(self) -> None:
         """Forward pass and first backward pass, with a graph."""
-        differentiate(Game(self.loss()), *self._players)
+        differentiate(Game(self.loss()), self._players)
 
     def into_critic(self) -> None:
         """Take a product that lies in the critic's space."""
-        self.mixed.hvp("max", self._vectors[0])
+        self.mixed.mixed_product("max", self._vectors[0])
 
     def into_generator(self) -> None:
         """Take a product that lies in the generator's space."""
-        self.mixed.hvp("min", self._vectors[1])
+        self.mixed.mixed_product("min", self._vectors[1])
 
     def step(self) -> None:
         """Take an optimizer step of a fixed number of products."""

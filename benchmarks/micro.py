@@ -13,27 +13,30 @@ from torch import Tensor, nn
 from benchmarks.networks import num_parameters
 from benchmarks.step_scaling import fully_connected
 from compopt import ACGD, CGD, GMRES, ConjugateGradient
-from compopt.game import Game, differentiate
+from compopt.derivatives import differentiate
+from compopt.game import Game
 from compopt.kernels import adaptive_setup_
-from compopt.operators import CompetitiveOperator, GramOperator, LinearOperator
+from compopt.operators import CoupledOperator, LinearOperator, TwoPlayerOperator
+from compopt.solvers import solve_coupled
 
 WIDTHS = {64: "4e4", 512: "2e6"}
 BATCH_SIZE = 64
 
 
-class TwoWeights(GramOperator):
+class TwoWeights(CoupledOperator):
     """The identity plus a rank-one Gram matrix: products cost next to nothing beside vectors."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size, size, torch.float32, torch.device("cpu"))
+        self.is_positive_definite = True
         self.weight = torch.linspace(0.1, 0.3, size)
 
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return F @ inner."""
         return torch.mul(self.weight, inner, out=out)
 
-    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return F^T @ vector."""
+    def response(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return G @ vector, G = F^T."""
         return torch.mul(self.weight, vector, out=out)
 
     def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
@@ -65,24 +68,27 @@ def parts(play) -> tuple[list[nn.Parameter], list[nn.Parameter], Tensor]:
 
 def test_first_order_gradients_with_graph(benchmark: BenchmarkFixture, play) -> None:
     losses = play.losses(seed=1)
-    params = list(play.min_player.parameters()), list(play.max_player.parameters())
-    benchmark(lambda: differentiate(Game(next(losses)), *params))
+    params = {
+        "min": list(play.min_player.parameters()),
+        "max": list(play.max_player.parameters()),
+    }
+    benchmark(lambda: differentiate(Game(next(losses)), params))
 
 
 @pytest.mark.parametrize("player", ["min", "max"])
 def test_mixed_product(benchmark: BenchmarkFixture, play, player) -> None:
     min_params, max_params, loss = parts(play)
-    mixed = differentiate(Game(loss), min_params, max_params).mixed
-    vector = torch.randn(mixed.size("max" if player == "min" else "min"))
-    benchmark(lambda: mixed.hvp(player, vector))
+    mixed = differentiate(Game(loss), {"min": min_params, "max": max_params})
+    vector = torch.randn(mixed.layouts["max" if player == "min" else "min"].numel)
+    benchmark(lambda: mixed.mixed_product(player, vector))
 
 
 def test_operator_product(benchmark: BenchmarkFixture, play) -> None:
     min_params, max_params, loss = parts(play)
-    mixed = differentiate(Game(loss), min_params, max_params).mixed
-    sizes = (torch.full((mixed.size(player),), 1e-4) for player in ("max", "min"))
-    operator = CompetitiveOperator(mixed, "max", *sizes)
-    vector = torch.randn(mixed.size("max"))
+    mixed = differentiate(Game(loss), {"min": min_params, "max": max_params})
+    sizes = (torch.full((mixed.layouts[player].numel,), 1e-4) for player in ("max", "min"))
+    operator = TwoPlayerOperator(mixed, "max", *sizes)
+    vector = torch.randn(mixed.layouts["max"].numel)
     benchmark(lambda: operator.matvec(vector))
 
 
@@ -91,7 +97,7 @@ def test_vector_part_of_an_iteration(benchmark: BenchmarkFixture, size) -> None:
     operator, rhs, coupled = TwoWeights(size), torch.randn(size), torch.randn(size)
     solver = ConjugateGradient(rtol=0.0, max_iter=4)
     benchmark.extra_info["iterations"] = 4
-    benchmark(lambda: solver.solve(operator, rhs, coupled_rhs=coupled))
+    benchmark(lambda: solve_coupled(solver, operator, rhs.clone(), coupled))
 
 
 @pytest.mark.parametrize("size", [10**4, 10**6])

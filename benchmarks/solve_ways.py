@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from compopt import ConjugateGradient
-from compopt.game import MixedHessian
-from compopt.operators import CompetitiveOperator
-from compopt.solvers import Solution, Solver
+from compopt.derivatives import Derivatives
+from compopt.operators import TwoPlayerOperator
+from compopt.solvers import Solution, Solver, solve_coupled
 
 TOLERANCES = (1e-1, 5e-2, 1e-2)
 # Directions of an earlier solve can only help where a solve has made some.
@@ -150,7 +150,7 @@ class Study(Solver):
 
     def __init__(self) -> None:
         self.record = Record()
-        self.parts: Mapping[str, MixedHessian] | None = None
+        self.parts: Mapping[str, Derivatives] | None = None
         self._exact = ConjugateGradient(rtol=1e-6, max_iter=MAX_ITER, check_last=True)
         self._moves: list[Tensor] = []
         self._rhs_norm: Tensor | None = None
@@ -163,29 +163,24 @@ class Study(Solver):
             **{(t, "diagonal estimated"): Diagonal() for t in RECYCLED_TOLERANCES},
         }
 
-    def solve(
-        self,
-        operator,
-        rhs,
-        x0=None,
-        *,
-        coupled_rhs=None,
-        coupled_start=None,
-        overwrite_rhs=False,
-    ) -> Solution:
+    def solve(self, operator, rhs, x0=None) -> Solution:
+        """Solve exactly, and nothing else."""
+        return self._exact.solve(operator, rhs, x0)
+
+    def solve_coupled(self, operator, rhs, coupled_rhs, inner_start=None, x0=None) -> Solution:
         """Return the exact solution; note what the others took."""
-        before = operator.mixed.num_products
-        found = self._exact.solve(operator, rhs, coupled_rhs=coupled_rhs)
-        products = operator.mixed.num_products - before
-        assert found.coupled_value is not None
+        before = operator.num_products
+        found = solve_coupled(self._exact, operator, rhs.clone(), coupled_rhs)
+        products = operator.num_products - before
+        assert found.inner_value is not None
         # The other solves use the same workspace.
         exact = Solution(
             found.value.clone(),
-            found.coupled_value.clone(),
             found.num_iter,
             found.residual_norm,
             found.rhs_norm,
             found.status_code,
+            inner_value=found.inner_value.clone(),
         )
         if self.parts is not None:
             self.record.add("1e-06 | cold, last residual computed", products, 0.0)
@@ -212,10 +207,10 @@ class Study(Solver):
             for name, guess in guesses.items():
                 for checked in (True, False):
                     solver = ConjugateGradient(rtol=rtol, max_iter=MAX_ITER, check_last=checked)
-                    before_products = operator.mixed.num_products
-                    found = solver.solve(operator, rhs, guess, coupled_rhs=coupled_rhs)
+                    before_products = operator.num_products
+                    found = solve_coupled(solver, operator, rhs.clone(), coupled_rhs, x0=guess)
                     how = f"{name}, last residual {'computed' if checked else 'predicted'}"
-                    products = operator.mixed.num_products - before_products
+                    products = operator.num_products - before_products
                     self._add(f"{title} | {how}", products, found.value, exact)
 
     def _try_preconditioners(self, operator, rhs, coupled_rhs, exact: Solution) -> None:
@@ -236,12 +231,12 @@ class Study(Solver):
             self.record.note("its direction in this step's operator - 1", float(now - 1))
 
     def _try_part(
-        self, name: str, mixed: MixedHessian, operator, rhs, coupled_rhs, exact: Solution
+        self, name: str, mixed: Derivatives, operator, rhs, coupled_rhs, exact: Solution
     ) -> None:
-        part = CompetitiveOperator(
+        part = TwoPlayerOperator(
             mixed, operator.player, operator.scale, operator.opponent_step_sizes
         )
-        found = self._exact.solve(part, rhs, coupled_rhs=coupled_rhs)
+        found = solve_coupled(self._exact, part, rhs.clone(), coupled_rhs)
         self._add(f"1e-06 | {name}", mixed.num_products, found.value, exact)
 
     def _add(self, name: str, products: int, value: Tensor, exact: Solution) -> None:

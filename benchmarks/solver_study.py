@@ -27,7 +27,8 @@ from benchmarks.environment import conditions
 from benchmarks.solve_ways import Study
 from benchmarks.step_cost import RESULTS
 from compopt import ACGD, ConjugateGradient
-from compopt.game import Game, MixedHessian, differentiate
+from compopt.derivatives import Derivatives, differentiate
+from compopt.game import Game
 
 WIDTH, BATCH_SIZE, LATENT_SIZE = 0.25, 64, 128
 PARTS = {"mixed block from half of the batch": 2, "mixed block from a quarter of it": 4}
@@ -81,9 +82,10 @@ class Training:
         self.solver.parts = self._parts(batch) if studied else None
         self.optimizer.step(self.value(batch))
 
-    def _parts(self, batch: Batch) -> dict[str, MixedHessian]:
+    def _parts(self, batch: Batch) -> dict[str, Derivatives]:
         losses = {name: self.value(self._share(batch, n)) for name, n in PARTS.items()}
-        return {n: differentiate(Game(x), *self.params).mixed for n, x in losses.items()}
+        players = dict(zip(("min", "max"), self.params, strict=True))
+        return {n: differentiate(Game(x), players) for n, x in losses.items()}
 
     @staticmethod
     def _share(batch: Batch, divisor: int) -> Batch:

@@ -17,9 +17,7 @@ from compopt.diagnosis import (
 from compopt.game import Game
 from compopt.optim import (
     ACGD,
-    ACMD,
     CGD,
-    CMD,
     ConvergenceWarning,
     MicroBatches,
     PolymatrixCGD,
@@ -37,9 +35,7 @@ except PackageNotFoundError:
 
 __all__ = [
     "ACGD",
-    "ACMD",
     "CGD",
-    "CMD",
     "GMRES",
     "CheckpointError",
     "ConjugateGradient",

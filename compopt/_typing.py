@@ -1,7 +1,7 @@
 """Type aliases shared by the package."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeAlias
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
 
@@ -9,6 +9,9 @@ Player: TypeAlias = Literal["min", "max"]
 """The minimising or the maximising player of a zero-sum game."""
 
 PLAYERS: tuple[Player, Player] = ("min", "max")
+
+K = TypeVar("K", bound=Hashable)
+"""What players are called: ``"min"`` and ``"max"``, or their numbers."""
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """What ``torch.optim`` accepts: tensors, named tensors, or group dictionaries."""

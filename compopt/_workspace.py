@@ -1,5 +1,7 @@
 """Work vectors that are kept from step to step."""
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -13,9 +15,9 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self.vectors: dict[tuple[str, ...], Tensor] = {}
+        self.vectors: dict[tuple[Hashable, ...], Tensor] = {}
 
-    def vector(self, layout: FlatLayout, *name: str) -> Tensor:
+    def vector(self, layout: FlatLayout, *name: Hashable) -> Tensor:
         """Return the vector [layout.numel] called ``name``, of any content.
 
         One that does not have the size, dtype and device of ``layout`` is replaced.

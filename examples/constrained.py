@@ -21,7 +21,7 @@ from rich.table import Table
 from scipy.optimize import minimize
 from torch import Tensor
 
-from compopt import CMD
+from compopt import CGD
 
 SOLUTION = torch.tensor([0.0, 1.0, 2.0, -1.0], dtype=torch.float64)
 MULTIPLIERS = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
@@ -44,7 +44,7 @@ def by_game(lr: float, steps: int) -> tuple[Tensor, Tensor, list[float]]:
     """Return x, its multipliers, and the distance of x from the solution at each step."""
     x = torch.zeros(4, dtype=torch.float64, requires_grad=True)
     multipliers = torch.ones(3, dtype=torch.float64, requires_grad=True)
-    optimizer = CMD([x], [multipliers], lr=lr, mirror=("euclidean", "nonnegative"))
+    optimizer = CGD([x], [multipliers], lr=lr, mirror=("euclidean", "nonnegative"))
     distances = []
     for _ in track(range(steps), "CMD"):
         optimizer.step(objective(x) + multipliers @ constraints(x))

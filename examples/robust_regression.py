@@ -23,7 +23,7 @@ from rich.table import Table
 from sklearn.datasets import load_diabetes
 from torch import Tensor
 
-from compopt import CMD
+from compopt import CGD
 
 SHIFTS = torch.linspace(0, 0.5, 11)
 Data = tuple[Tensor, Tensor]
@@ -45,7 +45,7 @@ def robust(data: Data, eps: float, steps: int) -> Tensor:
     shift = torch.zeros_like(x).requires_grad_()
     # The gradient by one patient's shifts is small, being that of a mean over all.
     rates = (0.02, float(len(x)))
-    optimizer = CMD([model], [shift], lr=rates, mirror=("euclidean", ("box", -eps, eps)))
+    optimizer = CGD([model], [shift], lr=rates, mirror=("euclidean", ("box", -eps, eps)))
     for _ in range(steps):
         optimizer.step((((x + shift) @ model - y) ** 2).mean())
     return model.detach()

@@ -18,6 +18,11 @@ class Case:
     min_params: list[Tensor]
     max_params: list[Tensor]
 
+    @property
+    def players(self) -> dict[str, list[Tensor]]:
+        """The parameters of both."""
+        return {"min": self.min_params, "max": self.max_params}
+
     def __call__(self) -> Tensor:
         """Return the loss where the players stand."""
         return self.loss(self.min_params, self.max_params)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from compopt import ACGD, ACMD, CGD, CMD, GMRES, ConjugateGradient
+from compopt import ACGD, CGD, GMRES, ConjugateGradient
 from compopt.distributed import Sharded
 from compopt.kernels import use_backend
 from compopt.nn import fuse
@@ -104,8 +104,8 @@ FORMS: dict[str, tuple[Make, float]] = {
     "ACGD, strength": (partial(ACGD, solver=fixed(), interaction=0.01), 1e-3),
     "ACGD, capturable": (partial(ACGD, solver=fixed(), capturable=True), 1e-3),
     "CGD": (partial(CGD, solver=fixed()), 1e-3),
-    "CMD": (partial(CMD, solver=fixed(), mirror=("box", -20.0, 20.0)), 1e-3),
-    "ACMD": (partial(ACMD, solver=fixed(), mirror=("box", -20.0, 20.0)), 1e-3),
+    "CMD": (partial(CGD, solver=fixed(), mirror=("box", -20.0, 20.0)), 1e-3),
+    "ACMD": (partial(ACGD, solver=fixed(), mirror=("box", -20.0, 20.0)), 1e-3),
 }
 """Ways to step a zero-sum game, and by how much two backends may differ in what they move.
 

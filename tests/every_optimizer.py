@@ -12,7 +12,7 @@ from optimizer_registry import OPTIMIZERS
 from torch import Tensor
 
 import compopt
-from compopt import ACMD, CMD, PolymatrixCGD
+from compopt import ACGD, CGD, PolymatrixCGD
 from compopt.optim import rivals
 
 BOX = ("box", -20.0, 15.0)
@@ -92,9 +92,9 @@ EVERY = (
     ),
     Entry("PolymatrixCGD", _polymatrix, PolymatrixCGD),
     Entry("PolymatrixCGD-adaptive", partial(_polymatrix, beta=0.9), PolymatrixCGD),
-    Entry("CMD-box", partial(CMD, mirror=BOX), CMD),
-    Entry("CMD-nonnegative", partial(CMD, mirror="nonnegative"), CMD, PositiveGame),
-    Entry("ACMD-box", partial(ACMD, mirror=(BOX, "euclidean")), ACMD),
+    Entry("CMD-box", partial(CGD, mirror=BOX), CGD),
+    Entry("CMD-nonnegative", partial(CGD, mirror="nonnegative"), CGD, PositiveGame),
+    Entry("ACMD-box", partial(ACGD, mirror=(BOX, "euclidean")), ACGD),
     *(
         Entry(f"LookaheadMinmax-{cls.__name__}", partial(_lookahead, cls), cls, copies=False)
         for cls in (compopt.CGD, compopt.ACGD, rivals.OGDA, rivals.ExtraAdam)

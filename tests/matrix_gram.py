@@ -2,14 +2,15 @@
 
 import torch
 
-from compopt.operators import GramOperator
+from compopt.operators import CoupledOperator
 
 
-class MatrixGram(GramOperator):
+class MatrixGram(CoupledOperator):
     """I + F H F^T of an explicit factor and explicit weights, counting products."""
 
     def __init__(self, matrix: torch.Tensor, weights: torch.Tensor) -> None:
         super().__init__(*matrix.shape, matrix.dtype, matrix.device)
+        self.is_positive_definite = True
         self.matrix = matrix
         self.weights = weights
         self.num_products = 0
@@ -18,7 +19,7 @@ class MatrixGram(GramOperator):
         self.num_products += 1
         return torch.mv(self.matrix, inner, out=out)
 
-    def adjoint(self, vector, out=None):
+    def response(self, vector, out=None):
         self.num_products += 1
         return torch.mv(self.matrix.T, vector, out=out)
 

@@ -7,11 +7,11 @@ import torch
 from mistakes import Act, Mistake, Play
 from torch import Tensor
 
-from compopt import CMD
+from compopt import CGD
 
 
 def on_the_boundary(mirror: Any, value: Tensor) -> Act:
-    return lambda play: CMD([value.clone().requires_grad_()], [play.y], mirror=(mirror, EUCLIDEAN))
+    return lambda play: CGD([value.clone().requires_grad_()], [play.y], mirror=(mirror, EUCLIDEAN))
 
 
 EUCLIDEAN = "euclidean"
@@ -24,7 +24,7 @@ def started(mirror: Any, value: Tensor, start: Callable[[Tensor], Any]) -> Act:
         param = value.clone().requires_grad_()
         start(param)
         before = param.detach().clone()
-        optimizer = CMD([param], [play.y], lr=0.1, mirror=(mirror, EUCLIDEAN))
+        optimizer = CGD([param], [play.y], lr=0.1, mirror=(mirror, EUCLIDEAN))
         optimizer.step((param.square().sum() + param.flatten()[0]) * play.y.sum())
         assert not torch.equal(param, before)
 

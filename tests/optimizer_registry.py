@@ -22,7 +22,7 @@ from optimizer_info import (
 from rival_rows import RIVALS
 from torch import Tensor
 
-from compopt import ACGD, ACMD, CGD, CMD, ConjugateGradient, DirectSolver
+from compopt import ACGD, CGD, ConjugateGradient, DirectSolver
 
 
 def constant_rates(group: dict[str, Any], grad: Tensor, memory: dict[str, Any]) -> Tensor:
@@ -152,27 +152,12 @@ COMPETITIVE = (
         cls=CGD,
         rates=constant_rates,
         state_keys=frozenset(),
-        variants=_competitive_variants(0.1),
-        errors=_COMPETITIVE_ERRORS,
-    ),
-    OptimizerInfo(
-        cls=ACGD,
-        rates=adaptive_rates,
-        state_keys=frozenset({"exp_avg_sq"}),
-        variants=(*_competitive_variants(0.01), *_ADAPTIVE_VARIANTS),
-        own=_ADAPTIVE_OWN,
-        errors=(*_COMPETITIVE_ERRORS, *_ADAPTIVE_ERRORS),
-    ),
-    OptimizerInfo(
-        cls=CMD,
-        rates=constant_rates,
-        state_keys=frozenset(),
         variants=(*_competitive_variants(0.1), *_mirror_variants(0.01)),
         own=({"mirror": _BOX}, {}, {"mirror": ("box", -8.0, 30.0)}, {"interaction": 0.1}),
         errors=(*_COMPETITIVE_ERRORS, *_MIRROR_ERRORS),
     ),
     OptimizerInfo(
-        cls=ACMD,
+        cls=ACGD,
         rates=adaptive_rates,
         state_keys=frozenset({"exp_avg_sq"}),
         variants=(

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch import distributed as dist
 
 from compopt import GMRES, ConjugateGradient, Game
+from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed import (
     Placement,
     Replicated,
     Sharded,
     broadcast_parameters,
 )
-from compopt.field import GradientField
 
 
 def swap_entries(weight: Tensor) -> None:
@@ -211,21 +211,26 @@ def freezing(folder: Path) -> dict[str, Any]:
     return results
 
 
-def field_products(field: GradientField) -> dict[str, list[Tensor]]:
+def field_products(field: Derivatives) -> dict[str, list[Tensor]]:
     """Return everything that a field of gradients gives, by method."""
     random = torch.Generator().manual_seed(3)
     vectors = {
-        player: torch.randn(field.layout(player).numel, generator=random, dtype=torch.float64)
-        for player in field.players
+        player: torch.randn(layout.numel, generator=random, dtype=torch.float64)
+        for player, layout in field.layouts.items()
     }
     results = {
         name: [*getattr(field, name)(vectors).values()]
         for name in ("interaction", "jacobian", "transposed", "antisymmetric_transposed")
     }
-    pairs = list(itertools.product(field.players, repeat=2))
+    pairs = list(itertools.product(field.layouts, repeat=2))
     results["grads"] = [*field.grads.values()]
     results["cross_gradient"] = [field.cross_gradient(*pair) for pair in pairs]
     results["product"] = [field.product(*pair, vectors) for pair in pairs]
+    results["mixed_product"] = [field.mixed_product("min", vectors["max"])]
+    sums = {p: torch.empty_like(vector) for p, vector in vectors.items()}
+    for objective, rows in pairs:
+        field.add_product(objective, rows, vectors, vectors[rows], sums[rows])
+    results["add_product"] = [*sums.values()]
     return results
 
 
@@ -243,7 +248,7 @@ def field_of_means(folder: Path) -> dict[str, tuple[list[Tensor], list[Tensor]]]
             "max": [*run.game.critic.parameters()],
         }
         game = Game(loss + penalty, max_loss=3 * penalty - loss, max_penalty=0.5 * penalty - loss)
-        ways.append(field_products(placement.differentiate(game, params).mixed))
+        ways.append(field_products(differentiate(game, params, placement=placement)))
     shared, alone = ways
     return {name: (shared[name], alone[name]) for name in alone}
 

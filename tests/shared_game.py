@@ -199,7 +199,6 @@ WAYS: dict[str, Way] = {
     "warm-alternate": Way(
         kwargs={"warm_start": True, "solve_for": "alternate", "weight_decay": 0.1}
     ),
-    "seldom-looked-at": Way(kwargs={"solver": ConjugateGradient(rtol=1e-6, check_every=3)}),
     "capturable": Way(kwargs={"solver": FIXED, "capturable": True}),
     "clipped": Way(kwargs={"max_grad_norm": 0.05}),
     "closure": Way(closure),

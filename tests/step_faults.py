@@ -81,7 +81,6 @@ BAD_GRADIENTS: dict[str, Callable[[QuadraticGame], tuple[Tensor, dict[str, Tenso
 SOLVERS = {
     "cg": ConjugateGradient(rtol=1e-13, max_iter=60),
     "cg-one-iteration": ConjugateGradient(rtol=0.0, max_iter=1),
-    "cg-lazy": ConjugateGradient(rtol=1e-13, max_iter=60, check_every=4),
     "direct": DirectSolver(),
 }
 

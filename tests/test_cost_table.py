@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from games import NetworkGame
-from torch import Tensor
 
 import compopt
 from compopt import ACGD, CGD, GMRES, ConjugateGradient, PolymatrixCGD
@@ -126,5 +125,4 @@ def test_players_of_polymatrix_steps_each_cost_a_pass(counted: dict[str, int]) -
     passes = 2 + 2 * ITERATIONS
     # And the residual at the end of the only cycle.
     assert counted["passes"] == passes + 2
-    value: Tensor = optimizer.last_solution.value
-    assert bool(torch.isfinite(value).all())
+    assert optimizer.last_step.taken

@@ -7,7 +7,8 @@ from dense import assert_close, blocks
 from saved_tensors import counting_saved_tensors
 
 from compopt import Game
-from compopt.game import differentiate
+from compopt._workspace import Workspace
+from compopt.derivatives import differentiate
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -17,29 +18,29 @@ def case(request):
 
 @pytest.fixture
 def gradients(case):
-    return differentiate(Game(case()), case.min_params, case.max_params)
+    return differentiate(Game(case()), case.players)
 
 
 def test_gradients_are_each_players_own(case, gradients):
     at = blocks(case)
-    assert_close(gradients.loss, case().detach(), 1e-14)
-    assert_close(gradients.grad_min, at.grad_x, 1e-12)
-    assert_close(gradients.grad_max, -at.grad_y, 1e-12)
+    assert_close(gradients.losses[0], case().detach(), 1e-14)
+    assert_close(gradients.grads["min"], at.grad_x, 1e-12)
+    assert_close(gradients.grads["max"], -at.grad_y, 1e-12)
 
 
 def test_products_are_those_of_the_dense_block(case, gradients):
     at = blocks(case)
     u, v = torch.randn_like(at.grad_x), torch.randn_like(at.grad_y)
     for _ in range(2):
-        assert_close(gradients.mixed.hvp("min", v), at.mixed @ v, 1e-12)
-        assert_close(gradients.mixed.hvp("max", u), at.mixed.T @ u, 1e-12)
-    assert gradients.mixed.num_products == 4
+        assert_close(gradients.mixed_product("min", v), at.mixed @ v, 1e-12)
+        assert_close(gradients.mixed_product("max", u), at.mixed.T @ u, 1e-12)
+    assert gradients.num_products == 4
 
 
 def test_products_are_transposes_of_each_other(gradients):
-    u, v = torch.randn_like(gradients.grad_min), torch.randn_like(gradients.grad_max)
-    left = torch.dot(u, gradients.mixed.hvp("min", v))
-    right = torch.dot(gradients.mixed.hvp("max", u), v)
+    u, v = torch.randn_like(gradients.grads["min"]), torch.randn_like(gradients.grads["max"])
+    left = torch.dot(u, gradients.mixed_product("min", v))
+    right = torch.dot(gradients.mixed_product("max", u), v)
     assert_close(left, right, 1e-12)
 
 
@@ -47,23 +48,24 @@ def test_products_can_be_written_into_a_vector(case, gradients):
     at = blocks(case)
     out = torch.full_like(at.grad_x, torch.nan)
     v = torch.randn_like(at.grad_y)
-    assert gradients.mixed.hvp("min", v, out) is out
+    assert gradients.product("min", "min", {"max": v}, out=out) is out
     assert_close(out, at.mixed @ v, 1e-12)
 
 
-def test_gradients_can_be_written_into_vectors(case):
-    at = blocks(case)
-    out = {"min": torch.full_like(at.grad_x, torch.nan), "max": torch.full_like(at.grad_y, 7.0)}
-    gradients = differentiate(Game(case()), case.min_params, case.max_params, out=out)
-    assert gradients.grad_min is out["min"]
-    assert_close(out["min"], at.grad_x, 1e-12)
-    assert_close(out["max"], -at.grad_y, 1e-12)
+def test_gradients_can_be_written_into_a_workspace(case):
+    at, workspace = blocks(case), Workspace()
+    for _ in range(2):
+        gradients = differentiate(Game(case()), case.players, workspace=workspace)
+        (kept,) = workspace.vectors.values()
+        assert gradients.grads["min"].data_ptr() == kept.data_ptr()
+        assert_close(gradients.grads["min"], at.grad_x, 1e-12)
+        assert_close(gradients.grads["max"], -at.grad_y, 1e-12)
 
 
 def test_products_can_be_scaled(case, gradients):
     at = blocks(case)
     u, scale = torch.randn_like(at.grad_x), torch.rand_like(at.grad_y)
-    product = gradients.mixed.hvp("max", u, scale=scale)
+    product = gradients.product("min", "max", {"min": u}, scale=scale)
     assert_close(product, scale * (at.mixed.T @ u), 1e-12)
 
 
@@ -72,8 +74,8 @@ def test_nothing_of_the_user_is_touched(case):
     for param in params:
         param.grad = torch.full_like(param, 7.0)
     before = [param.detach().clone() for param in params]
-    gradients = differentiate(Game(case()), case.min_params, case.max_params)
-    gradients.mixed.hvp("min", torch.ones_like(gradients.grad_max))
+    gradients = differentiate(Game(case()), case.players)
+    gradients.mixed_product("min", torch.ones_like(gradients.grads["max"]))
     for param, old in zip(params, before, strict=True):
         assert torch.equal(param, old)
         assert torch.equal(param.grad, torch.full_like(param, 7.0))
@@ -82,42 +84,42 @@ def test_nothing_of_the_user_is_touched(case):
 def test_penalties_add_to_their_own_player_and_not_to_the_products():
     case = CASES["quadratic"]()
     (x,), (y,) = case.min_params, case.max_params
-    plain = differentiate(Game(case()), [x], [y])
+    plain = differentiate(Game(case()), {"min": [x], "max": [y]})
     # A coupled term shows that the products leave it out.
     game = Game(case(), min_penalty=(x.sum() * y.sum()) ** 2, max_penalty=(y**4).sum())
-    gradients = differentiate(game, [x], [y])
+    gradients = differentiate(game, {"min": [x], "max": [y]})
     coupled = 2 * x.sum() * y.sum() ** 2
-    assert_close(gradients.grad_min, plain.grad_min + coupled.detach(), 1e-13)
-    assert_close(gradients.grad_max, plain.grad_max + 4 * y.detach() ** 3, 1e-13)
+    assert_close(gradients.grads["min"], plain.grads["min"] + coupled.detach(), 1e-13)
+    assert_close(gradients.grads["max"], plain.grads["max"] + 4 * y.detach() ** 3, 1e-13)
     v = torch.randn_like(y)
-    assert torch.equal(gradients.mixed.hvp("min", v), plain.mixed.hvp("min", v))
+    assert torch.equal(gradients.mixed_product("min", v), plain.mixed_product("min", v))
 
 
 def test_penalties_may_share_the_graph_of_the_loss():
     case = CASES["mlp-gan"]()
     loss = case()
-    gradients = differentiate(Game(loss, max_penalty=loss.exp()), case.min_params, case.max_params)
+    gradients = differentiate(Game(loss, max_penalty=loss.exp()), case.players)
     at = blocks(case)
     expected = -at.grad_y + loss.detach().exp() * at.grad_y
-    assert_close(gradients.grad_max, expected, 1e-12)
+    assert_close(gradients.grads["max"], expected, 1e-12)
     v = torch.randn_like(at.grad_y)
-    assert_close(gradients.mixed.hvp("min", v), at.mixed @ v, 1e-12)
+    assert_close(gradients.mixed_product("min", v), at.mixed @ v, 1e-12)
 
 
 def test_the_scale_of_the_loss_leaves_the_products():
     case = CASES["mlp-gan"]()
     at = blocks(case)
     game = Game(case()).map(lambda term: term * 1024.0)
-    gradients = differentiate(game, case.min_params, case.max_params, scale=1024.0)
-    assert_close(gradients.grad_min, 1024 * at.grad_x, 1e-13)
+    gradients = differentiate(game, case.players, scale=1024.0)
+    assert_close(gradients.grads["min"], 1024 * at.grad_x, 1e-13)
     v = torch.randn_like(at.grad_y)
-    assert_close(gradients.mixed.hvp("min", v), at.mixed @ v, 1e-12)
+    assert_close(gradients.mixed_product("min", v), at.mixed @ v, 1e-12)
 
 
 def test_the_graph_dies_with_the_gradients(case):
     with counting_saved_tensors() as saved:
-        gradients = differentiate(Game(case()), case.min_params, case.max_params)
-        gradients.mixed.hvp("min", torch.ones_like(gradients.grad_max))
+        gradients = differentiate(Game(case()), case.players)
+        gradients.mixed_product("min", torch.ones_like(gradients.grads["max"]))
         assert saved.alive() > 0
         del gradients
         assert saved.alive() == 0
@@ -128,7 +130,7 @@ def test_a_player_that_takes_no_part_is_named(player):
     x, y = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
     loss = {"min": y, "max": x}[player].sum()
     with pytest.raises(ValueError, match=f"none of the {player} player's takes part"):
-        differentiate(Game(loss), [x], [y])
+        differentiate(Game(loss), {"min": [x], "max": [y]})
 
 
 def test_sparse_gradients_are_refused():
@@ -136,9 +138,9 @@ def test_sparse_gradients_are_refused():
     y = torch.ones(2, requires_grad=True)
     loss = (table(torch.tensor([1])) * y).sum()
     with pytest.raises((ValueError, RuntimeError), match="sparse"):
-        differentiate(Game(loss), list(table.parameters()), [y])
+        differentiate(Game(loss), {"min": list(table.parameters()), "max": [y]})
 
 
 def test_a_vector_of_the_wrong_size_is_refused(gradients):
     with pytest.raises(ValueError, match="`vector` must have shape"):
-        gradients.mixed.hvp("min", torch.ones(1000, dtype=torch.float64))
+        gradients.mixed_product("min", torch.ones(1000, dtype=torch.float64))

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from compopt import ACGD, CGD, CMD
+from compopt import ACGD, CGD
 from compopt.optim import rivals
 
 Make = Callable[..., torch.optim.Optimizer]
@@ -72,7 +72,7 @@ SCALAR = (
     Method("LOLA", rivals.LOLA, 4),
     Method("SGA, aligned", partial(rivals.SGA, align=True), 6),
     LOOKAHEAD,
-    Method("CMD in a box", partial(CMD, mirror=("box", -1.0, 1.0)), 4),
+    Method("CMD in a box", partial(CGD, mirror=("box", -1.0, 1.0)), 4),
     *ADAPTIVE,
 )
 

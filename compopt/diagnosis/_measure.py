@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Player, opponent
+from compopt.derivatives import Derivatives
 from compopt.diagnosis._differences import (
     Comparison,
     Precision,
@@ -20,7 +21,7 @@ from compopt.diagnosis._differences import (
 )
 from compopt.diagnosis._replay import Replay, UnrepeatableError
 from compopt.diagnosis._terms import differentiating, gradients, mixed_losses, terms_of
-from compopt.game import Game, MixedHessian
+from compopt.game import Game
 
 ATTEMPTS = 4
 """How many directions are tried before a derivative is left undecided."""
@@ -154,14 +155,14 @@ class _Attempt:
                 found[Derivative("gradient", term, player)] = _dense(params[player], grads[player])
             if not is_mixed:
                 continue
-            mixed = MixedHessian(grads, params, layouts)
-            products = {p: mixed.hvp(p, flat[opponent(p)]) for p in PLAYERS}
+            mixed = Derivatives.of_loss(grads, params)
+            products = {p: mixed.mixed_product(p, flat[opponent(p)]) for p in PLAYERS}
             for player, product in products.items():
                 found[Derivative("product", term, player)] = [
                     view.clone() for view in layouts[player].views(product)
                 ]
             # Of a random vector in place of the product the two inner products would nearly vanish.
-            back = mixed.hvp("max", products["min"])
+            back = mixed.mixed_product("max", products["min"])
             forth = products["min"]
             size = max(float(_norm(found[Derivative("gradient", term, p)])) for p in PLAYERS)
             orders[Derivative("order", term, "min")] = self._of_orders(

@@ -20,6 +20,7 @@ from compopt._remedies import (
     lost_to_a_compiler,
 )
 from compopt._typing import PLAYERS, Player, opponent
+from compopt.derivatives import Derivatives
 from compopt.diagnosis._findings import PreflightError, PreflightReport
 from compopt.diagnosis._graph import (
     GraphLabels,
@@ -38,7 +39,6 @@ from compopt.diagnosis._terms import (
     own_loss,
     terms_of,
 )
-from compopt.game import MixedHessian
 from compopt.optim.loss import Loss, Terms, as_game
 
 _Result = TypeVar("_Result")
@@ -157,8 +157,8 @@ class Rehearsal:
         # A curvature loss takes the second derivatives off the loss.
         return name in mixed_losses(self.game)
 
-    def _mixed(self, grads: _Grads) -> MixedHessian:
-        return MixedHessian(grads, self.players.params, self.layouts)
+    def _mixed(self, grads: _Grads) -> Derivatives[Player]:
+        return Derivatives.of_loss(grads, self.players.params)
 
     def _gradients(self, name: str) -> tuple[_Grads, float]:
         """Return the gradients of a loss, and the seconds that they took."""
@@ -251,12 +251,12 @@ class Rehearsal:
                 raise self._located(f"The gradient of {name} is not finite", node)
 
     def _product(
-        self, name: str, mixed: MixedHessian, player: Player, vector: Tensor
+        self, name: str, mixed: Derivatives[Player], player: Player, vector: Tensor
     ) -> tuple[Tensor, float]:
         """Return the mixed product in ``player``'s space, and the seconds that it took."""
         what = f"The mixed product for {self.players.arguments[player]}"
         try:
-            product, seconds = self._timed(partial(mixed.hvp, player, vector))
+            product, seconds = self._timed(partial(mixed.mixed_product, player, vector))
         except RuntimeError as error:
             node = self._search_product(failing_node, name, player, vector)
             raise self._located(what, node, error) from error
@@ -272,7 +272,7 @@ class Rehearsal:
         with self.labels.tracking():
             grads = self._differentiate(name)
         outputs = present([*grads["min"], *grads["max"]])
-        return search(outputs, partial(self._mixed(grads).hvp, player, vector))
+        return search(outputs, partial(self._mixed(grads).mixed_product, player, vector))
 
     def _timed(self, run: Callable[[], _Result]) -> tuple[_Result, float]:
         synchronize = torch.get_device_module(self.device).synchronize

@@ -6,7 +6,8 @@ from dataclasses import fields
 from torch import Tensor
 
 from compopt._typing import PLAYERS, Player
-from compopt.game import Game, loss_gradients
+from compopt.derivatives import loss_gradients
+from compopt.game import Game
 from compopt.optim.loss import MicroBatches
 
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
-from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Player, opponent
+from compopt.derivatives import Derivatives, differentiate
 from compopt.diagnosis._players import PlayerLike, players_of
 from compopt.diagnosis._terms import gradients, losses_of
-from compopt.game import Game, MixedHessian, differentiate
+from compopt.game import Game
 from compopt.optim.loss import LossOrClosure, Terms, as_game
 
 _RTOL = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -125,13 +125,12 @@ def check_operator(
     return OperatorReport(repeatability, linearity, transpose, rtol)
 
 
-def _operators(game: Game, params: Mapping[Player, Sequence[Tensor]]) -> list[MixedHessian]:
+def _operators(game: Game, params: Mapping[Player, Sequence[Tensor]]) -> list[Derivatives[Player]]:
     """Return the mixed block of each loss whose products a step takes."""
     if game.max_loss is None:
-        return [differentiate(game, params["min"], params["max"]).mixed]
-    layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
+        return [differentiate(game, params)]
     return [
-        MixedHessian(gradients(name, loss, params, create_graph=True), params, layouts)
+        Derivatives.of_loss(gradients(name, loss, params, create_graph=True), params)
         for name, loss in losses_of(game).items()
     ]
 
@@ -141,20 +140,20 @@ def _nan_last(error: float) -> float:
 
 
 def _direction_errors(
-    mixed: MixedHessian, player: Player, generator: torch.Generator
+    mixed: Derivatives[Player], player: Player, generator: torch.Generator
 ) -> tuple[float, float, float]:
     """Return the three relative errors of products in ``player``'s space."""
-    layout = mixed.layout(opponent(player))
+    layout = mixed.layouts[opponent(player)]
     v, w = (
         torch.randn(layout.numel, dtype=layout.dtype, generator=generator, device="cpu").to(
             layout.device
         )
         for _ in range(2)
     )
-    product, again, other = (mixed.hvp(player, vector) for vector in (v, v, w))
-    combined = mixed.hvp(player, v + 2 * w)
+    product, again, other = (mixed.mixed_product(player, vector) for vector in (v, v, w))
+    combined = mixed.mixed_product(player, v + 2 * w)
     # Of a random u the two inner products would nearly vanish and hide a small asymmetry.
-    transposed = mixed.hvp(opponent(player), product)
+    transposed = mixed.mixed_product(opponent(player), product)
     return (
         _relative(again - product, product.norm()),
         _relative(combined - (product + 2 * other), product.norm() + 2 * other.norm()),

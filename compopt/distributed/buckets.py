@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compopt.distributed.collectives import Collectives, Pending
+from compopt.distributed.placement import sums
 from compopt.kernels import gather
 
 
@@ -57,7 +58,7 @@ class OverlappedSum:
         bucket_bytes: see :func:`plan_buckets`.
         phase: what is summed, for errors.
         scale: as ``out``, multiplies this process's derivatives.
-        base: as ``out``, is added to them.
+        added: derivatives of this process, known beforehand, that are added to them.
         extra: further tensors to sum, known beforehand.
     """
 
@@ -71,7 +72,7 @@ class OverlappedSum:
         phase: str,
         *,
         scale: Tensor | None = None,
-        base: Tensor | None = None,
+        added: Sequence[Tensor | None] | None = None,
         extra: Sequence[Tensor] = (),
     ) -> None:
         self._collectives = collectives
@@ -79,7 +80,7 @@ class OverlappedSum:
         self._sizes = sizes
         self._out = out
         self._scale = scale
-        self._base = base
+        self._added = added
         self._phase = phase
         self._arrived: dict[int, Tensor | None] = {
             len(params) + index: tensor for index, tensor in enumerate(extra)
@@ -127,6 +128,10 @@ class OverlappedSum:
             sizes = [self._sizes[index] for index in bucket]
             where = slice(self._stop - sum(sizes), self._stop)
             tensors = [self._arrived.pop(index) for index in bucket]
+            if self._added is not None:
+                known = [*self._added[bucket.start : bucket.stop]]
+                known += [None] * (len(tensors) - len(known))
+                tensors = sums(tensors, known, self._out.dtype)
             self._sent.append(self._send(tensors, sizes, where))
             self._stop = where.start
 
@@ -139,6 +144,5 @@ class OverlappedSum:
             sizes,
             self._out[where],
             None if self._scale is None else self._scale[where],
-            None if self._base is None else self._base[where],
         )
         return self._collectives.sum_(self._out[where], self._phase)

@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from compopt._flat import FlatLayout
 from compopt._scale import norm_of_any_size
-from compopt._typing import PLAYERS, Player
-from compopt._workspace import Workspace
+from compopt._typing import K
 from compopt.distributed.meeting import Act, Terms
-from compopt.field import GeneralGradients, differentiate_general
-from compopt.game import Game, GameGradients, differentiate
+from compopt.kernels import gather, partial_dot, scatter
+
+Derive: TypeAlias = Callable[[], Sequence[Tensor | None]]
+"""Makes a backward pass; returns derivatives, None for zeros."""
 
 
 class Placement:
@@ -59,36 +61,9 @@ class Placement:
             device: of the parameters.
         """
 
-    def form(self, game: Game) -> dict[str, str]:
-        """Return what has to be alike in the games of processes, as texts by name."""
+    def settings(self) -> dict[str, str]:
+        """Return what has to be alike in the placements of processes, as texts by name."""
         return {}
-
-    def differentiate(
-        self,
-        game: Game,
-        params: Mapping[Player, Sequence[Tensor]],
-        *,
-        scale: float = 1.0,
-        second_order: bool = True,
-        workspace: Workspace | None = None,
-    ) -> GameGradients | GeneralGradients:
-        """Return the gradients of a game over the data of all processes, and its products.
-
-        Args:
-            game: the loss on this process's data, with its graph.
-            params: by player.
-            scale: see :func:`~compopt.game.differentiate`.
-            second_order: see there.
-            workspace: where the gradients are written; new vectors if None.
-        """
-        if game.max_loss is not None:
-            return differentiate_general(game, params, second_order)
-        out = None
-        if workspace is not None:
-            out = {p: workspace.vector(self.layout(params[p]), p, "grad") for p in PLAYERS}
-        return differentiate(
-            game, params["min"], params["max"], scale=scale, second_order=second_order, out=out
-        )
 
     def layout(self, params: Sequence[Tensor]) -> FlatLayout:
         """Return the layout of the part of a player's vectors that this process keeps."""
@@ -98,12 +73,81 @@ class Placement:
         """Return the number of entries that this process keeps for ``param``."""
         return param.numel()
 
+    def message(self, params: Sequence[Tensor], scalars: Sequence[Tensor]) -> FlatLayout:
+        """Return the layout of what :meth:`gather` writes: a vector, then means of ``scalars``.
+
+        Where a process works alone there are no means.
+        """
+        return self.layout(params)
+
+    def scatter(
+        self,
+        params: Sequence[Tensor],
+        vector: Tensor,
+        weight: Tensor | None = None,
+        scratch: Tensor | None = None,
+        *,
+        phase: str = "the moves",
+    ) -> list[Tensor]:
+        """Return ``weight * vector``, of which this process keeps a part, as whole tensors.
+
+        Args:
+            params: whose shapes and dtypes the tensors have.
+            vector: [size of the part].
+            weight: None, or [size of the part].
+            scratch: [size of the part] where the product may be written.
+            phase: what is sent, for errors.
+        """
+        shapes = [param.shape for param in params]
+        return scatter(vector, shapes, [param.dtype for param in params], weight, scratch)
+
+    def gather(
+        self,
+        derive: Derive,
+        params: Sequence[Tensor],
+        out: Tensor,
+        phase: str,
+        *,
+        added: Sequence[Tensor | None] | None = None,
+        scalars: Sequence[Tensor] = (),
+        scale: Tensor | None = None,
+        base: Tensor | None = None,
+        factor: float = 1.0,
+    ) -> Tensor | None:
+        """Write ``base + factor * scale * (derivatives + added)`` to ``out``, and scalars behind.
+
+        Derivatives and scalars are means over the processes, of which this one keeps a part.
+
+        Args:
+            derive: makes a backward pass; returns derivatives by ``params``.
+            params: the tensors that are differentiated by.
+            out: [size of the :meth:`message`].
+            phase: what is sent, for errors.
+            added: further derivatives of this process, known beforehand.
+            scalars: see :meth:`message`.
+            scale: [size of the part] or None.
+            base: [size of the part] or None. Not modified.
+            factor: a number.
+
+        Returns:
+            Numbers [k >= 1] whose sum is the inner product of ``base`` and the result, of the part
+            that this process keeps; None without ``base``.
+        """
+        derivatives = derive()
+        if added is not None:
+            derivatives = sums(derivatives, added, out.dtype)
+        sizes = [param.numel() for param in params]
+        if factor == 1.0:
+            return gather(derivatives, sizes, out, scale, base)
+        gather(derivatives, sizes, out, scale)
+        return add_to(base, out.mul_(factor), out)
+
     def part(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
         """Return this process's part of a vector that is given as tensors like ``params``."""
         return FlatLayout.of(params).flatten(tensors)
 
     def whole(self, params: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
-        """Return a vector, of which this process keeps ``vector``, as tensors like ``params``."""
+        """Return a vector, of which this process keeps ``vector``, in the shapes of ``params``."""
         return FlatLayout.of(params).views(vector)
 
     def mean(self, value: Tensor) -> Tensor:
@@ -117,9 +161,7 @@ class Placement:
     def clear_padding(self, params: Sequence[Tensor], *vectors: Tensor | None) -> None:
         """Set what ``vectors`` have besides entries of ``params`` to zero, in place."""
 
-    def norms(
-        self, vectors: Mapping[Player, Tensor], *, of_any_size: bool = False
-    ) -> dict[Player, Tensor]:
+    def norms(self, vectors: Mapping[K, Tensor], *, of_any_size: bool = False) -> dict[K, Tensor]:
         """Return Euclidean norms of whole vectors, 0-dim, from this process's parts.
 
         Args:
@@ -141,3 +183,23 @@ class Placement:
     def agree(self, flags: Tensor) -> Tensor:
         """Return the flags on which all processes act alike."""
         return flags
+
+
+def sums(
+    tensors: Sequence[Tensor | None], added: Sequence[Tensor | None], dtype: torch.dtype
+) -> list[Tensor | None]:
+    """Return the sums of tensors in ``dtype``; a missing one counts as zeros."""
+    return [
+        tensor if other is None else other if tensor is None else tensor.to(dtype) + other
+        for tensor, other in zip(tensors, added, strict=True)
+    ]
+
+
+def add_to(base: Tensor | None, value: Tensor, out: Tensor) -> Tensor | None:
+    """Write ``base + value`` [n] to ``out``; return parts of ``base . out`` if there is a base."""
+    if base is None:
+        if value is not out:
+            out.copy_(value)
+        return None
+    torch.add(base, value, out=out)
+    return partial_dot(base, out)

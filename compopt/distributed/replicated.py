@@ -1,8 +1,7 @@
 """Data parallel: each process has whole vectors, and its own part of the batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,25 +10,12 @@ from torch import distributed as dist
 
 from compopt._checks import check_positive
 from compopt._flat import FlatLayout
-from compopt._profiling import Range, marked
-from compopt._typing import PLAYERS, Player
 from compopt._warn import warn
-from compopt._workspace import Workspace
 from compopt.distributed.buckets import OverlappedSum
 from compopt.distributed.collectives import Collectives
 from compopt.distributed.comparison import compare
 from compopt.distributed.meeting import Act, Notice, Terms
-from compopt.distributed.placement import Placement
-from compopt.distributed.products import ReplicatedField, ReplicatedHessian
-from compopt.field import GeneralGradients, differentiate_general
-from compopt.game import (
-    Game,
-    GameGradients,
-    add_penalty,
-    check_takes_part,
-    curvature_gradients,
-    loss_gradients,
-)
+from compopt.distributed.placement import Derive, Placement, add_to
 
 
 class Replicated(Placement):
@@ -39,8 +25,8 @@ class Replicated(Placement):
     the means of theirs, so one all-reduce makes a local gradient or half product that of the whole
     batch. After it the vectors are equal on all ranks to the bit, and so is everything that is
     computed from them: step sizes, the scalars of the solver, moments, parameters. What is decided
-    on the host (whether to stop, whether to take the step) is besides what the first rank decides,
-    lest devices that round differently wait for each other for ever.
+    on the host (whether to stop, whether to take the step) is what the first rank decides, so that
+    devices that round differently cannot wait for each other forever.
 
     Collectives of a zero-sum step with n and m parameters, p mixed products and l looks of the
     solver at its residual, in vectors with b bytes per entry:
@@ -58,8 +44,8 @@ class Replicated(Placement):
     A vector of up to ``bucket_mb`` is one bucket. A look is made before each iteration and after
     the last one that is not predicted; none with a fixed count. ``step()`` after ``backward(loss)``
     has a roll call of its own; ``backward(loss, scaler=...)`` averages the loss in one more message
-    of b bytes. General-sum games send both losses with the gradients, in one message of
-    b (n + m + 2) bytes.
+    of b bytes. In general-sum games each loss has a pass of its own, with messages of b (n + 1) and
+    b (m + 1) bytes.
 
     In the roll call each rank tells which call it is about to make, how many it has made, and hash
     values of its hyperparameters, its settings and the set of trained parameters. At the first
@@ -69,8 +55,7 @@ class Replicated(Placement):
 
     What overlaps: a bucket of the gradients, or of a half product, is sent as soon as the backward
     pass has come to its parameters, while the pass goes on with earlier layers. The vector work of
-    the solver needs the whole product, so nothing overlaps with that; and the gradients of
-    general-sum games are sent after their backward passes, one for each loss.
+    the solver needs the whole product, so nothing overlaps with that.
 
     Args:
         process_group: of ``torch.distributed``, any backend that has the device of the parameters:
@@ -145,124 +130,49 @@ class Replicated(Placement):
             compare(self.collectives, act, count, terms(), device)
         self.collectives.begin(str(Notice(act, count)))
 
-    def form(self, game: Game) -> dict[str, str]:
+    def settings(self) -> dict[str, str]:
         """Return what decides how many messages there are and of which size."""
-        losses = [game.loss] if game.max_loss is None else [game.loss, game.max_loss]
-        return {
-            "the losses": ", ".join(str(loss.dtype) for loss in losses),
-            "`process_group`": f"{type(self).__name__}, buckets of {self.bucket_bytes} bytes",
-        }
+        mine = f"{type(self).__name__}, buckets of {self.bucket_bytes} bytes"
+        return {"`process_group`": mine}
 
-    @marked(Range.GRADIENTS)
-    def differentiate(
+    def message(self, params: Sequence[Tensor], scalars: Sequence[Tensor]) -> FlatLayout:
+        """Return the layout of a vector and of the means of ``scalars``."""
+        whole = FlatLayout.of([*params, *scalars])
+        sizes = (*self.layout(params).sizes, *(1 for _ in scalars))
+        return FlatLayout(tuple(torch.Size([n]) for n in sizes), sizes, whole.dtype, whole.device)
+
+    def gather(
         self,
-        game: Game,
-        params: Mapping[Player, Sequence[Tensor]],
-        *,
-        scale: float = 1.0,
-        second_order: bool = True,
-        workspace: Workspace | None = None,
-    ) -> GameGradients | GeneralGradients:
-        """Return gradients and products of the mean of the processes' losses."""
-        if game.max_loss is not None:
-            return self._average_general(differentiate_general(game, params, second_order))
-        both = [*params["min"], *params["max"]]
-        joint = FlatLayout.of([*both, game.loss.detach().reshape(1)])
-        workspace = Workspace() if workspace is None else workspace
-        out = workspace.vector(joint, "both", "grad")
-        # The sum over processes needs the penalties' gradients in place before the last pass.
-        base = self._penalty_gradients(game, params, joint)
-        grads = self.reduce(
-            partial(loss_gradients, "loss", game.loss, both, **game.graph_options(second_order)),
-            both,
-            joint.sizes,
-            out,
-            "the gradients",
-            base=base,
-            extra=[game.loss.detach().reshape(1)],
-        )
-        count = len(params["min"])
-        check_takes_part("min", grads[:count], game.min_penalty)
-        check_takes_part("max", grads[count:], game.max_penalty)
-        curvature = curvature_gradients(game, both, grads, second_order)
-        by_player: dict[Player, Sequence[Tensor | None]] = {
-            "min": curvature[:count],
-            "max": curvature[count:],
-        }
-        out.mul_(1 / self.collectives.size)
-        layouts = {player: FlatLayout.of(params[player]) for player in PLAYERS}
-        flat_min, flat_max, loss = torch.split(out, [layouts["min"].numel, layouts["max"].numel, 1])
-        return GameGradients(
-            loss=loss.reshape(game.loss.shape).to(game.loss.dtype, copy=True),
-            grad_min=flat_min.to(layouts["min"].dtype),
-            grad_max=flat_max.neg_().to(layouts["max"].dtype),
-            mixed=ReplicatedHessian(by_player, params, layouts, scale, self),
-        )
-
-    def _penalty_gradients(
-        self, game: Game, params: Mapping[Player, Sequence[Tensor]], joint: FlatLayout
-    ) -> Tensor | None:
-        """Return the penalties' gradients in the layout of ``joint``; the max player's negated."""
-        penalties: dict[Player, Tensor | None] = {"min": game.min_penalty, "max": game.max_penalty}
-        if all(penalty is None for penalty in penalties.values()):
-            return None
-        base = torch.zeros(joint.numel, dtype=joint.dtype, device=joint.device)
-        start = 0
-        for player, penalty in penalties.items():
-            layout = FlatLayout.of(params[player])
-            where = slice(start, start := start + layout.numel)
-            if penalty is not None:
-                add_penalty(f"{player}_penalty", penalty, params[player], layout, base[where])
-                if player == "max":
-                    base[where].neg_()
-        return base
-
-    def _average_general(self, local: GeneralGradients) -> GeneralGradients:
-        parts = [local.grad_min, local.grad_max, local.loss.reshape(1), local.max_loss.reshape(1)]
-        joint = torch.cat(parts)
-        self.collectives.sum_(joint, "the gradients").wait()
-        joint.mul_(1 / self.collectives.size)
-        means = [
-            mean.to(part.dtype)
-            for mean, part in zip(torch.split(joint, [*map(len, parts)]), parts, strict=True)
-        ]
-        return GeneralGradients(
-            loss=means[2].reshape(local.loss.shape),
-            max_loss=means[3].reshape(local.max_loss.shape),
-            grad_min=means[0],
-            grad_max=means[1],
-            mixed=ReplicatedField(local.mixed, {"min": means[0], "max": means[1]}, self),
-        )
-
-    def reduce(
-        self,
-        derive: Callable[[], Sequence[Tensor | None]],
+        derive: Derive,
         params: Sequence[Tensor],
-        sizes: Sequence[int],
         out: Tensor,
         phase: str,
-        **options: Any,
-    ) -> Sequence[Tensor | None]:
-        """Write what a backward pass gives, summed over processes, to ``out`` while it runs.
-
-        Args:
-            derive: makes the pass; returns derivatives by ``params``, None for zeros.
-            params: see :class:`~compopt.distributed.buckets.OverlappedSum`.
-            sizes: likewise.
-            out: likewise.
-            phase: likewise.
-            options: likewise.
-
-        Returns:
-            This process's derivatives.
-        """
-        bucket_bytes = self.bucket_bytes
+        *,
+        added: Sequence[Tensor | None] | None = None,
+        scalars: Sequence[Tensor] = (),
+        scale: Tensor | None = None,
+        base: Tensor | None = None,
+        factor: float = 1.0,
+    ) -> Tensor | None:
+        """As :meth:`Placement.gather`. Each bucket is sent while the backward pass goes on."""
         with self._reduction(
-            self.collectives, params, sizes, out, bucket_bytes, phase, **options
+            self.collectives,
+            params,
+            [*self.layout(params).sizes, *(1 for _ in scalars)],
+            out,
+            self.bucket_bytes,
+            phase,
+            scale=scale,
+            added=added,
+            extra=[self._for_all(scalar) for scalar in scalars],
         ) as running:
             derivatives = derive()
         running.finish(derivatives)
-        return derivatives
+        return add_to(base, out.mul_(factor / self.collectives.size), out)
+
+    def _for_all(self, scalar: Tensor) -> Tensor:
+        """Return a number in the form in which it is summed for all processes."""
+        return scalar.reshape(1)
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean over processes of a tensor. One all-reduce."""

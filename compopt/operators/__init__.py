@@ -1,16 +1,13 @@
 """Linear operators of competitive optimization."""
 
-from compopt.operators.base import CoupledOperator, GramOperator, LinearOperator, MatrixOperator
-from compopt.operators.competitive import CompetitiveOperator
-from compopt.operators.general_sum import GeneralSumOperator
+from compopt.operators.base import CoupledOperator, LinearOperator, MatrixOperator
 from compopt.operators.polymatrix import PolymatrixOperator
+from compopt.operators.two_player import TwoPlayerOperator
 
 __all__ = [
-    "CompetitiveOperator",
     "CoupledOperator",
-    "GeneralSumOperator",
-    "GramOperator",
     "LinearOperator",
     "MatrixOperator",
     "PolymatrixOperator",
+    "TwoPlayerOperator",
 ]

@@ -1,7 +1,7 @@
 """Linear operators: what multiplies."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class LinearOperator(ABC):
             not checked; :class:`~compopt.solvers.ConjugateGradient` refuses operators without it.
     """
 
-    is_positive_definite: ClassVar[bool] = False
+    is_positive_definite: bool = False
 
     def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
         self.size = size
@@ -89,7 +89,8 @@ class LinearOperator(ABC):
 class CoupledOperator(LinearOperator):
     """``A = I + F H G``, known through its factors ``F`` and ``G``.
 
-    ``H`` is diagonal and not negative. It is what remains of the coupled system
+    ``H`` is diagonal and not negative. Where ``G = F^T`` the operator is symmetric positive definite
+    with eigenvalues of at least 1, which ``is_positive_definite`` declares. It is what remains of the coupled system
 
         x = b - F y,     y = H (c + G x)
 
@@ -120,12 +121,36 @@ class CoupledOperator(LinearOperator):
         """Return ``F @ inner`` [size], in ``out`` or as a new vector."""
 
     @abstractmethod
+    def response(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``G @ vector`` [inner_size], in ``out`` or as a new vector."""
+
+    @abstractmethod
     def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ inner`` [inner_size], in ``out`` or as a new vector."""
 
-    @abstractmethod
     def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ G @ vector`` [inner_size], in ``out`` or as a new vector."""
+        return self.weigh(self.response(vector), out)
+
+    def reaction_energy(self, vector: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return :meth:`reaction` and, where ``G = F^T``, the form ``vector^T F H F^T vector``.
+
+        The quadratic form, 0-dim, of the operator itself is larger by ``|vector|^2``: known without
+        the product with ``F`` that :meth:`matvec` would take.
+        """
+        image = self.response(vector, self.new_inner("image"))
+        reaction = self.weigh(image, out)
+        return reaction, self.total(torch.dot(reaction, image))
+
+    def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
+        """Write ``vector + F @ inner`` to ``out`` [size].
+
+        Returns:
+            Numbers [k >= 1] whose sum is the inner product of ``vector`` and ``out``, of the parts
+            that this process keeps.
+        """
+        self.factor(inner, out).add_(vector)
+        return partial_dot(vector, out)
 
     def new_inner(self, name: str) -> Tensor:
         """Return a vector [inner_size] for a solver to work in, as :meth:`new_vector` does."""
@@ -142,43 +167,6 @@ class CoupledOperator(LinearOperator):
         return self.factor(self.reaction(vector)).add_(vector)
 
 
-class GramOperator(CoupledOperator):
-    """``A = I + F H F^T``: a coupled operator that is symmetric positive definite.
-
-    Its eigenvalues are at least 1.
-    """
-
-    is_positive_definite = True
-
-    @abstractmethod
-    def adjoint(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
-
-    def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``H @ F^T @ vector`` [inner_size], in ``out`` or as a new vector."""
-        return self.weigh(self.adjoint(vector), out)
-
-    def reaction_energy(self, vector: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return :meth:`reaction` and the quadratic form ``vector^T F H F^T vector``, 0-dim.
-
-        The quadratic form of the operator itself is larger by ``|vector|^2``: known without the
-        product with ``F`` that :meth:`matvec` would take.
-        """
-        image = self.adjoint(vector, self.new_inner("image"))
-        reaction = self.weigh(image, out)
-        return reaction, self.total(torch.dot(reaction, image))
-
-    def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
-        """Write ``vector + F @ inner`` to ``out`` [size].
-
-        Returns:
-            Numbers [k >= 1] whose sum is the inner product of ``vector`` and ``out``, of the parts
-            that this process keeps.
-        """
-        self.factor(inner, out).add_(vector)
-        return partial_dot(vector, out)
-
-
 class MatrixOperator(LinearOperator):
     """An explicit square matrix as an operator.
 
@@ -192,7 +180,7 @@ class MatrixOperator(LinearOperator):
             raise ValueError(f"`matrix` must be square, got shape {tuple(matrix.shape)}.")
         super().__init__(matrix.shape[0], matrix.dtype, matrix.device)
         self.matrix = matrix
-        self.is_positive_definite = positive_definite  # type: ignore[misc]
+        self.is_positive_definite = positive_definite
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``matrix @ vector``."""

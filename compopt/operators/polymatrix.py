@@ -6,7 +6,8 @@ from typing import Generic
 import torch
 from torch import Tensor
 
-from compopt.field import GradientField, K
+from compopt._typing import K
+from compopt.derivatives import Derivatives, split_players
 from compopt.operators.base import LinearOperator
 
 
@@ -17,27 +18,34 @@ class PolymatrixOperator(LinearOperator, Generic[K]):
     is unsymmetric.
 
     Args:
-        field: products with blocks of second derivatives.
-        step_sizes: by player, [size of the player] >= 0.
+        derivatives: products with blocks of second derivatives.
+        scales: by player, [size of the player] >= 0, the square roots of its step sizes.
 
     Cost: a product takes one backward pass per player.
     """
 
-    def __init__(self, field: GradientField[K], step_sizes: Mapping[K, Tensor]) -> None:
-        self.field = field
-        self.sizes = [field.layout(player).numel for player in field.players]
-        self.scale = self.join({player: size.sqrt() for player, size in step_sizes.items()})
+    def __init__(self, derivatives: Derivatives[K], scales: Mapping[K, Tensor]) -> None:
+        self.derivatives = derivatives
+        self.scale = self.join(scales)
         super().__init__(len(self.scale), self.scale.dtype, self.scale.device)
 
     def join(self, vectors: Mapping[K, Tensor]) -> Tensor:
         """Return the players' vectors as one."""
-        return torch.cat([vectors[player] for player in self.field.players])
+        return torch.cat([vectors[player] for player in self.derivatives.layouts])
 
     def split(self, vector: Tensor) -> dict[K, Tensor]:
         """Return the players' parts of a joined vector, as views."""
-        return dict(zip(self.field.players, torch.split(vector, self.sizes), strict=True))
+        return split_players(vector, self.derivatives.layouts)
+
+    def agree(self, flags: Tensor) -> Tensor:
+        """Return the flags on which all processes that share the products act alike."""
+        return self.derivatives.placement.agree(flags)
+
+    def total(self, partials: Tensor) -> Tensor:
+        """Return sums over whole vectors."""
+        return self.derivatives.placement.total(partials)
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``vector + S H_o S @ vector``."""
-        products = self.field.interaction(self.split(self.scale * vector))
+        products = self.derivatives.interaction(self.split(self.scale * vector))
         return self.join(products).mul_(self.scale).add_(vector)

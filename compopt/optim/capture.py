@@ -10,7 +10,7 @@ from compopt.kernels.tables import Place
 from compopt.solvers import Solver
 
 
-def check_capturable(solver: Solver, on_failure: str, solve_for: str) -> None:
+def check_capturable(solver: Solver | None, on_failure: str) -> None:
     """Raise unless steps are alike and read nothing on the host."""
     if not getattr(solver, "has_fixed_count", False):
         raise ValueError(
@@ -19,8 +19,6 @@ def check_capturable(solver: Solver, on_failure: str, solve_for: str) -> None:
         )
     if on_failure == "raise":
         raise ValueError('`capturable` forbids `on_failure="raise"`, which reads a value.')
-    if solve_for == "alternate":
-        raise ValueError('`capturable` forbids `solve_for="alternate"`: steps must be alike.')
 
 
 def warn_of_fixed_rates(entries: Iterable[tuple[Tensor, dict[str, Any]]]) -> None:

@@ -3,17 +3,15 @@
 from torch import Tensor
 from torch import distributed as dist
 
-from compopt._profiling import Range, marked
-from compopt._typing import Params, Player
+from compopt._typing import Params
 from compopt.distributed import Placement
-from compopt.optim.base import CompetitiveOptimizer
-from compopt.optim.groups import interaction_strength
-from compopt.optim.step_sizes import StepSizes
+from compopt.optim.mirrored import MirrorOrPair
 from compopt.optim.trouble import OnFailure, SolveFor
+from compopt.optim.two_player import TwoPlayerCompetitive
 from compopt.solvers import Solver
 
 
-class CGD(CompetitiveOptimizer):
+class CGD(TwoPlayerCompetitive):
     r"""Competitive gradient descent for ``min over x, max over y of f(x, y)``.
 
     Each step plays the Nash equilibrium of the local bilinear game in which moving costs
@@ -37,9 +35,17 @@ class CGD(CompetitiveOptimizer):
             nothing is solved: each takes the gradient step with its own step sizes, from no mixed
             product. That is the control to compare a competitive step with.
         weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
+            0 where ``mirror`` is not Euclidean.
         max_grad_norm: largest Euclidean norm of a group's gradient; longer ones are scaled down.
-        solver: of the linear system, :class:`~compopt.solvers.ConjugateGradient` with its defaults
-            if None.
+        mirror: the mirror map of the set that parameters stay in, or a pair (min, max) of them;
+            groups may have their own: ``"euclidean"``, ``"nonnegative"``, ``"simplex"``,
+            ``("box", low, high)`` or ``"positive-definite"``. Parameters must lie strictly inside
+            their sets. See :mod:`compopt.optim.mirrors`. Gradients are clipped before they are
+            taken to local coordinates, where the last move of a warm start is kept and the norms
+            of moves in ``last_step`` are measured. Costs two passes over the constrained parameters
+            for each product; three eigendecompositions a step for each positive definite matrix.
+        solver: of the linear system; if None :class:`~compopt.solvers.ConjugateGradient` with its
+            defaults, and for a pair of losses :class:`~compopt.solvers.GMRES` with its own.
         warm_start: whether to start the solver from the player's last move, which costs one
             product and saves iterations where successive steps are alike. With mini-batches they
             are not, and what a loose solve leaves of the last move adds up: give the solver an
@@ -81,6 +87,16 @@ class CGD(CompetitiveOptimizer):
         >>> bool(x.abs() < 1e-9)
         True
 
+        Probabilities, in rock-paper-scissors:
+
+        >>> p, q = (torch.tensor([0.7, 0.2, 0.1], requires_grad=True) for _ in range(2))
+        >>> payoff = torch.tensor([[0.0, 1, -1], [-1, 0, 1], [1, -1, 0]])
+        >>> optimizer = CGD([p], [q], lr=0.5, mirror="simplex")
+        >>> for _ in range(200):
+        ...     loss = optimizer.step(p @ payoff @ q)
+        >>> bool((p - 1 / 3).abs().max() < 1e-3)
+        True
+
     References:
         Schäfer and Anandkumar (2019), Competitive gradient descent.
         https://arxiv.org/abs/1905.12103
@@ -97,6 +113,7 @@ class CGD(CompetitiveOptimizer):
         interaction: float | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        mirror: MirrorOrPair = "euclidean",
         solver: Solver | None = None,
         warm_start: bool = False,
         solve_for: SolveFor = "smaller",
@@ -113,6 +130,7 @@ class CGD(CompetitiveOptimizer):
                 "interaction": interaction,
                 "weight_decay": weight_decay,
                 "max_grad_norm": max_grad_norm,
+                "mirror": mirror,
             },
             solver=solver,
             warm_start=warm_start,
@@ -122,11 +140,3 @@ class CGD(CompetitiveOptimizer):
             backend=backend,
             process_group=process_group,
         )
-
-    @marked(Range.SET_UP)
-    def _step_sizes(self, player: Player, grad: Tensor, sign: int | None) -> StepSizes:
-        values, weighed = (self._buffer(player, name) for name in ("step_sizes", "weighed_grad"))
-        for where, group, _ in self._segments(player):
-            values[where].fill_(interaction_strength(group))
-        root = None if sign is None else self._buffer(player, "root")
-        return StepSizes.weighing(values, grad, sign, root, weighed)

@@ -15,7 +15,7 @@ from compopt._checks import (
     check_positive,
 )
 from compopt._remedies import ALONE
-from compopt._typing import PLAYERS, Params, Player
+from compopt._typing import PLAYERS, Params
 
 
 def player_groups(min_params: Params, max_params: Params | None) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def player_groups(min_params: Params, max_params: Params | None) -> list[dict[st
     return [*_groups_of("min", min_params), *_groups_of("max", max_params)]
 
 
-def _groups_of(player: Player, params: Params) -> list[dict[str, Any]]:
+def _groups_of(player: Any, params: Params) -> list[dict[str, Any]]:
     name = f"{player}_params"
     entries = list(check_iterable(name, params))
     if not entries:
@@ -53,7 +53,7 @@ def _groups_of(player: Player, params: Params) -> list[dict[str, Any]]:
 def complete_group(
     param_group: dict[str, Any],
     present: Sequence[dict[str, Any]],
-    defaults: dict[str, Any],
+    defaults_of: Callable[[Any], Mapping[str, Any]],
     players: Sequence[Any] = PLAYERS,
 ) -> dict[str, Any]:
     """Return a copy of ``param_group`` with the defaults filled in; its parameters are checked."""
@@ -81,8 +81,7 @@ def complete_group(
     if shared:
         both = "`min_params` and `max_params`" if players == PLAYERS else "Players' parameters"
         raise ValueError(f"{both} must be disjoint; {shared} parameters appear in both.")
-    group.setdefault("lr", player_lr(group["player"], defaults["lr"], players))
-    for key, value in defaults.items():
+    for key, value in defaults_of(group["player"]).items():
         group.setdefault(key, value)
     return group
 
@@ -137,7 +136,7 @@ def interaction_strength(group: dict[str, Any]) -> float | Tensor:
 
 def group_parts(
     param_groups: Sequence[dict[str, Any]],
-    player: Player,
+    player: Any,
     size: Callable[[Tensor], int] = Tensor.numel,
 ) -> Iterator[tuple[slice, dict[str, Any]]]:
     """Yield the groups of ``player`` that have trainable parameters, and where their entries are.
@@ -166,7 +165,7 @@ class Segment(NamedTuple):
 
 
 def trainable(
-    param_groups: Sequence[dict[str, Any]], player: Player
+    param_groups: Sequence[dict[str, Any]], player: Any
 ) -> list[tuple[Tensor, dict[str, Any]]]:
     """Return the parameters of ``player`` that require grad, in order, each with its group.
 
@@ -191,7 +190,7 @@ def trainable(
 def segments(
     param_groups: Sequence[dict[str, Any]],
     state: Mapping[Tensor, dict[str, Any]],
-    player: Player,
+    player: Any,
     *,
     on_device: bool,
     size: Callable[[Tensor], int] = Tensor.numel,

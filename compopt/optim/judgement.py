@@ -1,20 +1,22 @@
 """Whether a competitive step is taken."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Generic
 
 import torch
 from torch import Tensor
 
-from compopt._typing import Player
+from compopt._typing import K
+from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
 from compopt.optim.report import StepReport
-from compopt.optim.update import Gradients, Update, by_player
+from compopt.optim.update import Update
 from compopt.solvers import Status
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(Generic[K]):
     """What is done with a step.
 
     Attributes:
@@ -25,7 +27,7 @@ class Verdict:
         signs: the names of the signs that hold.
     """
 
-    report: StepReport
+    report: StepReport[K]
     use_solution: bool | Tensor
     advance: bool | Tensor
     status: Status | None = None
@@ -33,73 +35,73 @@ class Verdict:
 
 
 def judge(
-    update: Update,
-    gradients: Gradients,
-    grad_norm: dict[Player, Tensor],
+    update: Update[K],
+    derivatives: Derivatives[K],
+    grad_norm: dict[K, Tensor],
     placement: Placement,
     *,
     reads: bool,
     falls_back: bool,
-    squares_gradients: bool,
+    squared: Collection[K],
     is_clipped: bool,
     signs: Mapping[str, Tensor],
-) -> Verdict:
+) -> Verdict[K]:
     """Judge a step by its solve, and by whether its numbers are finite.
 
     Args:
-        update: of both players.
-        gradients: as clipped.
+        update: of all players.
+        derivatives: with clipped gradients.
         grad_norm: before clipping, by player. Infinite also where squares overflow.
         placement: of the players' vectors.
         reads: whether the host may wait for the device, as it does here once. A step that is not
             good then gets a second look, at norms that do not overflow. Without it the first look
             is at those.
         falls_back: whether a failed solve leaves the plain step.
-        squares_gradients: whether step sizes are made of squares of gradients, which must be finite
-            then.
+        squared: the players whose step sizes are made of squares of gradients, which must be
+            finite then.
         is_clipped: whether gradients were clipped.
         signs: 0-dim flags to read along, by name.
     """
     delta_norm = placement.norms(update.delta, of_any_size=not reads)
-    report = _report(update, gradients, grad_norm, grad_norm, delta_norm, squares_gradients)
+    report = _report(update, derivatives, grad_norm, grad_norm, delta_norm, squared)
     if not reads:
         taken = report._taken
         return Verdict(report, taken, report._has_gradients if falls_back else taken)
     verdict = _read(report, falls_back, placement, signs)
     if verdict.use_solution:
         return verdict
-    norms = placement.norms(by_player(gradients), of_any_size=True)
+    norms = placement.norms(derivatives.grads, of_any_size=True)
     report = _report(
         update,
-        gradients,
+        derivatives,
         norms,
         grad_norm if is_clipped else norms,
         placement.norms(update.delta, of_any_size=True),
-        squares_gradients,
+        squared,
     )
     return _read(report, falls_back, placement, signs)
 
 
 def _report(
-    update: Update,
-    gradients: Gradients,
-    norms: dict[Player, Tensor],
-    shown_norms: dict[Player, Tensor],
-    delta_norm: dict[Player, Tensor],
-    squares: bool,
-) -> StepReport:
+    update: Update[K],
+    derivatives: Derivatives[K],
+    norms: dict[K, Tensor],
+    shown_norms: dict[K, Tensor],
+    delta_norm: dict[K, Tensor],
+    squared: Collection[K],
+) -> StepReport[K]:
     solution = update.solution
-    found = gradients.losses()
-    losses = found if isinstance(found, tuple) else (found,)
-    grads = by_player(gradients)
-    sizes = [norm.to(grads[p].dtype).square() if squares else norm for p, norm in norms.items()]
+    losses, grads = derivatives.losses, derivatives.grads
+    sizes = [
+        norm.to(grads[p].dtype).square() if p in squared else norm for p, norm in norms.items()
+    ]
     first, *others = [*(loss.reshape(()) for loss in losses), *sizes]
     has_gradients = torch.isfinite(sum(others, first))
     is_solved = (solution.status_code <= int(Status.MAX_ITER)) & torch.isfinite(
-        delta_norm["min"] + delta_norm["max"]
+        torch.stack([*delta_norm.values()]).sum()
     )
     return StepReport(
-        num_hvp=gradients.mixed.num_products,
+        num_hvp=derivatives.num_products,
         num_iter=solution.num_iter,
         solved_for=update.solved,
         residual_is_predicted=solution.is_predicted,
@@ -115,8 +117,8 @@ def _report(
 
 
 def _read(
-    report: StepReport, falls_back: bool, placement: Placement, signs: Mapping[str, Tensor]
-) -> Verdict:
+    report: StepReport[K], falls_back: bool, placement: Placement, signs: Mapping[str, Tensor]
+) -> Verdict[K]:
     """Return the verdict as the host knows it, and as all processes do."""
     flags = [report._taken, report._has_gradients, *signs.values()]
     outcome = torch.stack([report._status_code, *(flag.long() for flag in flags)])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_loss
-from compopt._typing import PLAYERS
+from compopt._typing import PLAYERS, Player
 from compopt.game import Game
 
 BatchLoss: TypeAlias = Tensor | Game | tuple[Tensor, Tensor]
@@ -44,6 +44,16 @@ class Terms(NamedTuple):
     min_penalty: Tensor | None = None
     max_penalty: Tensor | None = None
     curvature_loss: Tensor | None = None
+
+
+def check_alone(player: Player, terms: Terms) -> None:
+    """Raise if a term has no part in a step of ``player`` alone."""
+    other = "max_penalty" if player == "min" else "min_penalty"
+    for name in (other, "curvature_loss"):
+        if getattr(terms, name) is not None:
+            raise ValueError(
+                f"`{name}` has no part in a step of the {player} player alone. Leave it out."
+            )
 
 
 _PAIR_REFUSED = (
@@ -114,7 +124,7 @@ def as_game(
             raise ValueError(f"`{name}` is given in the `Game` and as an argument.")
         game = replace(game, **{name: value})
     if game.curvature_loss is not None and not allows_curvature:
-        raise ValueError("`curvature_loss` is for CGD, ACGD, CMD and ACMD, which solve with it.")
+        raise ValueError("`curvature_loss` is for CGD and ACGD, which solve with it.")
     if game.curvature_loss is not None and game.max_loss is not None:
         raise ValueError("`curvature_loss` is for zero-sum games; got a loss for each player.")
     return game

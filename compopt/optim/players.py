@@ -12,7 +12,7 @@ from torch import distributed as dist
 from compopt._arguments import ExplainsArguments
 from compopt._checks import check_trainable
 from compopt._profiling import Range, marked
-from compopt._typing import PLAYERS, Params, Player
+from compopt._typing import PLAYERS, Params
 from compopt._workspace import Workspace
 from compopt.distributed import Placement, warn_if_unshared
 from compopt.optim.capture import warn_of_fixed_rates
@@ -100,8 +100,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self._placement = self._place(process_group)
         self._reset_transient()
         for player in self._players:
-            rate = player_lr(player, defaults["lr"], self._players)
-            self._check_group({**defaults, "lr": rate})
+            self._check_group(self._defaults_of(player, defaults))
         super().__init__(player_groups(min_params, max_params), defaults)
         for player in self._players:
             if not any(group["player"] == player for group in self.param_groups):
@@ -141,26 +140,35 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         """Raise unless the algorithm's own hyperparameters in ``group`` are valid."""
 
     @abstractmethod
-    def _state_keys(self, player: Player) -> tuple[str, ...]:
+    def _state_keys(self, player: Any) -> tuple[str, ...]:
         """Return the names of the state vectors that ``player`` keeps besides ``step``."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to a player: as in ``torch.optim``, with ``player`` in the group."""
-        group = complete_group(param_group, self.param_groups, self.defaults, self._players)
+        group = complete_group(
+            param_group,
+            self.param_groups,
+            partial(self._defaults_of, defaults=self.defaults),
+            self._players,
+        )
         self._check_group(group)
         super().add_param_group(group)
+
+    def _defaults_of(self, player: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the defaults of a player's groups, from one value or one for each player."""
+        return {**defaults, "lr": player_lr(player, defaults["lr"], self._players)}
 
     def _check_group(self, group: dict[str, Any]) -> None:
         check_hyperparameters(group)
         self._check_hyperparameters(group)
 
-    def _entries(self, player: Player) -> list[tuple[Tensor, dict[str, Any]]]:
+    def _entries(self, player: Any) -> list[tuple[Tensor, dict[str, Any]]]:
         return trainable(self.param_groups, player)
 
-    def _params(self, player: Player) -> list[Tensor]:
+    def _params(self, player: Any) -> list[Tensor]:
         return [param for param, _ in self._entries(player)]
 
-    def _segments(self, player: Player) -> Iterator[Segment]:
+    def _segments(self, player: Any) -> Iterator[Segment]:
         return segments(
             self.param_groups,
             self.state,
@@ -169,22 +177,22 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
             size=self._placement.size,
         )
 
-    def _read_state(self, player: Player, key: str) -> Tensor | None:
+    def _read_state(self, player: Any, key: str) -> Tensor | None:
         """Return a state vector [size of the player], None if there is none.
 
         It may be the stored one: modify it only to write it.
         """
         return self._flat_state.read(self.state, player, self._params(player), key)
 
-    def _stage_state(self, commit: Commit, player: Player, key: str) -> Tensor:
+    def _stage_state(self, commit: Commit, player: Any, key: str) -> Tensor:
         """Return a state vector [size of the player] for later writes of ``commit`` to change."""
         return self._flat_state.stage(commit, self.state, player, self._params(player), key)
 
-    def _buffer(self, player: Player, name: str) -> Tensor:
+    def _buffer(self, player: Any, name: str) -> Tensor:
         """Return a vector [size of the player] that is kept from step to step, of any content."""
         return self._workspace.vector(self._placement.layout(self._params(player)), player, name)
 
-    def _clip_groups(self, player: Player, grad: Tensor) -> None:
+    def _clip_groups(self, player: Any, grad: Tensor) -> None:
         """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
         # By group, not by segment: a group may have parameters with different step counts.
         for where, group in group_parts(self.param_groups, player, self._placement.size):
@@ -203,7 +211,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
     def _stage(
         self,
         commit: Commit,
-        player: Player,
+        player: Any,
         delta: Tensor,
         state: Mapping[str, Tensor],
         advance: Advance,

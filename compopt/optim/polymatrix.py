@@ -1,33 +1,30 @@
 """Competitive gradient descent of any number of players."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
+from torch import distributed as dist
 
-from compopt._checks import (
-    check_decay_rate,
-    check_hooks,
-    check_iterable,
-    check_loss,
-    check_non_negative,
-)
+from compopt._checks import check_choice, check_hooks, check_iterable, check_loss
 from compopt._typing import Params
-from compopt.field import losses_field
-from compopt.operators import PolymatrixOperator
-from compopt.optim.commit import Commit
-from compopt.optim.groups import learning_rate
-from compopt.optim.players import TwoPlayerOptimizer
-from compopt.optim.report import why_not_taken
-from compopt.optim.trouble import Trouble, check_solver, stretch_of
-from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
+from compopt.derivatives import Derivatives
+from compopt.distributed import Placement
+from compopt.game import ManyPlayers
+from compopt.optim.competitive import CompetitiveOptimizer
+from compopt.optim.interaction import scaled_to_strength
+from compopt.optim.mirrors import Mirror
+from compopt.optim.step_sizes import StepSizes
+from compopt.optim.trouble import OnFailure
+from compopt.optim.update import Update, joint_update
+from compopt.solvers import GMRES, ConjugateGradient, Solver
 
 Losses: TypeAlias = Sequence[Tensor]
+Penalties: TypeAlias = Sequence[Tensor | None]
 
 
-class PolymatrixCGD(TwoPlayerOptimizer):
+class PolymatrixCGD(CompetitiveOptimizer[int]):
     r"""Competitive gradient descent of n players, each with a loss of its own.
 
     Each step plays the Nash equilibrium of the local game in which every pair of players interacts
@@ -45,17 +42,19 @@ class PolymatrixCGD(TwoPlayerOptimizer):
         lr: a number, a 0-dim tensor, or one of these for each player.
         beta: decay rate of the average of squared gradients; None for constant step sizes.
         eps: added to the root of that average.
-        weight_decay: see :class:`~compopt.CGD`.
-        max_grad_norm: see :class:`~compopt.CGD`.
+        interaction: see :class:`~compopt.CGD`, as for all arguments that follow.
+        weight_decay: decoupled.
+        max_grad_norm: largest Euclidean norm of a group's gradient.
+        mirror: the mirror map, or groups may have their own.
         solver: of the joint linear system; :class:`~compopt.GMRES` with its defaults if None.
+        warm_start: whether to start the solver from the last moves.
+        on_failure: what to do when the solve fails.
+        capturable: whether a step must read nothing on the host.
+        backend: of the vector kernels.
+        process_group: whose processes share each step.
 
     Attributes:
-        last_solution: the :class:`~compopt.solvers.Solution` of the last step, None before.
-
-    Note:
-        A step that is not finite is not taken; the first time that is said in a
-        :class:`~compopt.StepWarning`, and that a solve did not converge in a
-        :class:`~compopt.ConvergenceWarning`, as by :class:`~compopt.CGD`.
+        last_step: a :class:`~compopt.StepReport` of the last step, None before the first.
 
     Cost: one backward pass for each loss, by all players' parameters, and for each product of the
     solver one backward pass per player.
@@ -65,12 +64,16 @@ class PolymatrixCGD(TwoPlayerOptimizer):
         https://arxiv.org/abs/2111.08565
     """
 
-    _options = (*TwoPlayerOptimizer._options, "_players", "solver")
+    _options: ClassVar[tuple[str, ...]] = (*CompetitiveOptimizer._options, "_players")
     _how_to_step = "Call `step(losses)`."
     _how_to_pass: ClassVar[Mapping[str, str]] = {
         "__init__": "Pass the players as one list, `[first_params, second_params, ...]`, a rate "
         "for each as `lr=[...]`, and other hyperparameters by name.",
-        "step": "Pass the losses of all players as one list, `[first_loss, second_loss, ...]`.",
+        **dict.fromkeys(
+            ("step", "backward"),
+            "Pass the losses of all players as one list, `[first_loss, second_loss, ...]`, and "
+            "penalties likewise, by name: `penalties=[...]`.",
+        ),
     }
 
     def __init__(
@@ -80,15 +83,20 @@ class PolymatrixCGD(TwoPlayerOptimizer):
         *,
         beta: float | None = None,
         eps: float = 1e-5,
+        interaction: float | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        mirror: Mirror = "euclidean",
         solver: Solver | None = None,
+        warm_start: bool = False,
+        on_failure: OnFailure = "fallback",
+        capturable: bool = False,
+        backend: str = "auto",
+        process_group: "dist.ProcessGroup | Placement | None" = None,
     ) -> None:
         groups = _tagged_groups(params)
         self._players = tuple(sorted({group["player"] for group in groups}))
-        self.solver: Solver = GMRES() if solver is None else solver
-        check_solver(self.solver)
-        if isinstance(self.solver, ConjugateGradient):
+        if isinstance(solver, ConjugateGradient):
             raise TypeError(
                 "`solver` must not be ConjugateGradient: with a loss for each player the linear "
                 "system is not symmetric. Use GMRES()."
@@ -97,76 +105,78 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             "lr": lr,
             "beta": beta,
             "eps": eps,
+            "interaction": interaction,
             "weight_decay": weight_decay,
             "max_grad_norm": max_grad_norm,
+            "mirror": mirror,
         }
-        super().__init__(groups, None, defaults, capturable=False)
-
-    def _reset_transient(self) -> None:
-        super()._reset_transient()
-        self.last_solution: Solution | None = None
-        self._trouble = Trouble()
-
-    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
-        if group["beta"] is not None:
-            check_decay_rate("beta", group["beta"])
-        check_non_negative("eps", group["eps"])
-
-    def _state_keys(self, player: Any) -> tuple[str, ...]:
-        groups = [group for group in self.param_groups if group["player"] == player]
-        return ("exp_avg_sq",) if any(group["beta"] is not None for group in groups) else ()
+        super().__init__(
+            groups,
+            None,
+            defaults,
+            solver=solver,
+            warm_start=warm_start,
+            on_failure=on_failure,
+            capturable=capturable,
+            backend=backend,
+            process_group=process_group,
+        )
 
     def step(  # type: ignore[override]
-        self, closure: Losses | Callable[[], Losses] | None = None
+        self,
+        closure: Losses | Callable[[], Losses] | None = None,
+        *,
+        penalties: Penalties | None = None,
+        player: int | None = None,
     ) -> list[Tensor] | None:
-        """Take one competitive step of all players.
+        """Take one competitive step of all players, or a gradient step of one.
 
         Args:
             closure: a sequence of one scalar loss per player with its graph, or a function without
-                arguments that returns it. None creates the state and changes nothing else.
+                arguments that returns it. None, given or returned, takes the step that
+                :meth:`backward` has prepared, and changes nothing if there is none.
+            penalties: for each player None or a scalar that it also minimises. They are
+                differentiated once and never enter the products.
+            player: the number of a player that moves alone, by its gradient step; see
+                :meth:`CGD.step <compopt.CGD.step>`.
 
         Returns:
             The detached losses.
 
         Raises:
+            StepError: if the step failed and ``on_failure="raise"``.
             TypeError, ValueError: if there is not one scalar with a graph for each player. After
                 any error parameters and state are as before.
         """
-        with torch.no_grad():
-            if closure is None:
-                self._idle_step()
-                return None
-            losses = self._losses(closure)
-            params = {player: self._params(player) for player in self._players}
-            check_hooks([param for tensors in params.values() for param in tensors])
-            field = losses_field(
-                dict(zip(self._players, losses, strict=True)), params, second_order=True
-            )
-            self._trouble.report_strangers(field)
-            sizes, averages = {}, {}
-            for player, grad in field.grads.items():
-                self._clip_groups(player, grad)
-                sizes[player], averages[player] = self._step_sizes(player, grad)
-            operator = PolymatrixOperator(field, sizes)
-            rhs = operator.join(field.grads).mul_(operator.scale)
-            solution = self.solver.solve(operator, rhs, overwrite_rhs=True)
-            self.last_solution = solution
-            moves = operator.split(solution.value.mul(operator.scale).neg_())
-            kept = {player: a for player, a in averages.items() if a is not None}
+        losses: list[Tensor] | None = self._step(closure, tuple(penalties or ()), player)
+        return losses
 
-            def stretch() -> float:
-                plain_steps = (sizes[player] * grad for player, grad in field.grads.items())
-                return stretch_of(moves.values(), plain_steps)
+    def backward(
+        self, closure: Losses | Callable[[], Losses], *, penalties: Penalties | None = None
+    ) -> list[Tensor]:
+        """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
 
-            if self._is_good(solution, losses, kept.values(), stretch):
-                commit = Commit()
-                for player, delta in moves.items():
-                    state = {"exp_avg_sq": kept[player]} if player in kept else {}
-                    self._stage(commit, player, delta, state, True)
-                commit.run()
-            return [loss.detach() for loss in losses]
+        Args:
+            closure: as in :meth:`step`.
+            penalties: as in :meth:`step`.
 
-    def _losses(self, closure: Losses | Callable[[], Losses]) -> list[Tensor]:
+        Returns:
+            The detached losses. See :meth:`CGD.backward <compopt.CGD.backward>`.
+        """
+        losses: list[Tensor] = self._backward(closure, tuple(penalties or ()))
+        return losses
+
+    def _result(self, losses: Sequence[Tensor]) -> list[Tensor]:
+        return list(losses)
+
+    def _as_game(
+        self,
+        closure: Losses | Callable[[], Losses],
+        terms: Penalties,
+        player: int | None = None,
+    ) -> ManyPlayers:
+        if player is not None:
+            check_choice("player", player, self._players)
         losses = closure
         if callable(losses) and not isinstance(losses, Tensor):
             with torch.enable_grad():
@@ -175,76 +185,53 @@ class PolymatrixCGD(TwoPlayerOptimizer):
             raise TypeError(
                 f"`losses` must be a list of one loss for each player, got {type(losses).__name__}."
             )
-        if len(losses) != len(self._players):
-            raise ValueError(
-                f"`losses` must have one loss for each of the {len(self._players)} players, got "
-                f"{len(losses)}."
-            )
-        device = self._params(self._players[0])[0].device
-        return [check_loss(f"losses[{i}]", loss, device) for i, loss in enumerate(losses)]
+        count = len(self._players)
+        for name, given in (("losses", losses), ("penalties", terms)):
+            if len(given) != count and (given or name == "losses"):
+                raise ValueError(
+                    f"`{name}` must have one entry for each of the {count} players, got "
+                    f"{len(given)}."
+                )
+        if player is None:
+            check_hooks([param for each in self._players for param in self._params(each)])
+        device = self._all_params()[0].device
+        for index, loss in enumerate(losses):
+            check_loss(f"losses[{index}]", loss, device)
+        return ManyPlayers(losses, terms)
 
-    def _step_sizes(self, player: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the step sizes, and the average of squares that goes with the step."""
-        step_sizes = torch.empty_like(grad)
-        average = None
-        if self._state_keys(player):
-            stored = self._read_state(player, "exp_avg_sq")
-            average = torch.zeros_like(grad) if stored is None else stored.clone()
-        for where, group, num_steps in self._segments(player):
-            step_sizes[where] = learning_rate(group)
-            beta = group["beta"]
-            if average is not None and beta is not None:
-                average[where].mul_(beta).addcmul_(grad[where], grad[where], value=1 - beta)
-                correction = (1 - beta ** (num_steps + 1)) ** 0.5
-                step_sizes[where].mul_(correction).div_(average[where].sqrt().add_(group["eps"]))
-        return step_sizes, average
+    def _report_independence(self, derivatives: Derivatives[int]) -> None:
+        self._trouble.report_strangers(derivatives)
 
-    def _is_good(
+    def _solver_for(self, derivatives: Derivatives[int]) -> Solver:
+        return GMRES() if self.solver is None else self.solver
+
+    def _solvable(self) -> tuple[int, ...]:
+        return self._players
+
+    def _solved(self) -> tuple[int, ...]:
+        return self._players
+
+    def _solve(
         self,
-        solution: Solution,
-        losses: Losses,
-        averages: Iterable[Tensor],
-        stretch: Callable[[], float],
-    ) -> bool:
-        """Return whether to take the step, after telling of what is wrong with it."""
-        signs = self._trouble.sign_of_gain(solution)
-        is_finite = torch.isfinite(solution.value).all()
-        for loss in losses:
-            is_finite = is_finite & torch.isfinite(loss.reshape(()))
-        has_averages = torch.ones_like(is_finite)
-        for average in averages:
-            has_averages = has_averages & torch.isfinite(average).all()
-        flags = [is_finite, has_averages, *signs.values()]
-        outcome = torch.stack([solution.status_code, *(flag.long() for flag in flags)])
-        code, finite, averaged, *answers = outcome.tolist()
-        status = Status(code)
-        taken = status <= Status.MAX_ITER and bool(finite) and bool(averaged)
-        self._trouble.report(
-            status,
-            taken,
-            [name for name, holds in zip(signs, answers, strict=True) if holds],
-            self.solver,
-            _Figures(solution),
-            on_failure="skip",
-            failure=lambda: why_not_taken(
-                {f"losses[{i}]": loss for i, loss in enumerate(losses)},
-                status,
-                has_squares=bool(averaged),
-            ),
-            stretch=stretch,
+        derivatives: Derivatives[int],
+        step_sizes: Mapping[int, StepSizes],
+        interacts: bool,
+    ) -> Update[int]:
+        previous: dict[int, Tensor] | None = None
+        if self.warm_start:
+            stored = {p: self._read_state(p, "delta") for p in self._players}
+            previous = {
+                player: scaled_to_strength(self._segments(player), delta)
+                for player, delta in stored.items()
+                if delta is not None
+            }
+        return joint_update(
+            derivatives,
+            step_sizes,
+            self._solver_for(derivatives),
+            previous=previous if previous and len(previous) == len(self._players) else None,
+            interacts=interacts,
         )
-        return taken
-
-
-@dataclass(frozen=True)
-class _Figures:
-    """What is printed of a step."""
-
-    solution: Solution
-
-    def __str__(self) -> str:
-        residual = float(self.solution.residual_norm / self.solution.rhs_norm)
-        return f"{self.solution.num_iter} iterations, relative residual {residual:.1e}"
 
 
 def _tagged_groups(params: Sequence[Params]) -> list[dict[str, Any]]:

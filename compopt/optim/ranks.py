@@ -1,16 +1,15 @@
 """An optimizer's part in keeping the processes that share its steps together."""
 
 from contextlib import AbstractContextManager
+from typing import Any
 
-from compopt._typing import Player
 from compopt.distributed import Placement, placement_of
 from compopt.distributed.meeting import Act, Terms
-from compopt.game import Game
+from compopt.game import AnyGame
 from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer
 from compopt.optim.report import StepError
 from compopt.optim.terms import plain, terms_of
 from compopt.optim.trouble import check_shardable
-from compopt.solvers import Solver
 
 
 class SharesSteps(TwoPlayerOptimizer):
@@ -21,13 +20,12 @@ class SharesSteps(TwoPlayerOptimizer):
     after a state dict was loaded.
     """
 
-    solver: Solver
-    _pending: object | None
+    _pending: object | None = None
 
     def _place(self, process_group: ProcessGroup) -> Placement:
         placement = placement_of(process_group)
         if placement.is_sharded:
-            check_shardable(self.solver)
+            check_shardable(getattr(self, "solver", None))
         return placement
 
     def _reset_transient(self) -> None:
@@ -45,9 +43,9 @@ class SharesSteps(TwoPlayerOptimizer):
     def _meet(
         self,
         act: Act,
-        game: Game | None = None,
+        game: AnyGame[Any] | None = None,
         scale: float = 1.0,
-        player: Player | None = None,
+        player: Any | None = None,
     ) -> None:
         """Begin what processes do together; raise on all of them unless they can.
 
@@ -62,7 +60,9 @@ class SharesSteps(TwoPlayerOptimizer):
             settings = {f"`{name}`": plain(getattr(self, name)) for name in self._options}
             settings["`player`"] = plain(player)
             if game is not None:
-                settings |= {**self._placement.form(game), "scale of the loss": plain(scale)}
+                losses = [str(objective.loss.dtype) for objective in game.objectives()]
+                settings |= {**self._placement.settings(), "the losses": ", ".join(losses)}
+                settings["scale of the loss"] = plain(scale)
             state = None if self._has_met else self.state
             keys = ("player", *self.defaults)
             return terms_of(self.param_groups, keys, settings, state, self._state_keys)

@@ -2,11 +2,12 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Generic
 
 import torch
 from torch import Tensor
 
-from compopt._typing import Player
+from compopt._typing import K
 from compopt.solvers import Status
 
 CHECK_THE_LOSS = "Look for an overflow or a division by zero in the loss."
@@ -32,7 +33,7 @@ class StepError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class StepReport:
+class StepReport(Generic[K]):
     """Figures of one step.
 
     Norms, residual, status and outcome live on the device until they are read, so that keeping a
@@ -41,21 +42,21 @@ class StepReport:
     Attributes:
         num_hvp: mixed Hessian-vector products made.
         num_iter: iterations of the solver.
-        solved_for: the player whose move was solved for.
+        solved_for: the player whose move was solved for, None if all were together.
         residual_is_predicted: whether :attr:`relative_residual` is what the solver expected of its
             last iteration rather than computed (see :class:`~compopt.ConjugateGradient`).
     """
 
     num_hvp: int
     num_iter: int
-    solved_for: Player
+    solved_for: K | None
     residual_is_predicted: bool
     _residual_norm: Tensor = field(repr=False)
     _rhs_norm: Tensor = field(repr=False)
     _status_code: Tensor = field(repr=False)
     _losses: tuple[Tensor, ...] = field(repr=False)
-    _grad_norm: dict[Player, Tensor] = field(repr=False)
-    _delta_norm: dict[Player, Tensor] = field(repr=False)
+    _grad_norm: dict[K, Tensor] = field(repr=False)
+    _delta_norm: dict[K, Tensor] = field(repr=False)
     _has_gradients: Tensor = field(repr=False)
     _taken: Tensor = field(repr=False)
 
@@ -79,24 +80,14 @@ class StepReport:
         return residual / rhs
 
     @property
-    def grad_norm_min(self) -> float:
-        """Euclidean norm of the min player's gradient, before clipping."""
-        return float(self._grad_norm["min"])
+    def grad_norms(self) -> dict[K, float]:
+        """Euclidean norms of the players' own gradients, before clipping."""
+        return {player: float(norm) for player, norm in self._grad_norm.items()}
 
     @property
-    def grad_norm_max(self) -> float:
-        """Euclidean norm of the max player's gradient, before clipping."""
-        return float(self._grad_norm["max"])
-
-    @property
-    def delta_norm_min(self) -> float:
-        """Euclidean norm of the min player's competitive move."""
-        return float(self._delta_norm["min"])
-
-    @property
-    def delta_norm_max(self) -> float:
-        """Euclidean norm of the max player's competitive move."""
-        return float(self._delta_norm["max"])
+    def delta_norms(self) -> dict[K, float]:
+        """Euclidean norms of the players' competitive moves."""
+        return {player: float(norm) for player, norm in self._delta_norm.items()}
 
     @property
     def taken(self) -> bool:
@@ -105,20 +96,25 @@ class StepReport:
 
     def failure(self) -> str:
         """Return why the step was not taken, and what to try."""
-        names = ["the loss"] if len(self._losses) == 1 else ["the min loss", "the max loss"]
+        names = ["the loss"]
+        if len(self._losses) > 1:
+            names = [
+                f"the {player} loss" if isinstance(player, str) else f"losses[{player}]"
+                for player in self._grad_norm
+            ]
         first = dict(zip(names, self._losses, strict=True))
-        first |= {f"the gradient of the {p} player": n for p, n in self._grad_norm.items()}
-        moves = {f"the move of the {p} player": n for p, n in self._delta_norm.items()}
+        first |= {f"the gradient of {_called(p)}": n for p, n in self._grad_norm.items()}
+        moves = {f"the move of {_called(p)}": n for p, n in self._delta_norm.items()}
         return why_not_taken(
             first, self.status, has_squares=bool(self._has_gradients), moves=not_finite(moves)
         )
 
     def __str__(self) -> str:
         outcome = "taken" if self.taken else "failed"
+        norms = ", ".join(f"{norm:.2e} ({player})" for player, norm in self.grad_norms.items())
         return (
             f"step {outcome}: {self.status.name}, {self.num_iter} iterations, {self.num_hvp} "
-            f"products, relative residual {self._residual()}, gradient norms "
-            f"{self.grad_norm_min:.2e} (min) and {self.grad_norm_max:.2e} (max)"
+            f"products, relative residual {self._residual()}, gradient norms {norms}"
         )
 
     def _residual(self) -> str:
@@ -126,6 +122,10 @@ class StepReport:
         if math.isnan(value):
             return "not known"
         return f"{value:.1e}" + (" (predicted)" if self.residual_is_predicted else "")
+
+
+def _called(player: object) -> str:
+    return f"the {player} player" if isinstance(player, str) else f"player {player}"
 
 
 def why_not_taken(

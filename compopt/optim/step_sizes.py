@@ -13,8 +13,8 @@ class StepSizes:
     Attributes:
         values: [n] H, >= 0.
         root: [n] S, of the player whose move is solved for; None of its opponent.
-        weighed_grad: [n] ``sign S g`` of the player whose move is solved for, with the sign of
-            :func:`~compopt.optim.update.sign_of`; ``H g`` of its opponent. A solver may write here.
+        weighed_grad: [n] ``sign S g`` of the player whose move is solved for, with the sign that
+            its objective has in the loss; ``H g`` of its opponent. A solver may write here.
     """
 
     values: Tensor

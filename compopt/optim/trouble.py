@@ -8,13 +8,11 @@ from torch import Tensor
 
 from compopt._remedies import independence
 from compopt._scale import norm_of_any_size
-from compopt._typing import Player
 from compopt._warn import warn
-from compopt.field import GeneralGradients, GradientField
-from compopt.game import GameGradients
+from compopt.derivatives import Derivatives
 from compopt.optim.report import ConvergenceWarning, StepError, StepWarning, why_not_taken
 from compopt.optim.update import Update
-from compopt.solvers import ConjugateGradient, Solution, Solver, Status
+from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
 SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
 OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
@@ -45,12 +43,12 @@ def check_solver(solver: object) -> None:
         )
 
 
-def check_shardable(solver: Solver) -> None:
+def check_shardable(solver: Solver | None) -> None:
     """Raise unless a solver can work on vectors of which it sees a part."""
-    if not isinstance(solver, ConjugateGradient):
+    if solver is not None and not isinstance(solver, ConjugateGradient | GMRES):
         raise TypeError(
-            f"Sharded vectors need `solver=ConjugateGradient(...)`, got {solver!r}, which would "
-            "take its part of a vector for the whole. Pass the process group itself, or "
+            "Sharded vectors need `solver=ConjugateGradient(...)`, or `GMRES(...)` for a pair of "
+            f"losses, got {solver!r}, which would take its part of a vector for the whole. Pass the process group itself, or "
             "`compopt.distributed.Replicated(group)`, for whole vectors on every rank."
         )
 
@@ -66,18 +64,18 @@ class Trouble:
         self.watches = True
         self._said: set[str] = set()
 
-    def report_independence(self, gradients: GameGradients | GeneralGradients) -> None:
+    def report_independence(self, derivatives: Derivatives[Any]) -> None:
         """Warn of a loss that does not depend on the opponent, as after a `detach()`."""
-        if INDEPENDENCE in self._said or not isinstance(gradients, GeneralGradients):
+        if INDEPENDENCE in self._said or derivatives.is_zero_sum:
             return
-        pairs = gradients.mixed.independent()
+        pairs = derivatives.independent()
         if pairs:
             self.warn_once(INDEPENDENCE, independence(pairs), StepWarning)
 
-    def report_strangers(self, field: GradientField[Any]) -> None:
+    def report_strangers(self, derivatives: Derivatives[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
-        count = len(field.players)
-        if self.watches and len(field.independent()) == count * (count - 1):
+        count = len(derivatives.layouts)
+        if self.watches and len(derivatives.independent()) == count * (count - 1):
             self.warn_once(
                 APART,
                 f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "
@@ -86,7 +84,7 @@ class Trouble:
                 StepWarning,
             )
 
-    def signs(self, update: Update) -> dict[str, Tensor]:
+    def signs(self, update: Update[Any]) -> dict[str, Tensor]:
         """Return what :meth:`report` is to know besides the status, as 0-dim flags.
 
         Most steps have none: zeros in the first products are looked for once, and only of two
@@ -166,7 +164,7 @@ class Trouble:
             )
 
     def report_alone(
-        self, player: Player, taken: bool, norm: Tensor, *, on_failure: OnFailure
+        self, player: Any, taken: bool, norm: Tensor, *, on_failure: OnFailure
     ) -> None:
         """Raise or warn of a step of one player that was not taken.
 

@@ -1,24 +1,23 @@
 """Steps in two phases: gradients first, then the step that solves with them."""
 
-import dataclasses
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from compopt._remedies import NO_SCALER
-from compopt._typing import PLAYERS
+from compopt._workspace import Workspace
+from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
-from compopt.game import Game
+from compopt.game import AnyGame, Game
 from compopt.kernels import use_backend
 from compopt.optim.commit import Commit
 from compopt.optim.interaction import interacts
-from compopt.optim.loss import LossOrClosure, Terms
 from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepWarning
 from compopt.optim.trouble import Trouble
-from compopt.optim.update import Gradients, by_player
 
 LOST_STEP = (
     "`backward` replaces gradients and graph of an earlier `backward` that no `step` has used: "
@@ -39,66 +38,55 @@ class TwoPhaseOptimizer(SharesSteps):
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
-        self._pending: Gradients | None = None
+        self._pending: Derivatives[Any] | None = None
         self._pending_has_scaler = False
         # Whether a scaler has had the prepared step, which it skips if gradients are not finite.
         self._was_offered = False
         self._trouble = Trouble()
 
     @abstractmethod
-    def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
-        """Return the game that a loss and further terms stand for."""
-
-    def backward(
-        self,
-        closure: LossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
-
-        The max player's own objective is the negative loss. Clip, log or unscale the gradients as
-        usual, then call ``step()`` without arguments; it solves with what is in ``.grad``.
+    def _as_game(self, closure: Any, terms: Any, player: Any = None) -> AnyGame[Any]:
+        """Return the game that a loss and further terms stand for.
 
         Args:
-            closure: as in :meth:`step`.
-            min_penalty: as in :meth:`step`.
-            max_penalty: as in :meth:`step`.
-            curvature_loss: as in :meth:`step`.
-            scaler: scales the loss against underflow in half precision. Give the loss unscaled,
-                then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual; a loss
-                scaled by hand would scale the mixed products as well, and is refused there.
-
-        Returns:
-            The detached loss. Existing ``.grad`` is replaced, not added to: micro-batches go into
-            one call, as :class:`~compopt.MicroBatches`. A step that was prepared before and never
-            taken is lost, which a StepWarning says the first time; ``zero_grad()`` drops one.
+            closure: what a step is given.
+            terms: given beside it.
+            player: who moves alone, None if all do.
         """
-        params = {player: self._params(player) for player in PLAYERS}
+
+    def _result_of(self, derivatives: Derivatives[Any]) -> Any:
+        losses = derivatives.losses
+        return losses[0] if derivatives.is_zero_sum else self._result(losses)
+
+    def _result(self, losses: Sequence[Tensor]) -> Any:
+        """Return the losses of all players as :meth:`step` does."""
+        return tuple(losses)
+
+    def _backward(
+        self, closure: Any, terms: tuple[Any, ...], scaler: torch.amp.GradScaler | None = None
+    ) -> Any:
+        """Prepare a step; see :meth:`~compopt.CGD.backward`."""
+        params = {player: self._params(player) for player in self._players}
         has_scaler = scaler is not None and scaler.is_enabled()
         with use_backend(self.backend), self._together(closure):
-            game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
-            loss = game.loss.detach()
+            game = self._as_game(closure, terms)
+            losses = game.detached_losses()
             game, scale = _scaled(game, scaler)
             self._meet(Act.BACKWARD, game, scale)
             if has_scaler:
-                loss = self._placement.mean(loss)
-            gradients = self._placement.differentiate(
-                game, params, scale=scale, second_order=interacts(self.param_groups)
-            )
+                losses = tuple(map(self._placement.mean, losses))
+            pending = self._differentiate(game, params, scale=scale)
             views = {
                 player: self._placement.whole(params[player], grad)
-                for player, grad in by_player(gradients).items()
+                for player, grad in pending.grads.items()
             }
         grads = {
             param: view.to(param.dtype)
-            for player in PLAYERS
+            for player in self._players
             for param, view in zip(params[player], views[player], strict=True)
         }
-        pending = gradients if scale == 1.0 else dataclasses.replace(gradients, loss=loss)
+        if scale != 1.0:
+            pending.losses = losses
         if self._pending is not None and not self._was_offered:
             self._trouble.warn_once("lost step", LOST_STEP, StepWarning)
 
@@ -112,7 +100,24 @@ class TwoPhaseOptimizer(SharesSteps):
         commit = Commit()
         commit.add(prepare)
         commit.run()
-        return pending.losses()
+        return self._result_of(pending)
+
+    def _differentiate(
+        self,
+        game: AnyGame[Any],
+        params: Mapping[Any, Sequence[Tensor]],
+        *,
+        scale: float = 1.0,
+        workspace: Workspace | None = None,
+    ) -> Derivatives[Any]:
+        return differentiate(
+            game,
+            params,
+            placement=self._placement,
+            scale=scale,
+            second_order=interacts(self.param_groups),
+            workspace=workspace,
+        )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
@@ -132,10 +137,10 @@ class TwoPhaseOptimizer(SharesSteps):
         return False
 
 
-def _scaled(game: Game, scaler: torch.amp.GradScaler | None) -> tuple[Game, float]:
+def _scaled(game: AnyGame[Any], scaler: torch.amp.GradScaler | None) -> tuple[AnyGame[Any], float]:
     """Return the game that ``scaler`` makes of a game, and its scale; 1 if it is not enabled."""
     if scaler is None or not scaler.is_enabled():
         return game, 1.0
-    if game.max_loss is not None:
+    if not isinstance(game, Game) or game.max_loss is not None:
         raise ValueError(NO_SCALER)
     return game.map(scaler.scale), scaler.get_scale()

@@ -2,59 +2,44 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Generic
 
 import torch
 from torch import Tensor
 
 from compopt._profiling import Range, marked
-from compopt._typing import Player, opponent
+from compopt._typing import K, Player, opponent
 from compopt._workspace import Workspace
-from compopt.field import GeneralGradients
-from compopt.game import GameGradients
-from compopt.operators import CompetitiveOperator, GeneralSumOperator
+from compopt.derivatives import Derivatives
+from compopt.operators import PolymatrixOperator, TwoPlayerOperator
 from compopt.optim.step_sizes import StepSizes
-from compopt.solvers import Solution, Solver, Status
-
-Gradients: TypeAlias = GameGradients | GeneralGradients
+from compopt.solvers import Solution, Solver, Status, solve_coupled
 
 
 @dataclass(frozen=True)
-class Update:
-    """Increments of both players, applied by addition.
+class Update(Generic[K]):
+    """Increments of all players, applied by addition.
 
     Attributes:
         delta: per player, [size of the player]. In the workspace, so good until the next step.
         solution: of the linear system.
-        solved: the player whose move was solved for; the other replied to it.
+        solved: the player whose move was solved for, to which the other replied; None if all moves
+            were solved for together.
         is_zero_sum: whether the operator's eigenvalues are at least one.
         products: of the first two products, if they were watched, whether what was multiplied and
             what came out have an entry other than zero; 0-dim.
     """
 
-    delta: dict[Player, Tensor]
+    delta: dict[K, Tensor]
     solution: Solution
-    solved: Player
+    solved: K | None
     is_zero_sum: bool = True
     products: Sequence[tuple[Tensor, Tensor]] = ()
 
 
-def by_player(gradients: Gradients) -> dict[Player, Tensor]:
-    """Return the gradient of each player's own objective."""
-    return {"min": gradients.grad_min, "max": gradients.grad_max}
-
-
-def sign_of(gradients: Gradients, player: Player) -> int:
-    """Return the sign of the objective of ``player`` in the loss that is differentiated twice.
-
-    -1 for the max player of a zero-sum game, whose objective is -f; 1 otherwise.
-    """
-    return -1 if player == "max" and isinstance(gradients, GameGradients) else 1
-
-
 @marked(Range.SOLVE)
 def competitive_update(
-    gradients: Gradients,
+    derivatives: Derivatives[Player],
     step_sizes: Mapping[Player, StepSizes],
     solver: Solver,
     *,
@@ -63,7 +48,7 @@ def competitive_update(
     interacts: bool = True,
     watches: bool = False,
     workspace: Workspace | None = None,
-) -> Update:
+) -> Update[Player]:
     """Return the Nash equilibrium of the local bilinear game with quadratic costs of moving.
 
     With diagonal step sizes H = S^2, gradients g of the players' own objectives and the mixed block
@@ -85,9 +70,10 @@ def competitive_update(
 
     and in ``u = -S_x^{-1} dx`` and ``w = -dy`` the second line is ``w = H_y (g_y - D_yx g S_x u)``,
     whichever player is solved for. The reduced operator is not symmetric then.
+    :class:`~compopt.operators.TwoPlayerOperator` is both.
 
     Args:
-        gradients: of the game. Not modified.
+        derivatives: of the game. Its gradients are not modified.
         step_sizes: of both players, with their weighed gradients: ``sign S g`` of ``player`` and
             ``H g`` of the other. The weighed gradients are overwritten.
         solver: of the linear system.
@@ -109,48 +95,74 @@ def competitive_update(
         Schäfer, Zheng and Anandkumar (2020), for diagonal step sizes.
         https://arxiv.org/abs/1910.05852
     """
-    other = opponent(player)
+    other, grads = opponent(player), derivatives.grads
     if not interacts:
-        steps = {p: step_sizes[p].plain_step(grad) for p, grad in by_player(gradients).items()}
-        return Update(delta=steps, solution=_nothing_solved(steps[player]), solved=player)
-    sign = sign_of(gradients, player)
-    scale, opponent_sizes = step_sizes[player].root, step_sizes[other].values
+        steps = {p: step_sizes[p].plain_step(grad) for p, grad in grads.items()}
+        return Update(delta=steps, solution=nothing_solved(steps[player]), solved=player)
+    scale, sign = step_sizes[player].root, derivatives.signs[player]
     if scale is None:
         raise ValueError(f'The step sizes of "{player}", whose move is solved for, have no root.')
-    operator: CompetitiveOperator | GeneralSumOperator
-    if isinstance(gradients, GeneralGradients):
-        operator = GeneralSumOperator(gradients.mixed, player, scale, opponent_sizes, workspace)
-    else:
-        operator = CompetitiveOperator(gradients.mixed, player, scale, opponent_sizes, workspace)
+    operator = TwoPlayerOperator(derivatives, player, scale, step_sizes[other].values, workspace)
     operator.watched = [] if watches else None
     x0 = None
     if previous_delta is not None:
         # A zero step size leaves no move to scale.
         x0 = torch.where(scale > 0, previous_delta / scale * -sign, 0)
-    solution = solver.solve(
-        operator,
-        rhs=step_sizes[player].weighed_grad,
-        x0=x0,
-        coupled_rhs=by_player(gradients)[other],
-        coupled_start=step_sizes[other].weighed_grad,
-        overwrite_rhs=True,
-    )
-    if solution.coupled_value is None:
-        raise TypeError(f"The solver {solver!r} must return the coupled half of its solution.")
+    weighed = {p: sizes.weighed_grad for p, sizes in step_sizes.items()}
+    solution = solve_coupled(solver, operator, weighed[player], grads[other], weighed[other], x0)
+    if solution.inner_value is None:
+        raise TypeError(f"`solve_coupled` of {solver!r} must return an `inner_value`.")
     # The solver's vectors are ours: they become the increments in place.
     delta = {
         player: solution.value.mul_(scale).mul_(-sign),
-        other: solution.coupled_value.neg_(),
+        other: solution.inner_value.neg_(),
     }
-    is_zero_sum = isinstance(operator, CompetitiveOperator)
+    is_zero_sum = derivatives.is_zero_sum
     return Update(delta, solution, player, is_zero_sum, operator.watched or ())
 
 
-def _nothing_solved(delta: Tensor) -> Solution:
+@marked(Range.SOLVE)
+def joint_update(
+    derivatives: Derivatives[K],
+    step_sizes: Mapping[K, StepSizes],
+    solver: Solver,
+    *,
+    previous: Mapping[K, Tensor] | None = None,
+    interacts: bool = True,
+) -> Update[K]:
+    """Return the Nash equilibrium of the local game of any number of players, solved for jointly.
+
+    With diagonal step sizes H = S^2 and the gradients xi of the players' own losses, the moves are
+    ``d = -S u`` with ``(I + S H_o S) u = S xi``.
+
+    Args:
+        derivatives: of the game. Its gradients are not modified.
+        step_sizes: of all players, with their roots, and with ``S xi`` as weighed gradients.
+        solver: of the joint system.
+        previous: by player, [size of the player] moves to start the solver from, or None.
+        interacts: whether to solve at all; if not, all players take their plain gradient steps.
+
+    References:
+        Ma, Letcher, Schäfer, Shi and Anandkumar (2021). https://arxiv.org/abs/2111.08565
+    """
+    if not interacts:
+        steps = {p: step_sizes[p].plain_step(grad) for p, grad in derivatives.grads.items()}
+        return Update(steps, nothing_solved(next(iter(steps.values()))), None, is_zero_sum=False)
+    roots = {p: sizes.root for p, sizes in step_sizes.items() if sizes.root is not None}
+    operator = PolymatrixOperator(derivatives, roots)
+    rhs = operator.join({player: sizes.weighed_grad for player, sizes in step_sizes.items()})
+    x0 = None
+    if previous is not None:
+        x0 = torch.where(operator.scale > 0, -operator.join(previous) / operator.scale, 0)
+    solution = solver.solve(operator, rhs, x0)
+    moves = operator.split(solution.value.mul(operator.scale).neg_())
+    return Update(moves, solution, None, is_zero_sum=False)
+
+
+def nothing_solved(delta: Tensor) -> Solution:
     zero = torch.zeros((), dtype=delta.dtype, device=delta.device)
     return Solution(
         value=delta,
-        coupled_value=None,
         num_iter=0,
         residual_norm=zero,
         rhs_norm=zero,

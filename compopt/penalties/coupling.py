@@ -8,7 +8,7 @@ from torch import Tensor
 from compopt._checks import check_count, check_loss, check_params
 from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Player
-from compopt.game import MixedHessian
+from compopt.derivatives import Derivatives
 from compopt.penalties._random import normal
 
 
@@ -62,13 +62,17 @@ def mixed_block_norm(
             term, [*params["min"], *params["max"]], create_graph=True, allow_unused=True
         )
     count = len(params["min"])
-    mixed = MixedHessian({"min": grads[:count], "max": grads[count:]}, params, layouts)
+    by_player: dict[Player, Sequence[Tensor | None]] = {
+        "min": grads[:count],
+        "max": grads[count:],
+    }
+    mixed = Derivatives.of_loss(by_player, params)
     # Probed from the smaller player.
-    source: Player = "min" if mixed.size("min") <= mixed.size("max") else "max"
+    source: Player = "min" if layouts["min"].numel <= layouts["max"].numel else "max"
     target: Player = "max" if source == "min" else "min"
     like = torch.empty(0, dtype=layouts[source].dtype, device=layouts[source].device)
     total = 0.0
     for _ in range(num_probes):
-        probe = normal((mixed.size(source),), like, generator)
-        total += float(mixed.hvp(target, probe).square().sum())
+        probe = normal((layouts[source].numel,), like, generator)
+        total += float(mixed.mixed_product(target, probe).square().sum())
     return float((total / num_probes) ** 0.5)

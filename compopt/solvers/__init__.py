@@ -1,8 +1,16 @@
 """Solvers of linear systems that are known through products."""
 
-from compopt.solvers.base import Solution, Solver, Status
+from compopt.solvers.base import Solution, Solver, Status, solve_coupled
 from compopt.solvers.cg import ConjugateGradient
 from compopt.solvers.direct import DirectSolver
 from compopt.solvers.gmres import GMRES
 
-__all__ = ["GMRES", "ConjugateGradient", "DirectSolver", "Solution", "Solver", "Status"]
+__all__ = [
+    "GMRES",
+    "ConjugateGradient",
+    "DirectSolver",
+    "Solution",
+    "Solver",
+    "Status",
+    "solve_coupled",
+]

@@ -1,6 +1,6 @@
 """What a linear solver is asked for and what it returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Protocol
 
@@ -57,7 +57,7 @@ class Solution:
     Attributes:
         value: [n] the last finite iterate. (With a fixed iteration count nothing is read on the
             way, and the value of a failed solve is unspecified.)
-        coupled_value: [m] or None, the other half of a coupled solve, see :class:`Solver`.
+        inner_value: [m] or None, the other half of a coupled solve, see :func:`solve_coupled`.
         num_iter: iterations made; one iteration is one product with the operator.
         residual_norm: 0-dim, Euclidean norm of ``rhs - A @ value``, or what it was predicted to
             be; NaN where neither is known. That of conjugate gradients comes from their recursion,
@@ -70,13 +70,13 @@ class Solution:
     """
 
     value: Tensor
-    coupled_value: Tensor | None
     num_iter: int
     residual_norm: Tensor
     rhs_norm: Tensor
     status_code: Tensor
     is_predicted: bool = False
     value_norm: Tensor | None = None
+    inner_value: Tensor | None = None
 
     @property
     def status(self) -> Status:
@@ -87,62 +87,73 @@ class Solution:
 class Solver(Protocol):
     """Solves a linear system that is known through products."""
 
-    def solve(
-        self,
-        operator: LinearOperator,
-        rhs: Tensor,
-        x0: Tensor | None = None,
-        *,
-        coupled_rhs: Tensor | None = None,
-        coupled_start: Tensor | None = None,
-        overwrite_rhs: bool = False,
-    ) -> Solution:
-        """Solve ``operator @ x = rhs``, or the coupled system that the operator comes from.
-
-        With ``coupled_rhs`` = c, for a :class:`~compopt.operators.CoupledOperator` I + F H G, solve
-
-            x = rhs - F y,     y = H (c + G x)
-
-        for both x (``value``) and y (``coupled_value``). Eliminating y gives
-        ``(I + F H G) x = rhs - F H c``.
+    def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
+        """Solve ``operator @ x = rhs``.
 
         Args:
             operator: [n, n].
-            rhs: [n], of the operator's ``dtype`` and ``device``, as ``x0``. Of any size that the
-                dtype holds: a multiple of a system is solved by the same iterations.
+            rhs: [n], of the operator's ``dtype`` and ``device``, as ``x0``. Not modified. Of any
+                size that the dtype holds: a multiple of a system is solved by the same iterations.
             x0: [n] first guess, zeros if None. Not modified.
-            coupled_rhs: [m], m the operator's ``inner_size``, of its ``inner_dtype``. Not modified.
-            coupled_start: [m] ``H c``, the y that belongs to x = 0, if it is known already. The
-                solver may use its memory.
-            overwrite_rhs: whether the solver may use the memory of ``rhs``, which is not modified
-                otherwise.
 
         The result has no graph, whether or not what is given requires a gradient.
         """
         ...
 
 
-def check_system(
-    operator: LinearOperator,
+@torch.no_grad()
+def solve_coupled(
+    solver: Solver,
+    operator: CoupledOperator,
     rhs: Tensor,
-    x0: Tensor | None,
-    coupled_rhs: Tensor | None,
-    coupled_start: Tensor | None = None,
-) -> None:
-    """Raise unless the parts of a system fit together."""
-    _check_part("rhs", rhs, operator.size, operator.dtype, operator.device)
+    inner_rhs: Tensor,
+    inner_start: Tensor | None = None,
+    x0: Tensor | None = None,
+) -> Solution:
+    """Solve the coupled system that a :class:`~compopt.operators.CoupledOperator` comes from.
+
+    With ``A = I + F H G`` and ``inner_rhs`` = c, solve
+
+        x = rhs - F y,     y = H (c + G x)
+
+    for both x (``value``) and y (``inner_value``). Eliminating y gives ``A x = rhs - F H c``, which
+    the solver solves; one that has a method ``solve_coupled`` with the arguments from ``operator``
+    on does all of it in its own way.
+
+    Args:
+        solver: of the reduced system.
+        operator: A.
+        rhs: [n]. The memory may be used.
+        inner_rhs: [m], m the operator's ``inner_size``, of its ``inner_dtype``. Not modified.
+        inner_start: [m] ``H c``, the y that belongs to x = 0, if it is known already. The memory
+            may be used.
+        x0: [n] first guess, zeros if None. Not modified.
+
+    Cost: besides those of the solver two products, one with each factor.
+    """
+    own_way = getattr(solver, "solve_coupled", None)
+    if own_way is not None:
+        solution: Solution = own_way(operator, rhs, inner_rhs, inner_start, x0)
+        return solution
+    check_system(operator, rhs, x0)
+    check_inner(operator, inner_rhs)
+    start = operator.weigh(inner_rhs) if inner_start is None else inner_start
+    solution = solver.solve(operator, rhs - operator.factor(start), x0)
+    return replace(solution, inner_value=start.add_(operator.reaction(solution.value)))
+
+
+def check_system(operator: LinearOperator, rhs: Tensor, x0: Tensor | None) -> None:
+    """Raise unless shapes, dtypes and devices fit the operator."""
+    outer = operator.size, operator.dtype, operator.device
+    _check_part("rhs", rhs, *outer)
     if x0 is not None:
-        _check_part("x0", x0, operator.size, operator.dtype, operator.device)
-    if coupled_rhs is not None:
-        if not isinstance(operator, CoupledOperator):
-            raise TypeError(
-                "`coupled_rhs` needs a CoupledOperator, whose factor couples the two halves; "
-                f"got {type(operator).__name__}."
-            )
-        inner = operator.inner_size, operator.inner_dtype, operator.device
-        _check_part("coupled_rhs", coupled_rhs, *inner)
-        if coupled_start is not None:
-            _check_part("coupled_start", coupled_start, *inner)
+        _check_part("x0", x0, *outer)
+
+
+def check_inner(operator: CoupledOperator, inner_rhs: Tensor) -> None:
+    """Raise unless the second half of a coupled system fits the operator."""
+    inner = operator.inner_size, operator.inner_dtype, operator.device
+    _check_part("inner_rhs", inner_rhs, *inner)
 
 
 def _check_part(

@@ -8,8 +8,8 @@ from torch import Tensor
 from compopt._checks import check_count, check_non_negative
 from compopt._scale import accumulator, divide, power_of_two, size_of
 from compopt.kernels import CGState, cg_direction_, cg_scalars_, cg_update_, partial_dot
-from compopt.operators import GramOperator, LinearOperator
-from compopt.solvers.base import Solution, check_system, status_code
+from compopt.operators import CoupledOperator, LinearOperator
+from compopt.solvers.base import Solution, check_inner, check_system, status_code
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,13 @@ class ConjugateGradient:
         rtol: tolerance relative to the right-hand side.
         atol: absolute tolerance.
         max_iter: most iterations; 0 returns the first guess.
-        check_every: iterations between two looks at the residual. Each look waits for the device;
-            each iteration made in vain costs one product.
         check_last: whether to compute the last residual, rather than predict it, at the cost of
             one product with the factor.
 
     Cost: one product per iteration, one more from a first guess. Coupled: ``2 k`` products with
     the factor for ``k`` iterations, ``1 + 2 k`` if the last residual is computed; one more from a
     first guess. Memory: four vectors [n], three [m] when coupled; from a first guess one [n] more
-    unless ``rhs`` may be overwritten.
+    unless coupled.
 
     References:
         Hestenes and Stiefel (1952). https://doi.org/10.6028/jres.049.044
@@ -54,14 +52,12 @@ class ConjugateGradient:
     rtol: float = 1e-2
     atol: float = 0.0
     max_iter: int = 20
-    check_every: int = 1
     check_last: bool = False
 
     def __post_init__(self) -> None:
         check_non_negative("rtol", self.rtol)
         check_non_negative("atol", self.atol)
         check_count("max_iter", self.max_iter, minimum=0)
-        check_count("check_every", self.check_every, minimum=1)
 
     @property
     def has_fixed_count(self) -> bool:
@@ -69,40 +65,46 @@ class ConjugateGradient:
         return self.rtol == 0 and self.atol == 0
 
     @torch.no_grad()
-    def solve(
-        self,
-        operator: LinearOperator,
-        rhs: Tensor,
-        x0: Tensor | None = None,
-        *,
-        coupled_rhs: Tensor | None = None,
-        coupled_start: Tensor | None = None,
-        overwrite_rhs: bool = False,
-    ) -> Solution:
+    def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
         """Solve as :class:`~compopt.solvers.Solver` describes.
 
         Raises:
-            TypeError: if ``operator`` does not declare itself positive definite, or is not a
-                :class:`~compopt.operators.GramOperator` where ``coupled_rhs`` is given.
+            TypeError: if ``operator`` does not declare itself positive definite.
             ValueError: if shapes, dtypes or devices do not fit.
         """
-        check_system(operator, rhs, x0, coupled_rhs, coupled_start)
-        if not operator.is_positive_definite:
-            raise TypeError(
-                f"Conjugate gradient needs a symmetric positive definite operator; "
-                f"{type(operator).__name__} does not declare itself one. "
-                "Two different losses (a general-sum game) give an unsymmetric operator."
-            )
-        iteration = _Iteration(operator, rhs, x0, coupled_rhs, coupled_start, overwrite_rhs)
-        if self.check_every > 1:
-            iteration.freeze_when_converged(self.rtol, self.atol)
-        predicts = coupled_rhs is not None and not self.check_last
+        check_system(operator, rhs, x0)
+        _check_definite(operator)
+        return self._run(_Iteration(operator, rhs, x0), predicts=False)
+
+    @torch.no_grad()
+    def solve_coupled(
+        self,
+        operator: CoupledOperator,
+        rhs: Tensor,
+        inner_rhs: Tensor,
+        inner_start: Tensor | None = None,
+        x0: Tensor | None = None,
+    ) -> Solution:
+        """Solve as :func:`~compopt.solvers.solve_coupled` describes, with fewer products.
+
+        Raises:
+            TypeError: if ``operator`` does not declare itself positive definite.
+            ValueError: if shapes, dtypes or devices do not fit.
+        """
+        check_system(operator, rhs, x0)
+        check_inner(operator, inner_rhs)
+        _check_definite(operator)
+        if inner_start is None:
+            inner_start = operator.weigh(inner_rhs, operator.new_inner("y"))
+        iteration = _Iteration(operator, rhs, x0, inner_rhs, inner_start)
+        return self._run(iteration, predicts=not self.check_last)
+
+    def _run(self, iteration: "_Iteration", *, predicts: bool) -> Solution:
+        agree = iteration.operator.agree
         for num_iter in range(self.max_iter):
             is_last = self.has_fixed_count and num_iter == self.max_iter - 1
-            if not self.has_fixed_count and num_iter % self.check_every == 0:
-                has_stopped, is_last = operator.agree(
-                    iteration.outlook(self.rtol, self.atol)
-                ).tolist()
+            if not self.has_fixed_count:
+                has_stopped, is_last = agree(iteration.outlook(self.rtol, self.atol)).tolist()
                 if has_stopped:
                     return iteration.solution(num_iter, self.rtol, self.atol)
             if is_last and predicts:
@@ -110,6 +112,15 @@ class ConjugateGradient:
                 return iteration.solution(num_iter + 1, self.rtol, self.atol)
             iteration.advance()
         return iteration.solution(self.max_iter, self.rtol, self.atol)
+
+
+def _check_definite(operator: LinearOperator) -> None:
+    if not operator.is_positive_definite:
+        raise TypeError(
+            "Conjugate gradient needs a symmetric positive definite operator; "
+            f"{type(operator).__name__} does not declare itself one. "
+            "Two different losses (a general-sum game) give an unsymmetric operator."
+        )
 
 
 class _Iteration:
@@ -126,8 +137,7 @@ class _Iteration:
        the iterates have given, where ``b . x = rhs . x - c . (y - H c)`` needs no product. The
        solve is then never looser than asked.
     3. Step lengths are zero once the residual is exactly zero or the iteration has broken down, so
-       iterations past the end change nothing. Where the residual is looked at seldom, they are
-       zero once it is within the tolerance.
+       iterations past the end change nothing.
     4. Residual and direction are kept in a unit in which their squares are numbers, whatever the
        size of the system: a power of two, so that it changes no digit. Norms and tolerances here
        are in that unit. From zero the iterates stay as they are asked for; from a first guess they
@@ -139,37 +149,35 @@ class _Iteration:
         operator: LinearOperator,
         rhs: Tensor,
         x0: Tensor | None,
-        coupled_rhs: Tensor | None,
-        coupled_start: Tensor | None,
-        overwrite_rhs: bool,
+        inner_rhs: Tensor | None = None,
+        y: Tensor | None = None,
     ) -> None:
+        # Of a coupled solve the right-hand side is ours to overwrite.
+        self.is_coupled = y is not None
         self.operator = operator
-        self.coupled_rhs = coupled_rhs
-        self.y: Tensor | None = None
+        self.inner_rhs = inner_rhs
+        self.y = y
         self.t: Tensor | None = None
-        if coupled_rhs is not None:
-            assert isinstance(operator, GramOperator)
-            if coupled_start is None:
-                coupled_start = operator.weigh(coupled_rhs, operator.new_inner("y"))
-            self.y = coupled_start
+        if self.is_coupled:
+            assert isinstance(operator, CoupledOperator)
             self.t = operator.new_inner("t")
         self.x, self.p = operator.new_vector("x"), operator.new_vector("p")
         self.known_rhs_norm: Tensor | None = None
         self.is_predicted = False
         self.has_scaled_iterates = x0 is not None
         if x0 is None:
-            self._begin_at_zero(rhs, overwrite_rhs)
+            self._begin_at_zero(rhs)
         else:
-            self._begin_at(x0, rhs, overwrite_rhs)
+            self._begin_at(x0, rhs)
         # Where the residual is until the first iteration writes it to `r`: a pass is saved.
         self.source: Tensor | None = self.p
 
-    def _begin_at_zero(self, rhs: Tensor, overwrite_rhs: bool) -> None:
+    def _begin_at_zero(self, rhs: Tensor) -> None:
         operator = self.operator
-        self.r = rhs if overwrite_rhs else operator.new_vector("r")
+        self.r = rhs if self.is_coupled else operator.new_vector("r")
         residual = rhs
         if self.y is not None:
-            assert isinstance(operator, GramOperator)
+            assert isinstance(operator, CoupledOperator)
             product = operator.factor(self.y, operator.new_vector("q"))
             residual = torch.sub(rhs, product, out=self.r)
         self.scale = power_of_two(operator.total(size_of(residual)))
@@ -179,13 +187,13 @@ class _Iteration:
         self.state = CGState(gamma, self.scale)
         self.known_rhs_norm = gamma.sqrt()
 
-    def _begin_at(self, x0: Tensor, rhs: Tensor, overwrite_rhs: bool) -> None:
+    def _begin_at(self, x0: Tensor, rhs: Tensor) -> None:
         operator, system = self.operator, size_of(rhs)
         if self.y is not None:
             system = system + size_of(self.y)
         system, guess = operator.total(torch.stack([system, size_of(x0)]))
         self.scale = power_of_two(system + guess)
-        self.rhs = divide(rhs, self.scale, rhs if overwrite_rhs else operator.new_vector("rhs"))
+        self.rhs = divide(rhs, self.scale, rhs if self.is_coupled else operator.new_vector("rhs"))
         # Zero solves a zero system exactly; from elsewhere no residual would be within a
         # tolerance of zero.
         divide(x0, torch.where(system == 0, torch.inf, self.scale), out=self.x)
@@ -194,11 +202,11 @@ class _Iteration:
             torch.sub(self.rhs, operator.matvec(self.x), out=self.p)
             other = _dot(self.rhs, self.rhs)
         else:
-            assert isinstance(operator, GramOperator)
+            assert isinstance(operator, CoupledOperator)
             assert self.t is not None
-            assert self.coupled_rhs is not None
+            assert self.inner_rhs is not None
             divide(self.y, self.scale, out=self.y)
-            other = _dot(self.coupled_rhs, self.y)
+            other = _dot(self.inner_rhs, self.y)
             torch.sub(self.rhs, self.x, out=self.r)
             self.y.add_(operator.reaction(self.x, self.t))
             product = operator.factor(self.y, operator.new_vector("q"))
@@ -208,7 +216,7 @@ class _Iteration:
         if self.y is None:
             self.known_rhs_norm = other.sqrt()
         else:
-            self.coupled_square = other
+            self.inner_square = other
             self.rhs_bound = torch.zeros_like(gamma)
 
     def advance(self) -> None:
@@ -217,7 +225,7 @@ class _Iteration:
             q = self.operator.matvec(self.p)
             curvature = partial_dot(self.p, q)
         else:
-            assert isinstance(self.operator, GramOperator)
+            assert isinstance(self.operator, CoupledOperator)
             self.operator.reaction(self.p, self.t)
             q = self.operator.new_vector("q")
             curvature = self.operator.add_factor(self.p, self.t, q)
@@ -233,7 +241,7 @@ class _Iteration:
 
     def finish(self) -> None:
         """Make a last iteration without the product that only its residual depends on."""
-        assert isinstance(self.operator, GramOperator)
+        assert isinstance(self.operator, CoupledOperator)
         t, energy = self.operator.reaction_energy(self.p, self.t)
         square = self.operator.total(partial_dot(self.p, self.p))
         curvature = torch.cat([square, energy.reshape(1)])
@@ -241,24 +249,19 @@ class _Iteration:
         cg_scalars_(self.state, curvature, None)
         self.is_predicted = True
 
-    def freeze_when_converged(self, rtol: float, atol: float) -> None:
-        """Let iterations past convergence change nothing, if the tolerance is known so early."""
-        if self.known_rhs_norm is not None:
-            self.state.freeze_at(self._tolerance(self.known_rhs_norm, rtol, atol))
-
     def _rhs_norm(self) -> Tensor:
         """Return the norm of the reduced right-hand side, or the best lower bound so far."""
         if self.known_rhs_norm is not None:
             return self.known_rhs_norm
         assert self.y is not None
-        assert self.coupled_rhs is not None
+        assert self.inner_rhs is not None
         own, both, square = self.operator.total(
             torch.stack(
-                [_dot(self.rhs, self.x), _dot(self.coupled_rhs, self.y), _dot(self.x, self.x)]
+                [_dot(self.rhs, self.x), _dot(self.inner_rhs, self.y), _dot(self.x, self.x)]
             )
         )
         # The other player's right-hand side is not ours to divide.
-        bound = (own - (both - self.coupled_square) / self.scale) / square.sqrt()
+        bound = (own - (both - self.inner_square) / self.scale) / square.sqrt()
         # Later bounds may be lower: what one look took for converged must stay so.
         self.rhs_bound = torch.fmax(self.rhs_bound, torch.where(square > 0, bound, 0))
         return self.rhs_bound
@@ -285,7 +288,7 @@ class _Iteration:
                     divide(iterate, inverse, out=iterate)
         return Solution(
             value=self.x,
-            coupled_value=self.y,
+            inner_value=self.y,
             num_iter=num_iter,
             residual_norm=residual_norm * self.scale,
             rhs_norm=rhs_norm * self.scale,

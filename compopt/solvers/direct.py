@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from compopt._scale import power_of_two, size_of
-from compopt.operators import CoupledOperator, LinearOperator
+from compopt.operators import LinearOperator
 from compopt.solvers.base import Solution, check_system, status_code
 
 
@@ -17,8 +17,7 @@ class DirectSolver:
     Exact to rounding whatever the conditioning: the reference for iterative solvers, and a
     sensible choice for players of at most a few hundred parameters.
 
-    Cost: ``n`` products with the operator and O(n^3) operations; coupled, ``2 n + 2`` products
-    with the factor.
+    Cost: ``n`` products with the operator and O(n^3) operations.
     """
 
     @property
@@ -27,23 +26,9 @@ class DirectSolver:
         return True
 
     @torch.no_grad()
-    def solve(
-        self,
-        operator: LinearOperator,
-        rhs: Tensor,
-        x0: Tensor | None = None,
-        *,
-        coupled_rhs: Tensor | None = None,
-        coupled_start: Tensor | None = None,
-        overwrite_rhs: bool = False,
-    ) -> Solution:
+    def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
         """Solve as :class:`~compopt.solvers.Solver` describes. ``x0`` is of no use here."""
-        check_system(operator, rhs, x0, coupled_rhs, coupled_start)
-        if coupled_rhs is not None:
-            assert isinstance(operator, CoupledOperator)
-            if coupled_start is None:
-                coupled_start = operator.weigh(coupled_rhs)
-            rhs = rhs - operator.factor(coupled_start)
+        check_system(operator, rhs, x0)
         matrix = operator.to_dense()
         # In a unit in which squares are numbers, whatever the size of the system.
         scale = power_of_two(size_of(rhs))
@@ -52,14 +37,9 @@ class DirectSolver:
         residual_norm = torch.linalg.vector_norm(rhs - matrix @ value) * scale
         rhs_norm, value_norm = (torch.linalg.vector_norm(v) * scale for v in (rhs, value))
         value.mul_(scale)
-        coupled_value = None
-        if coupled_start is not None:
-            assert isinstance(operator, CoupledOperator)
-            coupled_value = coupled_start + operator.reaction(value)
         solved = info == 0
         return Solution(
             value=value,
-            coupled_value=coupled_value,
             num_iter=0,
             residual_norm=residual_norm,
             rhs_norm=rhs_norm,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
 from compopt._scale import power_of_two, size_of
-from compopt.operators import CoupledOperator, LinearOperator
+from compopt.operators import LinearOperator
 from compopt.solvers.base import Solution, check_system, status_code
 
 
@@ -53,33 +53,19 @@ class GMRES:
         return self.rtol == 0 and self.atol == 0
 
     @torch.no_grad()
-    def solve(
-        self,
-        operator: LinearOperator,
-        rhs: Tensor,
-        x0: Tensor | None = None,
-        *,
-        coupled_rhs: Tensor | None = None,
-        coupled_start: Tensor | None = None,
-        overwrite_rhs: bool = False,
-    ) -> Solution:
-        """Solve as :class:`~compopt.solvers.Solver` describes. ``rhs`` is never overwritten.
+    def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
+        """Solve as :class:`~compopt.solvers.Solver` describes.
 
         Raises:
-            TypeError: if ``coupled_rhs`` is given for an operator that couples nothing.
             ValueError: if shapes, dtypes or devices do not fit.
         """
-        check_system(operator, rhs, x0, coupled_rhs, coupled_start)
-        if coupled_rhs is not None:
-            assert isinstance(operator, CoupledOperator)
-            if coupled_start is None:
-                coupled_start = operator.weigh(coupled_rhs)
-            rhs = rhs - operator.factor(coupled_start)
+        check_system(operator, rhs, x0)
         # In a unit in which squares are numbers, whatever the size of the system.
-        system = size_of(rhs)
-        scale = power_of_two(system if x0 is None else system + size_of(x0))
+        system = operator.total(size_of(rhs))
+        guess = 0 if x0 is None else operator.total(size_of(x0))
+        scale = power_of_two(system + guess)
         rhs = rhs / scale
-        rhs_norm = torch.linalg.vector_norm(rhs)
+        rhs_norm = _norm(operator, rhs)
         target = self.rtol * rhs_norm
         if self.atol:
             target = torch.maximum(target, self.atol / scale)
@@ -89,7 +75,7 @@ class GMRES:
             # Zero solves a zero system exactly.
             x = x0 / torch.where(system == 0, torch.inf, scale)
             residual = rhs - operator.matvec(x)
-        norm = torch.linalg.vector_norm(residual)
+        norm = _norm(operator, residual)
         stagnated: Tensor | None = None
         num_iter = 0
         while num_iter < self.max_iter and (
@@ -100,7 +86,7 @@ class GMRES:
             num_iter += made
             candidate = x + step
             residual = rhs - operator.matvec(candidate)
-            new_norm = torch.linalg.vector_norm(residual)
+            new_norm = _norm(operator, residual)
             # A cycle that is not finite, or leads nowhere, is not taken.
             is_lower = new_norm <= norm
             x = torch.where(is_lower, candidate, x)
@@ -112,15 +98,10 @@ class GMRES:
                 stagnated = stalled
                 break
         finite = torch.isfinite(norm) & torch.isfinite(rhs_norm)
-        value_norm = torch.linalg.vector_norm(x) * scale
+        value_norm = _norm(operator, x) * scale
         x.mul_(scale)
-        coupled_value = None
-        if coupled_start is not None:
-            assert isinstance(operator, CoupledOperator)
-            coupled_value = coupled_start.add_(operator.reaction(x))
         return Solution(
             value=x,
-            coupled_value=coupled_value,
             num_iter=num_iter,
             residual_norm=norm * scale,
             rhs_norm=rhs_norm * scale,
@@ -149,14 +130,14 @@ class GMRES:
         made = 0
         for column in range(limit):
             image = operator.matvec(basis[column])
-            units.append(power_of_two(size_of(image)))
+            units.append(power_of_two(operator.total(size_of(image))))
             vector = image / units[column]
             entries = []
             for earlier in basis:
-                entry = torch.dot(earlier, vector)
+                entry = operator.total(torch.dot(earlier, vector))
                 vector.addcmul_(earlier, entry, value=-1)
                 entries.append(entry)
-            length = torch.linalg.vector_norm(vector)
+            length = _norm(operator, vector)
             for row, (cosine, sine) in enumerate(rotations):
                 first, second = entries[row], entries[row + 1]
                 entries[row] = cosine * first + sine * second
@@ -184,6 +165,11 @@ class GMRES:
 def _is_above(operator: LinearOperator, norm: Tensor, target: Tensor) -> bool:
     """Return whether to go on, reading the values; not where anything is not finite."""
     return bool(operator.agree(torch.isfinite(norm) & (norm > target)))
+
+
+def _norm(operator: LinearOperator, vector: Tensor) -> Tensor:
+    """Return the norm of a whole vector, in a unit in which squares are numbers."""
+    return operator.total(torch.dot(vector, vector)).sqrt()
 
 
 def _normalized(vector: Tensor, length: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from compopt import Game
+from compopt.derivatives import Derivatives, differentiate
 from compopt.diagnosis import double_backward_safe
-from compopt.game import MixedHessian, differentiate
 
 DTYPE = torch.float64
 FUSED = "_backward is not implemented"
@@ -19,10 +19,13 @@ FUSED = "_backward is not implemented"
 
 def products(loss: Tensor, xs: list[Tensor], ys: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the mixed products with fixed vectors."""
-    mixed: MixedHessian = differentiate(Game(loss), xs, ys).mixed
+    mixed: Derivatives = differentiate(Game(loss), {"min": xs, "max": ys})
     generator = torch.Generator().manual_seed(5)
-    u, v = (torch.randn(mixed.size(p), generator=generator, dtype=DTYPE) for p in ("min", "max"))
-    return mixed.hvp("min", v), mixed.hvp("max", u)
+    u, v = (
+        torch.randn(mixed.layouts[p].numel, generator=generator, dtype=DTYPE)
+        for p in ("min", "max")
+    )
+    return mixed.mixed_product("min", v), mixed.mixed_product("max", u)
 
 
 def assert_same_products(loss: Tensor, truth: Tensor, xs: list[Tensor], ys: list[Tensor]) -> None:
@@ -136,13 +139,15 @@ def test_recurrent_modules(kind, manual):
 def test_recurrent_kernel_of_the_cpu_needs_no_guard():
     network = nn.LSTM(3, 4, batch_first=True)
     x = torch.randn(2, 5, 3, requires_grad=True)
-    mixed = differentiate(Game(network(x)[0].cos().sum()), [x], list(network.parameters())).mixed
-    v = torch.randn(mixed.size("max"))
+    players = {"min": [x], "max": list(network.parameters())}
+    mixed = differentiate(Game(network(x)[0].cos().sum()), players)
+    v = torch.randn(mixed.layouts["max"].numel)
     exact, x64 = copy.deepcopy(network).double(), x.detach().double().requires_grad_()
-    truth = differentiate(
-        Game(manual_lstm(exact, x64).cos().sum()), [x64], list(exact.parameters())
-    ).mixed
-    assert_close(mixed.hvp("min", v).double(), truth.hvp("min", v.double()), 1e-5)
+    players = {"min": [x64], "max": list(exact.parameters())}
+    truth = differentiate(Game(manual_lstm(exact, x64).cos().sum()), players)
+    assert_close(
+        mixed.mixed_product("min", v).double(), truth.mixed_product("min", v.double()), 1e-5
+    )
 
 
 def settings() -> list[bool]:

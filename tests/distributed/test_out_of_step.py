@@ -8,8 +8,8 @@ from odd_rank import ODD, SHORT_S
 from ranks import run_ranks
 from shared_runs import assert_all_alike, of_ranks
 
+from compopt.derivatives import Derivatives
 from compopt.distributed.record import PATIENCE_S
-from compopt.field import GradientField
 
 TIMEOUT_S = 60.0
 
@@ -206,8 +206,8 @@ def test_killed_rank_is_named(ranks):
 
 
 def test_field_of_gradients_is_that_of_all_data(ranks):
-    public = {name for name in vars(GradientField) if not name.startswith("_")}
-    local = {"players", "independent", "layout", "agree", "differentiate"}
+    public = {name for name in vars(Derivatives) if not name.startswith("_")}
+    local = {"independent", "of_loss", "use_coordinates"}
     for result in of_ranks(ranks, "field_of_means"):
         assert set(result) == (public - local) | {"grads"}
         for shared, alone in result.values():

@@ -9,8 +9,8 @@ from dense import assert_close, blocks
 
 from compopt import ConjugateGradient, Game
 from compopt._workspace import Workspace
-from compopt.game import differentiate
-from compopt.operators import CompetitiveOperator, MatrixOperator
+from compopt.derivatives import differentiate
+from compopt.operators import MatrixOperator, TwoPlayerOperator
 
 
 @pytest.fixture(params=["bilinear", "quadratic", "scalar", "no-interaction", "mlp-gan", "wgan"])
@@ -29,8 +29,8 @@ def built(case, player):
     at = blocks(case)
     sizes = {"min": torch.rand_like(at.grad_x) + 0.1, "max": torch.rand_like(at.grad_y) + 0.1}
     weights = sizes[{"min": "max", "max": "min"}[player]]
-    mixed = differentiate(Game(case()), case.min_params, case.max_params).mixed
-    operator = CompetitiveOperator(mixed, player, sizes[player].sqrt(), weights)
+    mixed = differentiate(Game(case()), case.players)
+    operator = TwoPlayerOperator(mixed, player, sizes[player].sqrt(), weights)
     block = at.mixed if player == "min" else at.mixed.T
     return operator, sizes[player].sqrt()[:, None] * block, torch.diag(weights)
 
@@ -46,7 +46,7 @@ def test_parts(built):
     inner = torch.randn(operator.inner_size, dtype=torch.float64)
     vector = torch.randn(operator.size, dtype=torch.float64)
     assert_close(operator.factor(inner), factor @ inner, 1e-12)
-    assert_close(operator.adjoint(vector), factor.T @ vector, 1e-12)
+    assert_close(operator.response(vector), factor.T @ vector, 1e-12)
     assert_close(operator.reaction(vector), weights @ factor.T @ vector, 1e-12)
     assert_close(operator.weigh(inner), weights @ inner, 1e-15)
     reaction, energy = operator.reaction_energy(vector)
@@ -61,7 +61,7 @@ def test_results_go_where_they_are_asked_for(built):
     reaction = weights @ factor.T @ vector
     for method, argument, expected in (
         (operator.factor, inner, factor @ inner),
-        (operator.adjoint, vector, factor.T @ vector),
+        (operator.response, vector, factor.T @ vector),
         (operator.reaction, vector, reaction),
         (operator.weigh, inner, weights @ inner),
     ):
@@ -74,11 +74,11 @@ def test_results_go_where_they_are_asked_for(built):
 
 
 def test_vectors_to_work_in_are_kept_in_the_workspace(case, player):
-    mixed = differentiate(Game(case()), case.min_params, case.max_params).mixed
+    mixed = differentiate(Game(case()), case.players)
     other = {"min": "max", "max": "min"}[player]
-    sizes = (torch.rand(mixed.size(p), dtype=torch.float64) for p in (player, other))
+    sizes = (torch.rand(mixed.layouts[p].numel, dtype=torch.float64) for p in (player, other))
     workspace = Workspace()
-    operator = CompetitiveOperator(mixed, player, *sizes, workspace)
+    operator = TwoPlayerOperator(mixed, player, *sizes, workspace)
     for new, size in (
         (operator.new_vector, operator.size),
         (operator.new_inner, operator.inner_size),

@@ -8,7 +8,7 @@ from games import NetworkGame, QuadraticGame, flat
 from snapshots import assert_same_bits, snapshot
 from torch import Tensor, nn
 
-from compopt import ACGD, CGD, CMD, ConjugateGradient, Game, StepError, StepWarning
+from compopt import ACGD, CGD, ConjugateGradient, Game, StepError, StepWarning
 
 BETA, EPS = 0.9, 1e-5
 
@@ -186,9 +186,18 @@ def test_a_loss_is_needed_and_must_depend_on_the_player() -> None:
         optimizer.step(player="max")
     with pytest.raises(ValueError, match="none of the max player"):
         optimizer.step((game.min_params[0] ** 2).sum(), player="max")
-    constrained = CMD(game.min_params, game.max_params, lr=0.1)
-    with pytest.raises(TypeError, match="CMD moves both players together"):
-        constrained.step(game.loss(), player="max")
+
+
+def test_a_constrained_player_moves_alone_in_its_set() -> None:
+    """Multiplicative weights: the logarithm changes by the rate times the gradient."""
+    weights = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64, requires_grad=True)
+    other = torch.ones(1, dtype=torch.float64, requires_grad=True)
+    gain = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    optimizer = CGD([other], [weights], lr=0.1, mirror=("euclidean", "simplex"))
+    expected = (weights.detach().log() + 0.1 * gain).softmax(-1)
+    optimizer.step(gain @ weights, player="max")
+    torch.testing.assert_close(weights.detach(), expected, rtol=1e-13, atol=0)
+    assert float(other.detach()) == 1.0
 
 
 def test_the_prepared_step_is_gone_without_zero_grad() -> None:

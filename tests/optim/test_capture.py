@@ -8,7 +8,7 @@ import torch
 from games import NetworkGame
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compopt import ACGD, ACMD, CGD, CMD, ConjugateGradient
+from compopt import ACGD, CGD, ConjugateGradient
 from compopt.kernels.tables import Place
 
 FIXED = ConjugateGradient(rtol=0.0, max_iter=2)
@@ -19,8 +19,8 @@ FORMS = {
     "ACGD, warm": partial(ACGD, lr=0.01, warm_start=True),
     "ACGD, strength": partial(ACGD, lr=0.01, warm_start=True, interaction=0.02),
     "ACGD, decay": partial(ACGD, lr=0.01, weight_decay=0.1, max_grad_norm=0.5),
-    "CMD": partial(CMD, lr=0.01, mirror=("box", -20.0, 20.0)),
-    "ACMD": partial(ACMD, lr=0.01, mirror=("box", -20.0, 20.0)),
+    "CMD": partial(CGD, lr=0.01, mirror=("box", -20.0, 20.0)),
+    "ACMD": partial(ACGD, lr=0.01, mirror=("box", -20.0, 20.0)),
 }
 
 

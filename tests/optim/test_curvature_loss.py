@@ -136,5 +136,5 @@ def test_bad_input_changes_nothing(case):
 @pytest.mark.parametrize("optimizer_class", [rivals.ExtraAdam, rivals.ConsensusOptimization])
 def test_what_does_not_solve_refuses_it(case, optimizer_class):
     optimizer = optimizer_class(case.min_params, case.max_params, lr=0.1)
-    with pytest.raises(ValueError, match="`curvature_loss` is for CGD, ACGD, CMD and ACMD"):
+    with pytest.raises(ValueError, match="`curvature_loss` is for CGD and ACGD"):
         optimizer.step(lambda: Game(case(), curvature_loss=case()))

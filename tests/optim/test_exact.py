@@ -8,7 +8,7 @@ from cases import CASES, Case, no_interaction
 from dense import AdaptiveStepSizes, assert_close, blocks, cgd_deltas, flat
 
 from compopt import ACGD, CGD, ConjugateGradient, ConvergenceWarning, DirectSolver, Game
-from compopt.game import differentiate
+from compopt.derivatives import differentiate
 from compopt.optim.step_sizes import StepSizes
 from compopt.optim.update import competitive_update
 
@@ -168,8 +168,8 @@ def test_a_move_is_scaled_by_the_present_step_sizes(player):
     at = blocks(case)
     eta = {"min": torch.rand_like(at.grad_x) + 0.1, "max": torch.rand_like(at.grad_y) + 0.1}
     dx, dy = cgd_deltas(at, eta["min"], eta["max"])
-    gradients = differentiate(Game(case()), case.min_params, case.max_params)
-    grads = {"min": gradients.grad_min, "max": gradients.grad_max}
+    gradients = differentiate(Game(case()), case.players)
+    grads = {"min": gradients.grads["min"], "max": gradients.grads["max"]}
     sign = {"min": 1, "max": -1}[player]
     update = competitive_update(
         gradients,

@@ -126,7 +126,8 @@ def test_penalties_add_to_the_own_gradient_alone() -> None:
 
 def test_conjugate_gradients_are_refused_with_the_remedy() -> None:
     game = GeneralGame()
-    for optimizer in (CGD([game.x], [game.y]), ACGD([game.x], [game.y])):
+    for cls in (CGD, ACGD):
+        optimizer = cls([game.x], [game.y], solver=ConjugateGradient())
         for loss in (game.losses(), game.losses, game.as_game()):
             for method in (optimizer.step, optimizer.backward):
                 with pytest.raises(TypeError, match=r"not symmetric.*`solver=GMRES\(\)`"):

@@ -15,7 +15,7 @@ from games import QuadraticGame
 from interruptions import Interrupted, Lines, Operations
 from snapshots import all_params, assert_same_bits, bits, snapshot
 
-from compopt import ACGD, ACMD, CGD, GMRES, ConjugateGradient
+from compopt import ACGD, CGD, GMRES, ConjugateGradient
 from compopt.optim import commit as commit_module
 
 # A wrapper's hook comes after the step.
@@ -76,7 +76,7 @@ class TwoPhases(Entry):
 FORMS = (
     Entry("ACGD-warm", _competitive(ACGD, warm_start=True, weight_decay=0.1), ACGD),
     Entry("ACGD-capturable", _competitive(ACGD, capturable=True, solve_for="min"), ACGD),
-    Entry("ACMD-warm", _competitive(ACMD, warm_start=True, mirror=("box", -20.0, 15.0)), ACMD),
+    Entry("ACMD-warm", _competitive(ACGD, warm_start=True, mirror=("box", -20.0, 15.0)), ACGD),
     TwoPhases("CGD-two-phase", _competitive(CGD, max_grad_norm=0.3), CGD),
     PairOfLosses("CGD-pair", partial(CGD, solver=GMRES(rtol=1e-2)), CGD),
 )

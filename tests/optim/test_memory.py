@@ -8,7 +8,10 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.live_memory import LiveBytes
 from benchmarks.step_scaling import fully_connected
 from compopt import ACGD, ConjugateGradient
-from compopt.game import Game, differentiate
+from compopt._flat import FlatLayout
+from compopt._workspace import Workspace
+from compopt.derivatives import differentiate
+from compopt.game import Game
 
 
 def players_of(play) -> list[list[nn.Parameter]]:
@@ -19,13 +22,14 @@ def held_by_the_graph(width: int, batch_size: int) -> int:
     """Return the bytes of what products need: the gradients, and what their graph saved."""
     play = fully_connected(width, batch_size)
     x, y = players_of(play)
-    vectors = {p: torch.empty(sum(t.numel() for t in own)) for p, own in (("min", x), ("max", y))}
+    workspace = Workspace()
+    vector = workspace.vector(FlatLayout.of([*x, *y]), "grad", "min", "max")
     losses = play.losses(1)
-    with LiveBytes([*x, *y, *vectors.values()]) as live:
+    with LiveBytes([*x, *y, vector]) as live:
         before = live.now
-        gradients = differentiate(Game(next(losses)), x, y, out=vectors)
+        gradients = differentiate(Game(next(losses)), {"min": x, "max": y}, workspace=workspace)
         held = live.now - before
-    assert gradients.mixed is not None
+    assert gradients.num_products == 0
     return held
 
 

@@ -18,7 +18,7 @@ from mirror_sets import (
 from snapshots import assert_same_bits, snapshot
 from torch.autograd.functional import hessian
 
-from compopt import ACMD, CMD, GMRES, StepWarning
+from compopt import ACGD, CGD, GMRES, StepWarning
 from compopt.optim.mirrors import check_feasible, make_chart
 
 
@@ -82,8 +82,8 @@ BAD_START = {
 def test_infeasible_parameters_are_refused(mirror: Any) -> None:
     x, y = leaf(BAD_START[mirror]), leaf([0.0])
     with pytest.raises(ValueError, match=r"`mirror`.*strictly inside its set"):
-        CMD([x], [y], mirror=(mirror, "euclidean"))
-    optimizer = CMD([y], [leaf([0.0])])
+        CGD([x], [y], mirror=(mirror, "euclidean"))
+    optimizer = CGD([y], [leaf([0.0])])
     with pytest.raises(ValueError, match=r"`mirror`.*strictly inside its set"):
         optimizer.add_param_group({"params": [x], "player": "max", "mirror": mirror})
     assert len(optimizer.param_groups) == 2
@@ -110,11 +110,11 @@ def test_parameters_that_do_not_fit(
 def test_other_options_that_a_set_refuses(mirror: Any) -> None:
     x, y = leaf(POINTS[mirror]), leaf([0.0])
     with pytest.raises(ValueError, match="`weight_decay` must be 0"):
-        CMD([x], [y], mirror=(mirror, "euclidean"), weight_decay=0.1)
+        CGD([x], [y], mirror=(mirror, "euclidean"), weight_decay=0.1)
     if mirror == "positive-definite":
         solver = GMRES(rtol=0.0, max_iter=2)
         with pytest.raises(ValueError, match="`capturable` forbids `mirror`"):
-            CMD([x], [y], mirror=(mirror, "euclidean"), capturable=True, solver=solver)
+            CGD([x], [y], mirror=(mirror, "euclidean"), capturable=True, solver=solver)
 
 
 @each_set
@@ -126,7 +126,7 @@ def test_parameters_taken_outside_do_not_move(mirror: Any) -> None:
     else:
         bad = torch.full((3,), -5.0, dtype=torch.float64)
     x, y, loss = game_of(mirror)
-    optimizer = CMD([x], [y], lr=0.1, mirror=(mirror, "euclidean"))
+    optimizer = CGD([x], [y], lr=0.1, mirror=(mirror, "euclidean"))
     with torch.no_grad():
         x.copy_(bad)
     before = snapshot(optimizer)
@@ -140,7 +140,7 @@ def test_two_phase_form_with_a_penalty(mirror: Any) -> None:
     ends = []
     for two_phases in (False, True):
         x, y, loss = game_of(mirror)
-        optimizer = ACMD([x], [y], lr=0.01, mirror=(mirror, "euclidean"), max_grad_norm=0.5)
+        optimizer = ACGD([x], [y], lr=0.01, mirror=(mirror, "euclidean"), max_grad_norm=0.5)
         for _ in range(3):
             if two_phases:
                 optimizer.backward(loss(), min_penalty=x.square().sum())
@@ -155,14 +155,14 @@ def test_two_phase_form_with_a_penalty(mirror: Any) -> None:
 def test_state_dict_resumes_bit_for_bit(mirror: Any) -> None:
     x, y, loss = game_of(mirror)
     options = {"lr": 0.02, "mirror": (mirror, "euclidean"), "warm_start": True}
-    optimizer = ACMD([x], [y], **options)
+    optimizer = ACGD([x], [y], **options)
     for _ in range(3):
         optimizer.step(loss())
     twin_x, twin_y, twin_loss = game_of(mirror)
     with torch.no_grad():
         twin_x.copy_(x)
         twin_y.copy_(y)
-    twin = ACMD([twin_x], [twin_y], **options)
+    twin = ACGD([twin_x], [twin_y], **options)
     twin.load_state_dict(optimizer.state_dict())
     assert twin.param_groups[0]["mirror"] == mirror
     for _ in range(3):

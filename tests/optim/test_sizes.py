@@ -95,7 +95,7 @@ def test_steps_of_cgd_are_those_of_size_one(
         assert torch.equal(param, other * size)
     assert large.last_step.relative_residual == one.last_step.relative_residual
     if exponent > 0:
-        ratio = large.last_step.grad_norm_min / one.last_step.grad_norm_min
+        ratio = large.last_step.grad_norms["min"] / one.last_step.grad_norms["min"]
         assert ratio == pytest.approx(size, rel=1e-6)
 
 
@@ -122,7 +122,7 @@ def test_steps_of_many_players_are_those_of_size_one(
         optimizer = PolymatrixCGD([[game.x], [game.y]], lr=0.25, solver=solver)
         for _ in range(3):
             optimizer.step(list(game.pair()))
-        solution = optimizer.last_solution
+        solution = optimizer.last_step
         found.append((game, solution.num_iter, solution.status))
     (one, *how), (large, *same) = found
     assert how == same

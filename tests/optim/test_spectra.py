@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compopt import CGD, CMD, DirectSolver, games
+from compopt import CGD, DirectSolver, games
 from compopt.optim import rivals
 
 Factor = Callable[[complex, float], complex]
@@ -38,7 +38,7 @@ LINEAR: dict[str, tuple[Callable, Callable[[float, float, float], complex]]] = {
         lambda p, m, eta: 1 - eta * (p - 1j * m) / (1 - 1j * eta * m),
     ),
     "CMD": (
-        lambda x, y, lr: CMD(x, y, lr=lr, solver=DirectSolver()),
+        lambda x, y, lr: CGD(x, y, lr=lr, solver=DirectSolver()),
         lambda p, m, eta: 1 - eta * (p - 1j * m) / (1 - 1j * eta * m),
     ),
     "ExtraGradient": (

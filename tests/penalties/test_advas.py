@@ -9,7 +9,7 @@ from dense import assert_close, blocks, flat
 from torch import Tensor
 
 from compopt import Game
-from compopt.game import differentiate
+from compopt.derivatives import differentiate
 from compopt.penalties import AdvAs, advas_coefficient, adversary_gradient_norm
 from compopt.penalties import advas as module
 
@@ -35,12 +35,12 @@ def test_half_the_step_size_gives_the_lcgd_step_of_the_generator(name):
     lcgd = -eta * (at.grad_x + eta * at.mixed @ at.grad_y)
     loss = case()
     term = AdvAs(coefficient=eta / 2)(loss, case.max_params)
-    beside = differentiate(Game(loss, min_penalty=term), case.min_params, case.max_params)
-    assert_close(-eta * beside.grad_min, lcgd, 1e-12)
+    beside = differentiate(Game(loss, min_penalty=term), case.players)
+    assert_close(-eta * beside.grads["min"], lcgd, 1e-12)
     # The other player's gradient and the products are those of the plain game.
-    assert_close(beside.grad_max, -at.grad_y, 1e-12)
+    assert_close(beside.grads["max"], -at.grad_y, 1e-12)
     v = torch.randn_like(at.grad_y)
-    assert_close(beside.mixed.hvp("min", v), at.mixed @ v, 1e-12)
+    assert_close(beside.mixed_product("min", v), at.mixed @ v, 1e-12)
     # And so with plain autograd, in any optimizer.
     loss = case()
     total = loss + AdvAs(coefficient=eta / 2)(loss, case.max_params)

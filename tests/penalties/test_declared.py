@@ -7,7 +7,7 @@ from penalty_registry import SETTINGS, GanBatch, Setting, Sine, each_setting, pl
 from saved_tensors import counting_saved_tensors
 
 from compopt import ACGD, ConjugateGradient, Game, penalties
-from compopt.game import differentiate
+from compopt.derivatives import differentiate
 from compopt.penalties import CATALOGUE, mixed_block_norm, sign_in_loss
 
 UNCOUPLED = [setting for setting in SETTINGS if not setting.couples]
@@ -73,25 +73,23 @@ def test_the_sign_makes_its_player_lower_it(setting):
     batch = GanBatch()
     penalty = setting.build()
     player = player_of(penalty)
-    params = batch.min_params, batch.max_params
-    beside = differentiate(
-        Game(batch.loss(), **{f"{player}_penalty": batch.term(penalty)}), *params
-    )
-    inside = differentiate(Game(in_loss(batch, setting)), *params)
-    grads = [getattr(gradients, f"grad_{player}") for gradients in (beside, inside)]
+    params = {"min": batch.min_params, "max": batch.max_params}
+    beside = differentiate(Game(batch.loss(), **{f"{player}_penalty": batch.term(penalty)}), params)
+    inside = differentiate(Game(in_loss(batch, setting)), params)
+    grads = [derivatives.grads[player] for derivatives in (beside, inside)]
     assert_close(grads[1], grads[0], 1e-10)
-    plain = differentiate(Game(batch.loss()), *params)
-    assert (grads[0] - getattr(plain, f"grad_{player}")).norm() > 1e-8
+    plain = differentiate(Game(batch.loss()), params)
+    assert (grads[0] - plain.grads[player]).norm() > 1e-8
 
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_the_mixed_product_changes_where_declared(setting):
     batch = GanBatch()
-    params = batch.min_params, batch.max_params
-    plain = differentiate(Game(batch.loss()), *params).mixed
-    with_term = differentiate(Game(in_loss(batch, setting)), *params).mixed
-    v = torch.randn(plain.size("max"), dtype=torch.float64)
-    products = [mixed.hvp("min", v) for mixed in (plain, with_term)]
+    params = {"min": batch.min_params, "max": batch.max_params}
+    plain = differentiate(Game(batch.loss()), params)
+    with_term = differentiate(Game(in_loss(batch, setting)), params)
+    v = torch.randn(plain.layouts["max"].numel, dtype=torch.float64)
+    products = [mixed.mixed_product("min", v) for mixed in (plain, with_term)]
     if setting.couples:
         assert (products[0] - products[1]).norm() > 1e-6
     else:

@@ -8,7 +8,8 @@ from games import GeneralGame
 from torch import Tensor
 
 from compopt import GMRES
-from compopt.field import losses_field
+from compopt.derivatives import differentiate
+from compopt.game import ManyPlayers
 from compopt.operators import MatrixOperator, PolymatrixOperator
 from compopt.solvers import Status
 
@@ -36,7 +37,7 @@ def test_full_gmres_is_the_dense_solution(size: int, dominance: float, seed: int
     matrix, rhs = system(size, seed, dominance)
     kept = rhs.clone()
     solution = GMRES(rtol=1e-12, max_iter=size + 2, restart=size + 2).solve(
-        MatrixOperator(matrix), rhs, overwrite_rhs=True
+        MatrixOperator(matrix), rhs
     )
     assert solution.status is Status.CONVERGED
     assert solution.num_iter <= size
@@ -67,11 +68,12 @@ def test_iterates_are_those_of_scipy(seed: int, restart: int) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_steps_of_random_general_sum_games_are_those_of_scipy(seed: int, restart: int) -> None:
     game = GeneralGame(seed)
-    losses = dict(enumerate(game.losses()))
-    field = losses_field(losses, {0: [game.x], 1: [game.y]}, second_order=True)
+    derivatives = differentiate(ManyPlayers(game.losses()), {0: [game.x], 1: [game.y]})
     sizes = {0: torch.linspace(0.1, 0.4, 4), 1: torch.linspace(0.5, 0.2, 3)}
-    operator = PolymatrixOperator(field, {player: size.double() for player, size in sizes.items()})
-    rhs = operator.scale * operator.join(field.grads)
+    operator = PolymatrixOperator(
+        derivatives, {p: size.double().sqrt() for p, size in sizes.items()}
+    )
+    rhs = operator.scale * operator.join(derivatives.grads)
     for cycles in (1, 3):
         solver = GMRES(rtol=0.0, max_iter=restart * cycles, restart=restart)
         theirs, _ = scipy.sparse.linalg.gmres(

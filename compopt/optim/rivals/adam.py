@@ -8,6 +8,7 @@ from torch import Tensor
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import PLAYERS, Params, Player
 from compopt.optim.groups import learning_rate
+from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
 
 
@@ -31,9 +32,17 @@ class AdamFieldOptimizer(FieldOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
         super().__init__(
-            min_params, max_params, lr, weight_decay, max_grad_norm, betas=betas, eps=eps
+            min_params,
+            max_params,
+            lr,
+            weight_decay,
+            max_grad_norm,
+            process_group,
+            betas=betas,
+            eps=eps,
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -95,6 +104,7 @@ class ExtraAdam(AdamFieldOptimizer):
         eps: added to the root of the second average, after the bias correction.
         weight_decay: decoupled, of the second half step.
         max_grad_norm: applied at both points.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Note:
         The published settings for CIFAR-10 are lr = (5e-5, 5e-4) with the default ``betas`` and an
@@ -139,6 +149,7 @@ class OptimisticAdam(AdamFieldOptimizer):
         eps: added to the root of the second average, after the bias correction.
         weight_decay: decoupled.
         max_grad_norm: see :class:`~compopt.CGD`.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss and one backward pass. Memory: three vectors per player are
     kept.

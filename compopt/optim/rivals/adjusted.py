@@ -8,15 +8,11 @@ from torch import Tensor
 
 from compopt._checks import check_non_negative
 from compopt._typing import PLAYERS, Params, Player
-from compopt.field import GradientField
+from compopt.derivatives import Derivatives
+from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
 
 Vectors = dict[Player, Tensor]
-
-
-def _dot(left: Vectors, right: Vectors) -> Tensor:
-    """Return the inner product over both players."""
-    return torch.stack([torch.dot(left[player], right[player]).double() for player in left]).sum()
 
 
 class AdjustedFieldOptimizer(FieldOptimizer):
@@ -32,16 +28,23 @@ class AdjustedFieldOptimizer(FieldOptimizer):
         coefficient: float,
         weight_decay: float,
         max_grad_norm: float | None,
+        process_group: ProcessGroup,
     ) -> None:
         super().__init__(
-            min_params, max_params, lr, weight_decay, max_grad_norm, coefficient=coefficient
+            min_params,
+            max_params,
+            lr,
+            weight_decay,
+            max_grad_norm,
+            process_group,
+            coefficient=coefficient,
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         check_non_negative("coefficient", group["coefficient"])
 
     @abstractmethod
-    def _adjustment(self, field: GradientField[Player]) -> Vectors:
+    def _adjustment(self, field: Derivatives[Player]) -> Vectors:
         """Return what is added to the field, per unit of the coefficient."""
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
@@ -71,6 +74,7 @@ class ConsensusOptimization(AdjustedFieldOptimizer):
         coefficient: gamma.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its product.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph.
 
@@ -88,10 +92,13 @@ class ConsensusOptimization(AdjustedFieldOptimizer):
         coefficient: float = 1.0,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(min_params, max_params, lr, coefficient, weight_decay, max_grad_norm)
+        super().__init__(
+            min_params, max_params, lr, coefficient, weight_decay, max_grad_norm, process_group
+        )
 
-    def _adjustment(self, field: GradientField[Player]) -> Vectors:
+    def _adjustment(self, field: Derivatives[Player]) -> Vectors:
         return field.transposed(field.grads)
 
 
@@ -116,6 +123,7 @@ class SGA(AdjustedFieldOptimizer):
         align: whether to choose the sign of lambda.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its products.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
     each player; one more to align. In a general-sum game one more of each kind.
@@ -137,16 +145,24 @@ class SGA(AdjustedFieldOptimizer):
         align: bool = False,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
         self.align = bool(align)
-        super().__init__(min_params, max_params, lr, coefficient, weight_decay, max_grad_norm)
+        super().__init__(
+            min_params, max_params, lr, coefficient, weight_decay, max_grad_norm, process_group
+        )
 
-    def _adjustment(self, field: GradientField[Player]) -> Vectors:
+    def _adjustment(self, field: Derivatives[Player]) -> Vectors:
         adjustment = field.antisymmetric_transposed(field.grads)
         if not self.align:
             return adjustment
         descent = field.transposed(field.grads)
-        size = sum(grad.numel() for grad in field.grads.values())
-        agreement = _dot(field.grads, descent) * _dot(adjustment, descent) / size
+        size = sum(param.numel() for player in PLAYERS for param in self._params(player))
+        agreement = self._dot(field.grads, descent) * self._dot(adjustment, descent) / size
         sign = torch.sign(agreement + 0.1)
         return {player: vector.mul_(sign) for player, vector in adjustment.items()}
+
+    def _dot(self, left: Vectors, right: Vectors) -> Tensor:
+        """Return the inner product over both players."""
+        products = [torch.dot(left[player], right[player]).double() for player in left]
+        return self._placement.total(torch.stack(products).sum())

@@ -1,7 +1,7 @@
 """What the optimizers that follow the gradient field have in common."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_hooks
-from compopt._flat import FlatLayout
 from compopt._typing import PLAYERS, Params, Player
-from compopt.field import GradientField, game_field
+from compopt.derivatives import Derivatives, differentiate
+from compopt.distributed.meeting import Act
+from compopt.game import AnyGame
 from compopt.optim.commit import Commit
 from compopt.optim.groups import learning_rate
 from compopt.optim.loss import LossOrClosure, Terms, as_game
-from compopt.optim.players import TwoPlayerOptimizer
+from compopt.optim.players import ProcessGroup
+from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepWarning
 from compopt.optim.trouble import Trouble
 
@@ -36,15 +38,12 @@ class Move:
     state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def are_finite(losses: Iterable[Tensor | tuple[Tensor, Tensor]], vectors: Iterable[Tensor]) -> bool:
-    """Return whether losses, or pairs of them, and vectors are finite. Reads one value."""
-    single = [one for loss in losses for one in (loss if isinstance(loss, tuple) else (loss,))]
-    # A sum keeps what is not finite in a summand.
-    sums = [vector.sum().double().reshape(()) for vector in (*single, *vectors)]
-    return bool(torch.isfinite(torch.stack(sums)).all())
+def as_loss(losses: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+    """Return the loss, or the pair of losses, of a game of two players."""
+    return losses[0] if len(losses) == 1 else (losses[0], losses[1])
 
 
-class RivalOptimizer(TwoPlayerOptimizer):
+class RivalOptimizer(SharesSteps):
     """Base of all optimizers here: says once when a step is not taken."""
 
     def _reset_transient(self) -> None:
@@ -55,6 +54,28 @@ class RivalOptimizer(TwoPlayerOptimizer):
         message = "A step was not taken, and later ones may not be either: the loss, a gradient or "
         message += "the step itself holds NaN or Inf. Parameters and state are as before."
         self._trouble.warn_once("failure", message, StepWarning)
+
+    def _are_finite(self, vectors: Iterable[Tensor]) -> bool:
+        """Return whether losses and vectors are finite, on all processes. Reads one value."""
+        # A sum keeps what is not finite in a summand.
+        sums = [vector.sum().double().reshape(()) for vector in vectors]
+        finite = torch.isfinite(torch.stack(sums)).all()
+        return bool(self._placement.agree(self._placement.total((~finite).float()) == 0))
+
+    def _differentiate(
+        self,
+        game: AnyGame[Player],
+        players: Sequence[Player] = PLAYERS,
+        *,
+        second_order: bool = False,
+    ) -> Derivatives[Player]:
+        """Return the derivatives of a game by the parameters of both players, or of one."""
+        return differentiate(
+            game,
+            {player: self._params(player) for player in players},
+            placement=self._placement,
+            second_order=second_order,
+        )
 
 
 class FieldOptimizer(RivalOptimizer):
@@ -70,6 +91,7 @@ class FieldOptimizer(RivalOptimizer):
         lr: a number, a 0-dim tensor, or a pair (min, max) of them.
         weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
         max_grad_norm: largest Euclidean norm of a group's gradient, at each evaluation.
+        process_group: whose processes share each step, as of :class:`~compopt.CGD`.
     """
 
     needs_closure: ClassVar[bool] = False
@@ -84,10 +106,17 @@ class FieldOptimizer(RivalOptimizer):
         lr: LearningRate,
         weight_decay: float,
         max_grad_norm: float | None,
+        process_group: ProcessGroup,
         **defaults: Any,
     ) -> None:
         common = {"weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
-        super().__init__(min_params, max_params, {"lr": lr, **defaults, **common}, capturable=False)
+        super().__init__(
+            min_params,
+            max_params,
+            {"lr": lr, **defaults, **common},
+            capturable=False,
+            process_group=process_group,
+        )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         """Nothing to check besides what all groups have."""
@@ -134,7 +163,7 @@ class FieldOptimizer(RivalOptimizer):
             TypeError, ValueError: if the loss is not a scalar with a graph, or a closure is needed.
                 After any error, in the closure too, parameters and state are as before.
         """
-        with torch.no_grad():
+        with torch.no_grad(), self._together(closure):
             if closure is None:
                 self._idle_step()
                 return None
@@ -146,14 +175,14 @@ class FieldOptimizer(RivalOptimizer):
                 self._way_back.run()
                 raise
             vectors = [v for m in moves.values() for v in (m.delta, *m.state.values())]
-            if not are_finite(evaluate.losses, vectors):
+            if not self._are_finite([*evaluate.all_losses, *vectors]):
                 self._say_not_taken()
-                return evaluate.losses[0]
+                return evaluate.loss
             commit = Commit()
             for player, move in moves.items():
                 self._stage(commit, player, move.delta, move.state, True)
             commit.run()
-            return evaluate.losses[0]
+            return evaluate.loss
 
     def _weigh(self, player: Player, vector: Tensor, key: str = "lr") -> Tensor:
         """Multiply ``vector`` in place by the hyperparameter ``key`` of each group."""
@@ -165,7 +194,7 @@ class FieldOptimizer(RivalOptimizer):
         """Return a copy of a state vector, zeros before the first step."""
         stored = self._read_state(player, key)
         if stored is None:
-            layout = FlatLayout.of(self._params(player))
+            layout = self._placement.layout(self._params(player))
             return torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
         return stored.clone()
 
@@ -179,7 +208,7 @@ class FieldOptimizer(RivalOptimizer):
                 restored.copy(param, param.clone())
         try:
             for player, delta in deltas.items():
-                views = FlatLayout.of(params[player]).views(delta)
+                views = self._placement.whole(params[player], delta)
                 for param, view in zip(params[player], views, strict=True):
                     param.add_(view)
             yield
@@ -191,8 +220,11 @@ class Evaluation:
     """Evaluates the gradient field where the parameters are, or displaced from there.
 
     Attributes:
-        losses: the detached loss, or pair of losses, of each evaluation.
+        loss: the detached loss, or pair of losses, of the first evaluation.
+        all_losses: those of all evaluations.
     """
+
+    loss: Tensor | tuple[Tensor, Tensor]
 
     def __init__(
         self,
@@ -204,7 +236,7 @@ class Evaluation:
         self._optimizer = optimizer
         self._closure = closure
         self._penalties = (min_penalty, max_penalty)
-        self.losses: list[Tensor | tuple[Tensor, Tensor]] = []
+        self.all_losses: list[Tensor] = []
         if not optimizer.needs_closure:
             return
         name = type(optimizer).__name__
@@ -220,16 +252,22 @@ class Evaluation:
                 "`Game(loss, min_penalty, max_penalty)` from the closure."
             )
 
-    def __call__(self, deltas: Mapping[Player, Tensor] | None = None) -> GradientField[Player]:
-        """Return the field with the players moved by ``deltas``, its gradients clipped."""
-        with self._optimizer._displaced(deltas or {}):
-            params = {player: self._optimizer._params(player) for player in PLAYERS}
-            device = params["min"][0].device
-            if self._optimizer._is_second_order:
-                check_hooks([*params["min"], *params["max"]])
-            game = as_game(self._closure, Terms(*self._penalties), device, allows_pair=True)
-            self.losses.append(game.detached_loss())
-            result = game_field(game, params, second_order=self._optimizer._is_second_order)
+    def __call__(self, deltas: Mapping[Player, Tensor] | None = None) -> Derivatives[Player]:
+        """Return the derivatives with the players moved by ``deltas``, gradients clipped."""
+        optimizer = self._optimizer
+        with optimizer._displaced(deltas or {}):
+            params = [param for player in PLAYERS for param in optimizer._params(player)]
+            if optimizer._is_second_order:
+                check_hooks(params)
+            game = as_game(
+                self._closure, Terms(*self._penalties), params[0].device, allows_pair=True
+            )
+            if not self.all_losses:
+                optimizer._meet(Act.STEP, game)
+            result = optimizer._differentiate(game, second_order=optimizer._is_second_order)
+        if not self.all_losses:
+            self.loss = as_loss(result.losses)
+        self.all_losses += result.losses
         for player, grad in result.grads.items():
-            self._optimizer._clip_groups(player, grad)
+            optimizer._clip_groups(player, grad)
         return result

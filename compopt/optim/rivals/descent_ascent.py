@@ -10,12 +10,13 @@ from torch import Tensor
 
 from compopt._checks import check_choice
 from compopt._typing import PLAYERS, Params, Player, opponent
-from compopt.field import GradientField, game_field, losses_field
+from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.loss import LossOrClosure, Terms, as_game
-from compopt.optim.rivals.base import LearningRate, RivalOptimizer, are_finite
+from compopt.optim.players import ProcessGroup
+from compopt.optim.rivals.base import LearningRate, RivalOptimizer, as_loss
 from compopt.optim.state import drop_strangers
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
@@ -43,6 +44,7 @@ class _DescentAscent(RivalOptimizer):
         max_params: Params | None,
         lr: LearningRate,
         optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer],
+        process_group: ProcessGroup,
     ) -> None:
         pair = tuple(optimizer) if isinstance(optimizer, tuple | list) else (optimizer, optimizer)
         if len(pair) != len(PLAYERS) or not all(callable(make) for make in pair):
@@ -51,7 +53,9 @@ class _DescentAscent(RivalOptimizer):
                 f"max) of them, got {optimizer!r}."
             )
         self._inner: dict[Player, torch.optim.Optimizer] = {}
-        super().__init__(min_params, max_params, {"lr": lr}, capturable=False)
+        super().__init__(
+            min_params, max_params, {"lr": lr}, capturable=False, process_group=process_group
+        )
         for player, make in zip(PLAYERS, pair, strict=True):
             # It fills its defaults into these groups, which stay ours.
             self._inner[player] = make(self._groups(player), lr=player_lr(player, lr))
@@ -99,7 +103,7 @@ class _DescentAscent(RivalOptimizer):
         inner.state = self.state
         return inner
 
-    def _move(self, player: Player, grad: Tensor, field: GradientField[Player]) -> None:
+    def _move(self, player: Player, grad: Tensor) -> None:
         """Take the step of ``player``'s optimizer; ``.grad`` is as before afterwards."""
         params = self._params(player)
         everything = [param for group in self._groups(player) for param in group["params"]]
@@ -109,7 +113,7 @@ class _DescentAscent(RivalOptimizer):
         try:
             for param in everything:
                 param.grad = None
-            for param, view in zip(params, field.layout(player).views(grad), strict=True):
+            for param, view in zip(params, self._placement.whole(params, grad), strict=True):
                 param.grad = view.to(param.dtype)
             self._linked(player).step()
         finally:
@@ -165,6 +169,7 @@ class SimultaneousDescentAscent(_DescentAscent):
         optimizer: makes a player's optimizer from its groups and ``lr=``, such as
             ``torch.optim.Adam`` or ``functools.partial(torch.optim.Adam, betas=(0.5, 0.9))``; or a
             pair (min, max) of such. Its hyperparameters are those of the groups.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss and one backward pass, and a copy of parameters and state, to
     which they return after an error.
@@ -177,8 +182,9 @@ class SimultaneousDescentAscent(_DescentAscent):
         lr: LearningRate = 1e-3,
         *,
         optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
+        process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(min_params, max_params, lr, optimizer)
+        super().__init__(min_params, max_params, lr, optimizer, process_group)
 
     def step(  # type: ignore[override]
         self,
@@ -191,20 +197,21 @@ class SimultaneousDescentAscent(_DescentAscent):
 
         Without a finite loss and gradients none is taken, which a StepWarning says the first time.
         """
-        with torch.no_grad():
+        with torch.no_grad(), self._together(closure):
             if closure is None:
                 self._idle_step()
                 return None
             game = self._game(closure, min_penalty, max_penalty)
-            params = {player: self._params(player) for player in PLAYERS}
-            field = game_field(game, params, second_order=False)
-            if are_finite([game.detached_loss()], field.grads.values()):
+            self._meet(Act.STEP, game)
+            derivatives = self._differentiate(game)
+            losses, grads = derivatives.losses, derivatives.grads
+            if self._are_finite([*losses, *grads.values()]):
                 with self._undone_on_error():
                     for player in PLAYERS:
-                        self._move(player, field.grads[player], field)
+                        self._move(player, grads[player])
             else:
                 self._say_not_taken()
-            return game.detached_loss()
+            return as_loss(losses)
 
 
 class AlternatingDescentAscent(_DescentAscent):
@@ -216,6 +223,7 @@ class AlternatingDescentAscent(_DescentAscent):
         lr: learning rate of the players' optimizers.
         optimizer: see :class:`SimultaneousDescentAscent`.
         first: the player that moves first.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: two evaluations of the loss, each with one backward pass for one player, and a copy of
     parameters and state. ``step`` needs a closure.
@@ -233,10 +241,11 @@ class AlternatingDescentAscent(_DescentAscent):
         *,
         optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
         first: Player = "min",
+        process_group: ProcessGroup = None,
     ) -> None:
         check_choice("first", first, PLAYERS)
         self.first: Player = first
-        super().__init__(min_params, max_params, lr, optimizer)
+        super().__init__(min_params, max_params, lr, optimizer, process_group)
 
     def step(  # type: ignore[override]
         self, closure: LossOrClosure | None = None
@@ -251,7 +260,7 @@ class AlternatingDescentAscent(_DescentAscent):
             The detached loss, or pair of losses, of the first call. If the loss or a gradient is
             not finite neither player moves, which a StepWarning says the first time.
         """
-        with torch.no_grad():
+        with torch.no_grad(), self._together(closure):
             if closure is None:
                 self._idle_step()
                 return None
@@ -276,19 +285,16 @@ class AlternatingDescentAscent(_DescentAscent):
         self, player: Player, closure: LossOrClosure, losses: list[Tensor | tuple[Tensor, Tensor]]
     ) -> None:
         game = self._game(closure, None, None)
-        losses.append(game.detached_loss())
-        if player == "min":
-            loss, penalty = game.loss, game.min_penalty
-        else:
-            with torch.enable_grad():
-                loss = -game.loss if game.max_loss is None else game.max_loss
-            penalty = game.max_penalty
-        field = losses_field(
-            {player: loss},
-            {player: self._params(player)},
-            penalties={player: penalty},
-            second_order=False,
+        if not losses:
+            self._meet(Act.STEP, game)
+        derivatives = self._differentiate(game.of(player), [player])
+        own = derivatives.losses[0]
+        # The other player's loss is not differentiated, so it has not been averaged.
+        both = tuple(
+            own if player in objective.signs else self._placement.mean(objective.loss.detach())
+            for objective in game.objectives()
         )
-        if not are_finite(losses, field.grads.values()):
+        losses.append(as_loss(both))
+        if not self._are_finite([*both, *derivatives.grads.values()]):
             raise _NotFiniteError
-        self._move(player, field.grads[player], field)
+        self._move(player, derivatives.grads[player])

@@ -3,6 +3,7 @@
 from typing import ClassVar
 
 from compopt._typing import PLAYERS, Params, Player
+from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
 
 
@@ -21,6 +22,7 @@ class ExtraGradient(FieldOptimizer):
         lr: step size of both half steps.
         weight_decay: decoupled, of the second half step.
         max_grad_norm: applied at both points.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: two evaluations of the loss and two backward passes. ``step`` needs a closure.
 
@@ -38,8 +40,9 @@ class ExtraGradient(FieldOptimizer):
         *,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm)
+        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm, process_group)
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         here = evaluate().grads
@@ -64,6 +67,7 @@ class PastExtraGradient(FieldOptimizer):
         lr: step size of both half steps.
         weight_decay: decoupled.
         max_grad_norm: see :class:`~compopt.CGD`.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, at the point ahead, and one backward pass. ``step`` needs a
     closure. Memory: one vector per player is kept.
@@ -83,8 +87,9 @@ class PastExtraGradient(FieldOptimizer):
         *,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm)
+        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm, process_group)
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("past_grad",)

@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import PLAYERS, Params, Player
+from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
 
 
@@ -23,6 +24,7 @@ class LEAD(FieldOptimizer):
         coupling: alpha.
         weight_decay: decoupled.
         max_grad_norm: see :class:`~compopt.CGD`.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
     each player. In a general-sum game one more of the first kind. Memory: one vector per player is
@@ -45,6 +47,7 @@ class LEAD(FieldOptimizer):
         coupling: float = 1e-3,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
         super().__init__(
             min_params,
@@ -52,6 +55,7 @@ class LEAD(FieldOptimizer):
             lr,
             weight_decay,
             max_grad_norm,
+            process_group,
             momentum=momentum,
             coupling=coupling,
         )

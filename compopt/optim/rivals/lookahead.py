@@ -6,8 +6,9 @@ from torch import Tensor
 
 from compopt._checks import check_positive
 from compopt._typing import PLAYERS, Params, Player, opponent
-from compopt.field import GradientField
+from compopt.derivatives import Derivatives
 from compopt.optim.groups import learning_rate
+from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
 
 
@@ -24,9 +25,16 @@ class _OpponentAware(FieldOptimizer):
         interaction: float | None,
         weight_decay: float,
         max_grad_norm: float | None,
+        process_group: ProcessGroup,
     ) -> None:
         super().__init__(
-            min_params, max_params, lr, weight_decay, max_grad_norm, interaction=interaction
+            min_params,
+            max_params,
+            lr,
+            weight_decay,
+            max_grad_norm,
+            process_group,
+            interaction=interaction,
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -40,7 +48,7 @@ class _OpponentAware(FieldOptimizer):
             vector[where].mul_(learning_rate(group) if expected is None else expected)
         return vector
 
-    def _anticipation(self, field: GradientField[Player]) -> dict[Player, Tensor]:
+    def _anticipation(self, field: Derivatives[Player]) -> dict[Player, Tensor]:
         """Return ``H_o @ (expected step sizes * xi)``."""
         return field.interaction(
             {player: self._expected_step(player, field.grads[player].clone()) for player in PLAYERS}
@@ -64,6 +72,7 @@ class LCGD(_OpponentAware):
             learning rate if None.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its products.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
     each player. In a general-sum game one more of the first kind.
@@ -82,8 +91,11 @@ class LCGD(_OpponentAware):
         interaction: float | None = None,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(min_params, max_params, lr, interaction, weight_decay, max_grad_norm)
+        super().__init__(
+            min_params, max_params, lr, interaction, weight_decay, max_grad_norm, process_group
+        )
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         field = evaluate()
@@ -114,6 +126,7 @@ class LOLA(_OpponentAware):
         anticipate: whether to keep the middle term.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its products.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
     each player, two with ``anticipate``. In a general-sum game one more of the first kind.
@@ -135,9 +148,12 @@ class LOLA(_OpponentAware):
         anticipate: bool = False,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
         self.anticipate = bool(anticipate)
-        super().__init__(min_params, max_params, lr, interaction, weight_decay, max_grad_norm)
+        super().__init__(
+            min_params, max_params, lr, interaction, weight_decay, max_grad_norm, process_group
+        )
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         field = evaluate()

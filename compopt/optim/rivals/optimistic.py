@@ -1,6 +1,7 @@
 """Optimistic gradient descent-ascent."""
 
 from compopt._typing import Params, Player
+from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
 
 
@@ -18,6 +19,7 @@ class OGDA(FieldOptimizer):
         lr: step size.
         weight_decay: decoupled.
         max_grad_norm: see :class:`~compopt.CGD`.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss and one backward pass. Memory: one vector per player is kept.
 
@@ -34,8 +36,9 @@ class OGDA(FieldOptimizer):
         *,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm)
+        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm, process_group)
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("past_grad",)

@@ -1,0 +1,151 @@
+"""The gradients of a game."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from compopt._flat import FlatLayout
+from compopt._profiling import Range, marked
+from compopt._remedies import TAKES_PART
+from compopt._typing import K
+from compopt._workspace import Workspace
+from compopt.derivatives.autograd import Grads, loss_gradients
+from compopt.derivatives.products import HERE, Derivatives, split_players
+from compopt.distributed.placement import Placement
+from compopt.game import AnyGame, Objective
+
+
+@marked(Range.GRADIENTS)
+def differentiate(
+    game: AnyGame[K],
+    params: Mapping[K, Sequence[Tensor]],
+    *,
+    placement: Placement = HERE,
+    scale: float = 1.0,
+    second_order: bool = True,
+    workspace: Workspace | None = None,
+) -> Derivatives[K]:
+    """Differentiate a game once, keeping the graphs for products.
+
+    Args:
+        game: the losses and the penalties, with graphs.
+        params: each player's tensors, on the losses' device. ``.grad`` is left alone.
+        placement: of the vectors.
+        scale: factor by which all terms were multiplied against underflow. The gradients keep it;
+            products are divided by it.
+        second_order: whether to keep the graphs; without them all products are zero.
+        workspace: where the gradients are written; new vectors if None.
+
+    Raises:
+        TypeError, ValueError: if a term is not a scalar with a graph on the players' device, if a
+            player takes no part, or if a gradient is sparse.
+
+    Cost: one backward pass for each loss, by all players' parameters if the graphs are kept, one
+    for each penalty, one of ``curvature_loss``.
+    """
+    objectives, penalties, curvature_loss = game.objectives(), game.penalties(), game.curvature_loss
+    added = {
+        # The graph is retained because a penalty may share nodes with a loss.
+        player: loss_gradients(f"{player}_penalty", term, params[player], retain_graph=True)
+        for player, term in penalties.items()
+    }
+    grads: dict[K, Tensor] = {}
+    first: dict[K, Mapping[K, Grads]] = {}
+    losses = []
+    for objective in objectives:
+        owners = tuple(objective.signs)
+        by_owners = {player: params[player] for player in owners}
+        found: dict[K, Grads] = {}
+        derive = partial(
+            _by_player,
+            objective,
+            params if second_order else by_owners,
+            owners,
+            found,
+            create_graph=second_order and curvature_loss is None,
+            retain_graph=second_order or objective is not objectives[-1],
+        )
+        own = [param for tensors in by_owners.values() for param in tensors]
+        value = objective.loss.detach()
+        message = placement.message(own, [value])
+        gathered = _vector(workspace, message, owners)
+        placement.gather(
+            derive,
+            own,
+            gathered,
+            "the gradients",
+            added=_signed(objective, by_owners, added),
+            scalars=[value],
+        )
+        for player in owners:
+            _check_takes_part(player, found[player], penalties.get(player))
+        layouts = {player: placement.layout(params[player]) for player in owners}
+        split = split_players(gathered, layouts)
+        for player, sign in objective.signs.items():
+            grad = split[player] if sign == 1 else split[player].neg_()
+            grads[player] = grad.to(layouts[player].dtype)
+            first[player] = found
+        mean = gathered[sum(layout.numel for layout in layouts.values()) :]
+        # The mean stands behind the gradients, in memory that the next step writes.
+        losses.append(mean.reshape(value.shape).to(value.dtype, copy=True) if len(mean) else value)
+    if curvature_loss is not None and second_order:
+        found = {}
+        curvature = Objective("curvature_loss", curvature_loss, objectives[0].signs)
+        _by_player(curvature, params, (), found, create_graph=True)
+        first = dict.fromkeys(params, found)
+    signs = {player: sign for each in objectives for player, sign in each.signs.items()}
+    return Derivatives(
+        {player: grads[player] for player in params}, losses, first, signs, params, placement, scale
+    )
+
+
+def _by_player(
+    objective: Objective[K],
+    params: Mapping[K, Sequence[Tensor]],
+    owners: Sequence[K],
+    found: dict[K, Grads],
+    **options: bool,
+) -> Grads:
+    """Differentiate by all ``params`` into ``found``; return the derivatives by the owners'."""
+    everything = [param for tensors in params.values() for param in tensors]
+    grads = loss_gradients(objective.name, objective.loss, everything, **options)
+    start = 0
+    for player, tensors in params.items():
+        found[player] = grads[start : start + len(tensors)]
+        start += len(tensors)
+    return [grad for player in owners for grad in found[player]]
+
+
+def _vector(workspace: Workspace | None, layout: FlatLayout, name: Sequence[K]) -> Tensor:
+    if workspace is None:
+        return torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+    return workspace.vector(layout, "grad", *name)
+
+
+def _signed(
+    objective: Objective[K],
+    params: Mapping[K, Sequence[Tensor]],
+    penalties: Mapping[K, Grads],
+) -> Grads | None:
+    """Return the penalties' gradients times the owners' signs, None where there are no penalties.
+
+    The loss's gradient is multiplied by the sign later, with what was added to it.
+    """
+    if not any(player in penalties for player in params):
+        return None
+    tensors: list[Tensor | None] = []
+    for player, sign in objective.signs.items():
+        grads = penalties.get(player, [None] * len(params[player]))
+        tensors += grads if sign == 1 else [None if grad is None else -grad for grad in grads]
+    return tensors
+
+
+def _check_takes_part(player: object, grads: Grads, penalty: Tensor | None) -> None:
+    """Raise if ``player`` has neither a gradient in its loss nor a penalty."""
+    if penalty is None and all(grad is None for grad in grads):
+        raise ValueError(
+            f"`loss` must depend on the parameters of both players; none of the {player} "
+            f"player's takes part. {TAKES_PART}"
+        )

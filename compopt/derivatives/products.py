@@ -1,0 +1,339 @@
+"""Products with the second derivatives of a game."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Generic, Protocol
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_vector
+from compopt._flat import FlatLayout
+from compopt._profiling import Range, marked
+from compopt._typing import K, Player, opponent
+from compopt.derivatives.autograd import Grads, differentiate_once
+from compopt.distributed.placement import Placement, add_to
+
+HERE = Placement()
+"""Whole vectors, in one process."""
+
+
+class Coordinates(Protocol):
+    """Linear coordinates of one player: ``move = S @ local``."""
+
+    def push(self, local: Tensor) -> Tensor:
+        """Return ``S @ local``."""
+
+    def pull(self, gradient: Tensor) -> Tensor:
+        """Return ``S^T @ gradient``."""
+
+
+class Derivatives(Generic[K]):
+    """The players' own gradients, and products with blocks of second derivatives.
+
+    Player i minimises ``L_i = sign_i * loss``. In a zero-sum game both players have the same loss,
+    and opposite signs. Vectors are flat, one per player, and where several processes share them
+    everything is the mean over processes. The graph is held by this object alone.
+
+    Args:
+        grads: per player, [size of the player] the gradient of its own objective; empty where only
+            products are wanted.
+        losses: detached, one in a zero-sum game, or one per player.
+        first: by the players whose objective it is and by the player differentiated by: the
+            gradients that products differentiate.
+        signs: by player.
+        params: by player.
+        placement: of the vectors.
+        scale: what losses were multiplied by; products are divided by it.
+
+    Attributes:
+        is_zero_sum: whether there are two players and one loss.
+        layouts: of the players' vectors.
+        num_products: backward passes made for products so far.
+    """
+
+    def __init__(
+        self,
+        grads: Mapping[K, Tensor],
+        losses: Sequence[Tensor],
+        first: Mapping[K, Mapping[K, Grads]],
+        signs: Mapping[K, int],
+        params: Mapping[K, Sequence[Tensor]],
+        placement: Placement = HERE,
+        scale: float = 1.0,
+    ) -> None:
+        self.grads = dict(grads)
+        self.losses = tuple(losses)
+        self.signs = signs
+        self.placement = placement
+        self.layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
+        self.is_zero_sum = sum(signs.values()) == 0
+        self.num_products = 0
+        self._first = first
+        self._params = params
+        self._scale = scale
+        self._coordinates: Mapping[K, Coordinates] | None = None
+
+    @classmethod
+    def of_loss(
+        cls, first: Mapping[K, Grads], params: Mapping[K, Sequence[Tensor]]
+    ) -> "Derivatives[K]":
+        """Return products with the second derivatives of one loss, from its gradients."""
+        return cls({}, (), dict.fromkeys(params, first), dict.fromkeys(params, 1), params)
+
+    def use_coordinates(self, coordinates: Mapping[K, Coordinates]) -> None:
+        """Let gradients, and vectors and results of products, be in these coordinates."""
+        self._coordinates = coordinates
+        self.grads = {p: coordinates[p].pull(grad) for p, grad in self.grads.items()}
+
+    def independent(self) -> list[tuple[K, K]]:
+        """Return the pairs (i, j) of players such that the loss of i does not depend on j."""
+        return [
+            (player, other)
+            for player, first in self._first.items()
+            for other, grads in first.items()
+            if other != player and all(grad is None for grad in grads)
+        ]
+
+    def product(
+        self,
+        objective: K,
+        rows: K,
+        vectors: Mapping[K, Tensor],
+        *,
+        factor: float = 1.0,
+        weight: Tensor | None = None,
+        scale: Tensor | None = None,
+        out: Tensor | None = None,
+        scratch: Tensor | None = None,
+    ) -> Tensor:
+        """Return ``factor * scale * sum_j D_(rows, j) L_objective @ (weight * vectors[j])``.
+
+        Args:
+            objective: the player whose objective is differentiated.
+            rows: the player in whose space the result lies.
+            vectors: by player, [size of the player]. Not modified.
+            factor: a number.
+            weight: None, or [size of the player] where ``vectors`` has one.
+            scale: [size of ``rows``] or None.
+            out: [size of ``rows``] where to write, a new vector if None.
+            scratch: where the weighted vector may be written, of its size.
+
+        Cost: one backward pass through the graphs of the gradients by the players of ``vectors``.
+        """
+        if out is None:
+            layout = self.layouts[rows]
+            out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+        self._product(objective, rows, vectors, out, factor, weight, scale, None, scratch)
+        return out
+
+    def mixed_product(self: "Derivatives[Player]", player: Player, vector: Tensor) -> Tensor:
+        """Return the mixed block of the min player's loss times ``vector``.
+
+        ``mixed_product("min", v)`` is ``D_xy f @ v``; ``mixed_product("max", u)`` is ``D_yx f @ u``.
+
+        Args:
+            player: in whose space the result is.
+            vector: [size of the opponent]. Not modified.
+        """
+        return self.product("min", player, {opponent(player): vector})
+
+    def add_product(
+        self,
+        objective: K,
+        rows: K,
+        vectors: Mapping[K, Tensor],
+        base: Tensor,
+        out: Tensor,
+        *,
+        factor: float = 1.0,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        """Write ``base`` plus :meth:`product` to ``out`` in one pass.
+
+        Args:
+            objective: as all but the next two, see :meth:`product`.
+            rows: likewise.
+            vectors: likewise.
+            base: [size of ``rows``]. Not modified.
+            out: [size of ``rows``], other memory than ``base``.
+            factor: likewise.
+            scale: likewise.
+
+        Returns:
+            Numbers [k >= 1] whose sum is the inner product of ``base`` and ``out``, of the parts
+            that this process keeps.
+        """
+        partials = self._product(objective, rows, vectors, out, factor, None, scale, base, None)
+        assert partials is not None
+        return partials
+
+    def cross_gradient(self, objective: K, player: K) -> Tensor:
+        """Return the gradient of L_objective by ``player``'s parameters, without penalties."""
+        layout = self.layouts[player]
+        out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+        self.placement.gather(
+            lambda: self._first[objective][player],
+            self._params[player],
+            out,
+            f"the gradient of the {objective} player's loss by the {player} player",
+            factor=self.signs[objective],
+        )
+        return out
+
+    def interaction(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
+        """Return ``H_o @ vectors``: to each player, how others' moves change its own gradient.
+
+        Cost: one backward pass per player.
+        """
+        return {
+            player: self.product(
+                player, player, {other: vectors[other] for other in vectors if other != player}
+            )
+            for player in self._params
+        }
+
+    def jacobian(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
+        """Return ``J @ vectors``, J_ij = D_ij L_i. Cost: one backward pass per player."""
+        return {player: self.product(player, player, vectors) for player in self._params}
+
+    def transposed(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
+        """Return ``J^T @ vectors``. Cost: one backward pass in all."""
+        everything = [param for params in self._params.values() for param in params]
+        layout = self.placement.layout(everything)
+        out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+
+        def derive() -> Grads:
+            pairs = [
+                (grad, tensor * self.signs[player])
+                for player, vector in vectors.items()
+                for grad, tensor in self._pairs(player, player, vector)
+            ]
+            return self._backward(pairs, everything)
+
+        self.placement.gather(derive, everything, out, "a transposed product")
+        return self._split(out)
+
+    def antisymmetric_transposed(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
+        """Return ``A^T @ vectors`` with ``A = (J - J^T) / 2``.
+
+        Cost: one backward pass per player, and one more unless the game is zero-sum.
+        """
+        if self.is_zero_sum:
+            # The diagonal blocks are symmetric, and the rest of J is antisymmetric already.
+            return {player: flat.neg_() for player, flat in self.interaction(vectors).items()}
+        straight, transposed = self.jacobian(vectors), self.transposed(vectors)
+        return {p: transposed[p].sub_(straight[p]).div_(2) for p in self._params}
+
+    def _split(self, joined: Tensor) -> dict[K, Tensor]:
+        return split_players(joined, self.layouts)
+
+    def _product(
+        self,
+        objective: K,
+        rows: K,
+        vectors: Mapping[K, Tensor],
+        out: Tensor,
+        factor: float,
+        weight: Tensor | None,
+        scale: Tensor | None,
+        base: Tensor | None,
+        scratch: Tensor | None,
+    ) -> Tensor | None:
+        charts = self._coordinates
+        if charts is None:
+            return self._gather(objective, rows, vectors, out, factor, weight, scale, base, scratch)
+        vectors = {
+            player: charts[player].push(vector if weight is None else vector * weight)
+            for player, vector in vectors.items()
+        }
+        self._gather(objective, rows, vectors, out, factor, None, None, None, None)
+        local = charts[rows].pull(out)
+        return add_to(base, local if scale is None else local * scale, out)
+
+    def _gather(
+        self,
+        objective: K,
+        rows: K,
+        vectors: Mapping[K, Tensor],
+        out: Tensor,
+        factor: float,
+        weight: Tensor | None,
+        scale: Tensor | None,
+        base: Tensor | None,
+        scratch: Tensor | None,
+    ) -> Tensor | None:
+        """Do what :meth:`_product` does, in the coordinates of the parameters."""
+        return self.placement.gather(
+            partial(self._derive, objective, rows, vectors, weight, scratch),
+            self._params[rows],
+            out,
+            f"product {self.num_products + 1}, for the {rows} player",
+            scale=scale,
+            base=base,
+            factor=factor * self.signs[objective] / self._scale,
+        )
+
+    def _derive(
+        self,
+        objective: K,
+        rows: K,
+        vectors: Mapping[K, Tensor],
+        weight: Tensor | None,
+        scratch: Tensor | None,
+    ) -> Grads:
+        """Return a product as tensors, None for zeros, without the sign of the objective."""
+        # All processes gather the vectors together, also where one has nothing to differentiate.
+        pairs = [
+            pair
+            for player, vector in vectors.items()
+            for pair in self._pairs(objective, player, vector, weight, scratch)
+        ]
+        return self._backward(pairs, self._params[rows])
+
+    def _pairs(
+        self,
+        objective: K,
+        player: K,
+        vector: Tensor,
+        weight: Tensor | None = None,
+        scratch: Tensor | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return the gradients by ``player`` that can be differentiated, each with its vector."""
+        check_vector("vector", vector, self.layouts[player].numel)
+        tensors = self.placement.scatter(
+            self._params[player],
+            vector,
+            weight,
+            scratch,
+            phase=f"vector {self.num_products + 1}, of the {player} player",
+        )
+        # A gradient without a graph (of a linear critic's bias, say) is constant: its derivative is
+        # zero.
+        return [
+            (grad, tensor.to(grad.dtype))
+            for grad, tensor in zip(self._first[objective][player], tensors, strict=True)
+            if grad is not None and grad.requires_grad
+        ]
+
+    @marked(Range.PRODUCT)
+    def _backward(self, pairs: Sequence[tuple[Tensor, Tensor]], inputs: Sequence[Tensor]) -> Grads:
+        self.num_products += 1
+        if not pairs:
+            return [None] * len(inputs)
+        return differentiate_once(
+            "A second derivative",
+            [grad for grad, _ in pairs],
+            inputs,
+            grad_outputs=[tensor for _, tensor in pairs],
+            retain_graph=True,
+        )
+
+
+def split_players(joined: Tensor, layouts: Mapping[K, FlatLayout]) -> dict[K, Tensor]:
+    """Return the players' parts of a joined vector, as views; what follows them is left out."""
+    parts, start = {}, 0
+    for player, layout in layouts.items():
+        parts[player] = joined[start : start + layout.numel]
+        start += layout.numel
+    return parts

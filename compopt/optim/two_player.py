@@ -1,0 +1,189 @@
+"""The competitive step of two players."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from compopt._checks import check_choice, check_hooks
+from compopt._typing import PLAYERS, Params, Player
+from compopt.derivatives import Derivatives
+from compopt.game import Game
+from compopt.optim.competitive import CompetitiveOptimizer
+from compopt.optim.interaction import scaled_to_strength
+from compopt.optim.loss import LossOrClosure, Terms, as_game, check_alone
+from compopt.optim.players import ProcessGroup
+from compopt.optim.step_sizes import StepSizes
+from compopt.optim.trouble import OnFailure, SolveFor
+from compopt.optim.update import Update, competitive_update
+from compopt.solvers import GMRES, ConjugateGradient, Solver
+
+
+class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
+    """Base of CGD and ACGD. The arguments are those of :class:`~compopt.CGD`."""
+
+    _options: ClassVar[tuple[str, ...]] = (*CompetitiveOptimizer._options, "solve_for")
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None,
+        defaults: dict[str, Any],
+        *,
+        solver: Solver | None,
+        warm_start: bool,
+        solve_for: SolveFor,
+        on_failure: OnFailure,
+        capturable: bool,
+        backend: str,
+        process_group: ProcessGroup,
+    ) -> None:
+        check_choice("solve_for", solve_for, ("min", "max", "alternate", "smaller"))
+        if capturable and solve_for == "alternate":
+            raise ValueError('`capturable` forbids `solve_for="alternate"`: steps must be alike.')
+        self.solve_for: SolveFor = solve_for
+        super().__init__(
+            min_params,
+            max_params,
+            defaults,
+            solver=solver,
+            warm_start=warm_start,
+            on_failure=on_failure,
+            capturable=capturable,
+            backend=backend,
+            process_group=process_group,
+        )
+
+    def step(  # type: ignore[override]
+        self,
+        closure: LossOrClosure | None = None,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        player: Player | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | None:
+        """Take one competitive step of both players, or a gradient step of one.
+
+        Args:
+            closure: the scalar loss with its graph, or a pair (min, max) of losses of which each
+                player minimises its own (needs ``solver=GMRES()``), or a :class:`~compopt.Game`, or
+                :class:`~compopt.MicroBatches` of these, which are averaged; or a function without
+                arguments that returns one of these and does not call ``backward()``. None, given
+                or returned, takes the step that :meth:`backward` has prepared, and changes nothing
+                if there is none.
+            min_penalty: scalar that the min player also minimises. It is differentiated once
+                and never enters the mixed products.
+            max_penalty: scalar that the max player also *minimises*.
+            curvature_loss: a loss whose mixed second derivatives are taken for those of the loss,
+                such as that of a part of the batch, from a forward pass of its own. Products cost
+                in proportion to it; gradients are those of the loss.
+            player: "min" or "max" moves this player alone, by the gradient step with the same step
+                sizes, averages and counts, as for several steps of a critic. The loss need not
+                depend on the other player (``fake.detach()``); one backward pass. A prepared step
+                is dropped, and ``last_step`` stays that of both players' last step.
+
+        Returns:
+            The detached loss, or pair of losses.
+
+        Raises:
+            StepError: if the step failed and ``on_failure="raise"``.
+            TypeError, ValueError: if the loss is not a scalar with a graph. After any error
+                parameters and state are as before.
+        """
+        terms = Terms(min_penalty, max_penalty, curvature_loss)
+        loss: Tensor | tuple[Tensor, Tensor] | None = self._step(closure, terms, player)
+        return loss
+
+    def backward(
+        self,
+        closure: LossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
+
+        The max player's own objective is the negative loss. Clip, log or unscale the gradients as
+        usual, then call ``step()`` without arguments; it solves with what is in ``.grad``.
+
+        Args:
+            closure: as in :meth:`step`.
+            min_penalty: as in :meth:`step`.
+            max_penalty: as in :meth:`step`.
+            curvature_loss: as in :meth:`step`.
+            scaler: scales the loss against underflow in half precision. Give the loss unscaled,
+                then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual; a loss
+                scaled by hand would scale the mixed products as well, and is refused there.
+
+        Returns:
+            The detached loss. Existing ``.grad`` is replaced, not added to: micro-batches go into
+            one call, as :class:`~compopt.MicroBatches`. A step that was prepared before and never
+            taken is lost, which a StepWarning says the first time; ``zero_grad()`` drops one.
+        """
+        terms = Terms(min_penalty, max_penalty, curvature_loss)
+        loss: Tensor | tuple[Tensor, Tensor] = self._backward(closure, terms, scaler)
+        return loss
+
+    def _as_game(self, closure: LossOrClosure, terms: Terms, player: Player | None = None) -> Game:
+        if player is not None:
+            check_choice("player", player, PLAYERS)
+            check_alone(player, terms)
+            device = self._params(player)[0].device
+            return as_game(closure, terms, device, allows_pair=True)
+        # Conjugate gradients would refuse the operator, without a word about the losses.
+        pairs = not isinstance(self.solver, ConjugateGradient)
+        params = [*self._params("min"), *self._params("max")]
+        check_hooks(params)
+        return as_game(closure, terms, params[0].device, allows_pair=pairs, allows_curvature=True)
+
+    def _report_independence(self, derivatives: Derivatives[Player]) -> None:
+        self._trouble.report_independence(derivatives)
+
+    def _solver_for(self, derivatives: Derivatives[Player]) -> Solver:
+        if self.solver is not None:
+            return self.solver
+        method = ConjugateGradient if derivatives.is_zero_sum else GMRES
+        return method(rtol=self._default_rtol())
+
+    def _default_rtol(self) -> float:
+        return 1e-2
+
+    def _solvable(self) -> tuple[Player, ...]:
+        """Return the players whose moves are solved for, at this or another step."""
+        if self.solve_for == "alternate":
+            return PLAYERS
+        if self.solve_for == "smaller":
+            sizes = {p: sum(param.numel() for param in self._params(p)) for p in PLAYERS}
+            return ("min",) if sizes["min"] < sizes["max"] else ("max",)
+        return (self.solve_for,)
+
+    def _solved(self) -> tuple[Player, ...]:
+        # The published code begins with the maximising player. Counting from the state makes a
+        # resumed run alternate as if it had not stopped.
+        players = self._solvable()
+        return players[:1] if len(players) == 1 or self._num_steps() % 2 else players[1:]
+
+    def _solve(
+        self,
+        derivatives: Derivatives[Player],
+        step_sizes: Mapping[Player, StepSizes],
+        interacts: bool,
+    ) -> Update[Player]:
+        (solved,) = self._solved()
+        previous = self._read_state(solved, "delta") if self.warm_start else None
+        if previous is not None:
+            previous = scaled_to_strength(self._segments(solved), previous)
+        return competitive_update(
+            derivatives,
+            step_sizes,
+            self._solver_for(derivatives),
+            player=solved,
+            previous_delta=previous,
+            interacts=interacts,
+            watches=self._trouble.watches and not self.capturable,
+            workspace=self._workspace,
+        )
