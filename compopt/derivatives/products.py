@@ -130,7 +130,7 @@ class Derivatives(Generic[K]):
     def mixed_product(self: "Derivatives[Player]", player: Player, vector: Tensor) -> Tensor:
         """Return the mixed block of the min player's loss times ``vector``.
 
-        ``mixed_product("min", v)`` is ``D_xy f @ v``; ``mixed_product("max", u)`` is ``D_yx f @ u``.
+        ``mixed_product("min", v)`` is ``D_xy f @ v``, and with "max" it is ``D_yx f @ u``.
 
         Args:
             player: in whose space the result is.

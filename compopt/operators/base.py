@@ -89,8 +89,9 @@ class LinearOperator(ABC):
 class CoupledOperator(LinearOperator):
     """``A = I + F H G``, known through its factors ``F`` and ``G``.
 
-    ``H`` is diagonal and not negative. Where ``G = F^T`` the operator is symmetric positive definite
-    with eigenvalues of at least 1, which ``is_positive_definite`` declares. It is what remains of the coupled system
+    ``H`` is diagonal and not negative. Where ``G = F^T`` the operator is symmetric positive
+    definite with eigenvalues of at least 1, which ``is_positive_definite`` declares. It is what
+    remains of the coupled system
 
         x = b - F y,     y = H (c + G x)
 

@@ -102,6 +102,6 @@ class MirroredOptimizer(TwoPhaseOptimizer):
 def _check_whole(mirror: Mirror, placement: Placement) -> None:
     if placement.is_sharded:
         raise ValueError(
-            f"`mirror` {mirror!r} needs whole vectors, which Sharded does not keep. Pass the process "
-            "group itself, or `compopt.distributed.Replicated(group)`."
+            f"`mirror` {mirror!r} needs whole vectors, which Sharded does not keep. Pass the "
+            "process group itself, or `compopt.distributed.Replicated(group)`."
         )

@@ -48,8 +48,9 @@ def check_shardable(solver: Solver | None) -> None:
     if solver is not None and not isinstance(solver, ConjugateGradient | GMRES):
         raise TypeError(
             "Sharded vectors need `solver=ConjugateGradient(...)`, or `GMRES(...)` for a pair of "
-            f"losses, got {solver!r}, which would take its part of a vector for the whole. Pass the process group itself, or "
-            "`compopt.distributed.Replicated(group)`, for whole vectors on every rank."
+            f"losses, got {solver!r}, which would take its part of a vector for the whole. Pass "
+            "the process group itself, or `compopt.distributed.Replicated(group)`, for whole "
+            "vectors on every rank."
         )
 
 

@@ -160,6 +160,7 @@ def joint_update(
 
 
 def nothing_solved(delta: Tensor) -> Solution:
+    """Return what stands for a solution where nothing is solved."""
     zero = torch.zeros((), dtype=delta.dtype, device=delta.device)
     return Solution(
         value=delta,

@@ -1,14 +1,15 @@
 """The generalized minimal residual method."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
 from compopt._scale import power_of_two, size_of
-from compopt.operators import LinearOperator
-from compopt.solvers.base import Solution, check_system, status_code
+from compopt.operators import CoupledOperator, LinearOperator
+from compopt.solvers.base import Solution, check_inner, check_system, status_code
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,21 @@ class GMRES:
     makes exactly ``max_iter`` iterations and reads nothing on the host.
 
     The small least-squares problem is solved by Givens rotations on the device. Where there is a
-    tolerance, the residual norm that they give is read on the host once per iteration; at the end
-    of a cycle the residual is computed.
+    tolerance, the residual norm that they give is read on the host once per iteration. Between
+    cycles the residual is computed. After the last one the norm is that of the rotations, which
+    costs no product, unless ``check_last`` asks for the computed one or the tolerance for nearly
+    all digits of the dtype.
 
     Args:
         rtol: tolerance relative to the right-hand side.
         atol: absolute tolerance.
         max_iter: most iterations in all; 0 returns the first guess.
         restart: iterations of a cycle, and vectors that are kept.
+        check_last: whether to compute the last residual.
 
-    Cost: one product per iteration, one more for each cycle but a first from zero, and one at the
-    end for the residual. Memory: ``restart + 4`` vectors [n].
+    Cost: one product per iteration, one between cycles, one to begin from a first guess, one for a
+    last residual that is computed. Coupled: one more with the first factor. Memory: of an iteration
+    one vector [n] is kept until the cycle ends, and coupled one [m].
 
     References:
         Saad and Schultz (1986). https://doi.org/10.1137/0907058
@@ -40,6 +45,7 @@ class GMRES:
     atol: float = 0.0
     max_iter: int = 20
     restart: int = 20
+    check_last: bool = False
 
     def __post_init__(self) -> None:
         check_non_negative("rtol", self.rtol)
@@ -60,6 +66,34 @@ class GMRES:
             ValueError: if shapes, dtypes or devices do not fit.
         """
         check_system(operator, rhs, x0)
+        return self._solve(operator, rhs, x0, _Products(operator.matvec))
+
+    @torch.no_grad()
+    def solve_coupled(
+        self,
+        operator: CoupledOperator,
+        rhs: Tensor,
+        inner_rhs: Tensor,
+        inner_start: Tensor | None = None,
+        x0: Tensor | None = None,
+    ) -> Solution:
+        """Solve as :func:`~compopt.solvers.solve_coupled` describes.
+
+        The reactions that products form on their way add up to the inner half, which so costs no
+        product of its own.
+        """
+        check_system(operator, rhs, x0)
+        check_inner(operator, inner_rhs)
+        start = operator.weigh(inner_rhs) if inner_start is None else inner_start
+        products = _CoupledProducts(operator)
+        solution = self._solve(operator, rhs - operator.factor(start), x0, products)
+        if products.inner is not None:
+            start = start.add_(products.inner)
+        return replace(solution, inner_value=start)
+
+    def _solve(
+        self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None, products: "_Products"
+    ) -> Solution:
         # In a unit in which squares are numbers, whatever the size of the system.
         system = operator.total(size_of(rhs))
         guess = 0 if x0 is None else operator.total(size_of(x0))
@@ -74,7 +108,9 @@ class GMRES:
         else:
             # Zero solves a zero system exactly.
             x = x0 / torch.where(system == 0, torch.inf, scale)
-            residual = rhs - operator.matvec(x)
+            residual = rhs - products.of(x)
+            products.add(torch.ones_like(x[:1]), torch.ones_like(rhs_norm, dtype=torch.bool))
+        checks_last = self.check_last or 0 < self.rtol < 100 * torch.finfo(rhs.dtype).eps
         norm = _norm(operator, residual)
         stagnated: Tensor | None = None
         num_iter = 0
@@ -82,26 +118,35 @@ class GMRES:
             self.has_fixed_count or _is_above(operator, norm, target)
         ):
             limit = min(self.restart, self.max_iter - num_iter)
-            step, made = self._cycle(operator, residual, norm, target, limit)
+            step, weights, new_norm, is_near = self._cycle(
+                operator, products, residual, norm, target, limit
+            )
+            made = len(weights)
             num_iter += made
             candidate = x + step
-            residual = rhs - operator.matvec(candidate)
-            new_norm = _norm(operator, residual)
+            is_last = is_near or num_iter == self.max_iter
+            if checks_last or not is_last:
+                residual = rhs - operator.matvec(candidate)
+                new_norm = _norm(operator, residual)
             # A cycle that is not finite, or leads nowhere, is not taken.
             is_lower = new_norm <= norm
             x = torch.where(is_lower, candidate, x)
+            products.add(weights, is_lower)
             stalled = ~(new_norm < norm)
             # More iterations might lower it where too few were left for a whole cycle.
             was_whole = limit == self.restart or made < limit
             norm = torch.where(torch.isfinite(new_norm), torch.minimum(new_norm, norm), new_norm)
+            if is_last and not checks_last:
+                break
             if not self.has_fixed_count and was_whole and bool(operator.agree(stalled)):
                 stagnated = stalled
                 break
         finite = torch.isfinite(norm) & torch.isfinite(rhs_norm)
         value_norm = _norm(operator, x) * scale
-        x.mul_(scale)
+        if products.inner is not None:
+            products.inner.mul_(scale)
         return Solution(
-            value=x,
+            value=x.mul_(scale),
             num_iter=num_iter,
             residual_norm=norm * scale,
             rhs_norm=rhs_norm * scale,
@@ -110,9 +155,18 @@ class GMRES:
         )
 
     def _cycle(
-        self, operator: LinearOperator, residual: Tensor, norm: Tensor, target: Tensor, limit: int
-    ) -> tuple[Tensor, int]:
-        """Return the correction that a cycle from ``residual`` finds, and its iterations.
+        self,
+        operator: LinearOperator,
+        products: "_Products",
+        residual: Tensor,
+        norm: Tensor,
+        target: Tensor,
+        limit: int,
+    ) -> tuple[Tensor, Tensor, Tensor, bool]:
+        """Return what a cycle from ``residual`` finds.
+
+        That is the correction, its weights in the vectors that were multiplied, the norm of the
+        residual that is left, and whether that was seen to be within the tolerance.
 
         Modified Gram-Schmidt. A zero vector, where the Krylov space is exhausted, is kept as zero:
         the iterations after it change nothing.
@@ -127,9 +181,9 @@ class GMRES:
         remainder = norm.clone()
         rotations: list[tuple[Tensor, Tensor]] = []
         units: list[Tensor] = []
-        made = 0
+        made, is_near = 0, False
         for column in range(limit):
-            image = operator.matvec(basis[column])
+            image = products.of(basis[column])
             units.append(power_of_two(operator.total(size_of(image))))
             vector = image / units[column]
             entries = []
@@ -154,12 +208,51 @@ class GMRES:
             remainder = torch.where(is_empty, remainder, -sine * remainder)
             basis.append(_normalized(vector, length))
             made += 1
-            if not self.has_fixed_count and not _is_above(operator, remainder.abs(), target):
+            is_near = not self.has_fixed_count and not _is_above(operator, remainder.abs(), target)
+            if is_near:
                 break
         weights = torch.linalg.solve_triangular(
             upper[:made, :made], projected[:made, None], upper=True
         )
-        return torch.stack(basis[:made], dim=1) @ (weights[:, 0] / torch.stack(units)), made
+        weights = weights[:, 0] / torch.stack(units)
+        return torch.stack(basis[:made], dim=1) @ weights, weights, remainder.abs(), is_near
+
+
+class _Products:
+    """Products with an operator.
+
+    Attributes:
+        inner: the inner half of what the products have been added up to, None if there is none.
+    """
+
+    inner: Tensor | None = None
+
+    def __init__(self, matvec: Callable[[Tensor], Tensor]) -> None:
+        self.of = matvec
+
+    def add(self, weights: Tensor, is_taken: Tensor) -> None:
+        """Add up what was multiplied since the last time, if it is taken."""
+
+
+class _CoupledProducts(_Products):
+    """Products with a coupled operator, whose reactions are kept until they are added up."""
+
+    def __init__(self, operator: CoupledOperator) -> None:
+        super().__init__(self._multiply)
+        self._operator = operator
+        self._reactions: list[Tensor] = []
+
+    def _multiply(self, vector: Tensor) -> Tensor:
+        reaction = self._operator.reaction(vector)
+        self._reactions.append(reaction)
+        return self._operator.factor(reaction).add_(vector)
+
+    def add(self, weights: Tensor, is_taken: Tensor) -> None:
+        """Add up the reactions to what was multiplied since the last time, if it is taken."""
+        added = torch.stack(self._reactions, dim=1) @ weights.to(self._reactions[0].dtype)
+        added = torch.where(is_taken, added, 0)
+        self.inner = added if self.inner is None else self.inner.add_(added)
+        self._reactions.clear()
 
 
 def _is_above(operator: LinearOperator, norm: Tensor, target: Tensor) -> bool:

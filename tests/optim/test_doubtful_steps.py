@@ -279,7 +279,7 @@ def test_a_solve_that_did_not_converge_is_told_once_and_taken(
     game = GeneralGame()
     many = cls is PolymatrixCGD
     players = [[game.x], [game.y]]
-    optimizer = cls(*([players] if many else players), lr=0.1, solver=solver)
+    optimizer = cls(*([players] if many else players), lr=0.3, solver=solver)
     before = game.w()
     with pytest.warns(ConvergenceWarning, match=status.sentence.split(".")[0]) as caught:
         optimizer.step(game.losses())

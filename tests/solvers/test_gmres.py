@@ -5,13 +5,14 @@ import pytest
 import scipy.sparse.linalg
 import torch
 from games import GeneralGame
+from matrix_gram import MatrixGram
 from torch import Tensor
 
 from compopt import GMRES
 from compopt.derivatives import differentiate
 from compopt.game import ManyPlayers
 from compopt.operators import MatrixOperator, PolymatrixOperator
-from compopt.solvers import Status
+from compopt.solvers import Status, solve_coupled
 
 
 def system(size: int, seed: int, dominance: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -93,13 +94,47 @@ def test_tolerance_is_met_and_not_much_more(rtol: float) -> None:
 
 
 def test_cost() -> None:
-    """A product per iteration, one per cycle for the residual, one for a first guess."""
+    """A product per iteration, one between cycles for the residual, one for a first guess."""
     matrix, rhs = system(30, 1, 0.5)
     for x0 in (None, rhs):
         operator = Counting(matrix)
         solution = GMRES(rtol=0.0, max_iter=12, restart=5).solve(operator, rhs, x0)
         assert solution.num_iter == 12
-        assert operator.num_products == 12 + 3 + (x0 is not None)
+        assert operator.num_products == 12 + 2 + (x0 is not None)
+
+
+def test_a_last_residual_is_computed_where_it_is_asked_for() -> None:
+    matrix, rhs = system(30, 1, 0.5)
+    for rtol, max_iter in ((1e-3, 50), (0.0, 12)):
+        found = {}
+        for check_last in (False, True):
+            operator = Counting(matrix)
+            solver = GMRES(rtol=rtol, max_iter=max_iter, restart=8, check_last=check_last)
+            found[check_last] = solver.solve(operator, rhs), operator.num_products
+        (quick, fewer), (careful, more) = found[False], found[True]
+        assert more == fewer + 1
+        assert torch.equal(quick.value, careful.value)
+        true = (rhs - matrix @ careful.value).norm()
+        for solution in (quick, careful):
+            torch.testing.assert_close(solution.residual_norm, true, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+@pytest.mark.parametrize("restart", [2, 20])
+def test_the_inner_half_costs_no_product_of_its_own(restart: int, guess: bool) -> None:
+    weights = torch.linspace(0.0, 0.5, 5, dtype=torch.float64)
+    operator = MatrixGram(0.5 * torch.randn(8, 5, dtype=torch.float64), weights)
+    rhs, inner_rhs = torch.randn(8, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    x0 = torch.randn(8, dtype=torch.float64) if guess else None
+    solver = GMRES(rtol=1e-9, max_iter=60, restart=restart)
+    solution = solve_coupled(solver, operator, rhs, inner_rhs, x0=x0)
+    assert solution.status is Status.CONVERGED
+    between = -(-solution.num_iter // restart) - 1
+    assert operator.num_products == 1 + 2 * (solution.num_iter + between + guess)
+    y = weights * (inner_rhs + operator.matrix.T @ solution.value)
+    torch.testing.assert_close(solution.inner_value, y, rtol=1e-12, atol=1e-12)
+    residual = rhs - operator.matrix @ y - solution.value
+    assert residual.norm() <= 2e-9 * rhs.norm()
 
 
 def test_exact_first_guess_needs_no_iteration_and_stays() -> None:
