@@ -1,7 +1,7 @@
 """From a loss to the players' gradients and the mixed second derivatives."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -43,6 +43,10 @@ class Game:
         """Return the game with ``function`` applied to each of its terms."""
         others = (self.min_penalty, self.max_penalty, self.max_loss, self.curvature_loss)
         return Game(function(self.loss), *(p if p is None else function(p) for p in others))
+
+    def terms(self) -> dict[str, Tensor | None]:
+        """Return the losses and penalties by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def graph_options(self, second_order: bool) -> dict[str, bool]:
         """Return how the loss is differentiated, so that its graph or both are there for more."""

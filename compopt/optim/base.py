@@ -158,6 +158,7 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         self._pending = None
         params = self._params(player)
         game = as_game(closure, terms, params[0].device, allows_pair=True)
+        self._check_unscaled(player, game.terms())
         self._meet(Act.STEP, game, player=player)
         grad = own_gradient(game, player, params, self._placement)
         norm = self._placement.norms({player: grad})[player]
@@ -183,19 +184,24 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         mean = self._placement.mean
         return (mean(loss[0]), mean(loss[1])) if isinstance(loss, tuple) else mean(loss)
 
-    def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
+    def _as_game(self, call: str, closure: LossOrClosure, terms: Terms) -> Game:
         # Conjugate gradients would refuse the operator, without a word about the losses.
         pairs = not isinstance(self.solver, ConjugateGradient)
         params = [*self._params("min"), *self._params("max")]
         check_hooks(params)
-        return as_game(closure, terms, params[0].device, allows_pair=pairs, allows_curvature=True)
+        device = params[0].device
+        game = as_game(closure, terms, device, allows_pair=pairs, allows_curvature=True)
+        self._check_unscaled(call, game.terms())
+        return game
 
     def _gradients(self, closure: LossOrClosure | None, terms: Terms) -> Gradients | None:
         closure = evaluated(closure, lambda: self._pending is not None)
+        if closure is None:
+            self._check_taken_back()
         pending, self._pending = self._pending, None
         params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:
-            game = self._as_game(closure, terms)
+            game = self._as_game("step", closure, terms)
             self._meet(Act.STEP, game)
             keeps, room = interacts(self.param_groups), self._workspace
             return self._placement.differentiate(game, params, second_order=keeps, workspace=room)

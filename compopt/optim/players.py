@@ -28,6 +28,7 @@ from compopt.optim.groups import (
     trainable,
 )
 from compopt.optim.loading import check_loadable
+from compopt.optim.scaling import check_unscaled
 from compopt.optim.state import FlatState, drop_strangers, restore_state, unshare_state
 from compopt.optim.step_counts import stage_counts
 
@@ -85,6 +86,12 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
     _how_to_step: ClassVar[str] = "Call `step(loss)`."
     """What to do instead of calling ``step()`` after ``loss.backward()``."""
 
+    _how_to_scale: ClassVar[str] = (
+        "Give it unscaled: this optimizer takes no scaler. `torch.autocast(..., "
+        "dtype=torch.bfloat16)` needs none."
+    )
+    """What to do instead of ``scaler.scale(loss)``."""
+
     _how_to_pass: ClassVar[Mapping[str, str]] = HOW_TO_PASS
 
     def __init__(
@@ -135,6 +142,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
         self.state_keys_of_hooks: set[str] = set()
+        self._calls_seen: set[str] = set()
 
     @abstractmethod
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -252,6 +260,12 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
                 "`step()` found gradients but no graph: `loss.backward()` frees what a step of "
                 f"{type(self).__name__} needs. {self._how_to_step}"
             )
+
+    def _check_unscaled(self, call: str, losses: Mapping[str, Tensor | None]) -> None:
+        """Raise if losses were scaled by hand. Looked at in the first call of each kind only."""
+        if call not in self._calls_seen:
+            check_unscaled(losses, self._how_to_scale)
+            self._calls_seen.add(call)
 
     def _idle_step(self) -> None:
         """Create the state, as checkpoint loaders expect of a step without a loss."""

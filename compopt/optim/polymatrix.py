@@ -181,7 +181,10 @@ class PolymatrixCGD(TwoPlayerOptimizer):
                 f"{len(losses)}."
             )
         device = self._params(self._players[0])[0].device
-        return [check_loss(f"losses[{i}]", loss, device) for i, loss in enumerate(losses)]
+        named = {f"losses[{i}]": loss for i, loss in enumerate(losses)}
+        checked = [check_loss(name, loss, device) for name, loss in named.items()]
+        self._check_unscaled("step", named)
+        return checked
 
     def _step_sizes(self, player: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the step sizes, and the average of squares that goes with the step."""

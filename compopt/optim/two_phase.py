@@ -17,6 +17,7 @@ from compopt.optim.interaction import interacts
 from compopt.optim.loss import LossOrClosure, Terms
 from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepWarning
+from compopt.optim.scaling import check_ready, check_taken_back
 from compopt.optim.trouble import Trouble
 from compopt.optim.update import Gradients, by_player
 
@@ -36,17 +37,22 @@ class TwoPhaseOptimizer(SharesSteps):
         "`optimizer.backward(loss, scaler=scaler)` with the unscaled loss before "
         "`scaler.step(optimizer)`."
     )
+    _how_to_scale: ClassVar[str] = (
+        "Call `optimizer.backward(loss, scaler=scaler)` with the unscaled loss, then "
+        "`scaler.step(optimizer)`. `step(loss)` takes it unscaled as well."
+    )
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self._pending: Gradients | None = None
-        self._pending_has_scaler = False
+        # What has scaled the gradients of the prepared step, and by what.
+        self._pending_scaler: tuple[torch.amp.GradScaler, float] | None = None
         # Whether a scaler has had the prepared step, which it skips if gradients are not finite.
         self._was_offered = False
         self._trouble = Trouble()
 
     @abstractmethod
-    def _as_game(self, closure: LossOrClosure, terms: Terms) -> Game:
+    def _as_game(self, call: str, closure: LossOrClosure, terms: Terms) -> Game:
         """Return the game that a loss and further terms stand for."""
 
     def backward(
@@ -78,13 +84,18 @@ class TwoPhaseOptimizer(SharesSteps):
             taken is lost, which a StepWarning says the first time; ``zero_grad()`` drops one.
         """
         params = {player: self._params(player) for player in PLAYERS}
-        has_scaler = scaler is not None and scaler.is_enabled()
+        if scaler is not None and not scaler.is_enabled():
+            scaler = None
+        if scaler is not None:
+            check_ready(scaler, self)
         with use_backend(self.backend), self._together(closure):
-            game = self._as_game(closure, Terms(min_penalty, max_penalty, curvature_loss))
+            game = self._as_game(
+                "backward", closure, Terms(min_penalty, max_penalty, curvature_loss)
+            )
             loss = game.loss.detach()
             game, scale = _scaled(game, scaler)
             self._meet(Act.BACKWARD, game, scale)
-            if has_scaler:
+            if scaler is not None:
                 loss = self._placement.mean(loss)
             gradients = self._placement.differentiate(
                 game, params, scale=scale, second_order=interacts(self.param_groups)
@@ -106,7 +117,7 @@ class TwoPhaseOptimizer(SharesSteps):
             for param, grad in grads.items():
                 param.grad = grad
             self._pending = pending
-            self._pending_has_scaler = has_scaler
+            self._pending_scaler = None if scaler is None else (scaler, scale)
             self._was_offered = False
 
         commit = Commit()
@@ -122,7 +133,7 @@ class TwoPhaseOptimizer(SharesSteps):
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """False, after a check: an enabled ``GradScaler`` asks for this before each step."""
-        if self._pending is not None and not self._pending_has_scaler:
+        if self._pending is not None and self._pending_scaler is None:
             raise RuntimeError(
                 "`scaler.step(optimizer)` would unscale gradients of an `optimizer.backward` that "
                 "got no scaler. A loss scaled by hand scales the mixed products as well: call "
@@ -131,10 +142,15 @@ class TwoPhaseOptimizer(SharesSteps):
         self._was_offered = True
         return False
 
+    def _check_taken_back(self) -> None:
+        """Raise if the gradients of the prepared step still have the scale of its scaler."""
+        if self._pending is not None and self._pending_scaler is not None:
+            check_taken_back(*self._pending_scaler, self)
+
 
 def _scaled(game: Game, scaler: torch.amp.GradScaler | None) -> tuple[Game, float]:
-    """Return the game that ``scaler`` makes of a game, and its scale; 1 if it is not enabled."""
-    if scaler is None or not scaler.is_enabled():
+    """Return the game that ``scaler`` makes of a game, and its scale; 1 without it."""
+    if scaler is None:
         return game, 1.0
     if game.max_loss is not None:
         raise ValueError(NO_SCALER)

@@ -228,6 +228,7 @@ class Evaluation:
             if self._optimizer._is_second_order:
                 check_hooks([*params["min"], *params["max"]])
             game = as_game(self._closure, Terms(*self._penalties), device, allows_pair=True)
+            self._optimizer._check_unscaled("step", game.terms())
             self.losses.append(game.detached_loss())
             result = game_field(game, params, second_order=self._optimizer._is_second_order)
         for player, grad in result.grads.items():

@@ -139,7 +139,9 @@ class _DescentAscent(RivalOptimizer):
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
     ) -> Game:
         device = self._params("min")[0].device
-        return as_game(closure, Terms(min_penalty, max_penalty), device, allows_pair=True)
+        game = as_game(closure, Terms(min_penalty, max_penalty), device, allows_pair=True)
+        self._check_unscaled("step", game.terms())
+        return game
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the players' optimizers cast and convert it as they do their own."""
