@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -143,6 +143,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self._workspace = Workspace()
         self.state_keys_of_hooks: set[str] = set()
         self._calls_seen: set[str] = set()
+        # Whether the last step was taken, for hooks that reset it before a step.
+        self._is_taken: Advance | Literal[False] = False
 
     @abstractmethod
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -241,6 +243,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
             if stored is not vector:
                 commit.copy(stored, vector if advance is True else vector.where(advance, stored))
         stage_counts(commit, self.state, params, advance, on_device=self.capturable)
+        commit.add(partial(setattr, self, "_is_taken", advance))
 
     def _stage_group(
         self,

@@ -204,6 +204,7 @@ class SimultaneousDescentAscent(_DescentAscent):
                 with self._undone_on_error():
                     for player in PLAYERS:
                         self._move(player, field.grads[player], field)
+                    self._is_taken = True
             else:
                 self._say_not_taken()
             return game.detached_loss()
@@ -270,6 +271,7 @@ class AlternatingDescentAscent(_DescentAscent):
                 with self._undone_on_error():
                     for player in (self.first, opponent(self.first)):
                         self._turn(player, closure, losses)
+                    self._is_taken = True
             except _NotFiniteError:
                 self._say_not_taken()
             return losses[0]
