@@ -1,7 +1,9 @@
 """The gradient of one player that moves by itself."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from compopt._flat import FlatLayout
@@ -9,6 +11,8 @@ from compopt._typing import Player
 from compopt.distributed import Placement
 from compopt.game import Game, add_penalty, check_takes_part, loss_gradients
 from compopt.optim.loss import Terms
+from compopt.optim.report import why_not_taken
+from compopt.solvers import Status
 
 
 def check_terms(player: Player, terms: Terms) -> None:
@@ -53,3 +57,48 @@ def own_gradient(
         add_penalty(f"{player}_penalty", penalty, params, layout, flat)
     flat = placement.mean(flat)
     return placement.part(params, layout.views(flat)) if placement.is_sharded else flat
+
+
+@dataclass(frozen=True)
+class OutcomeAlone:
+    """Whether a step of one player is finite, on the device until it is read.
+
+    Attributes:
+        player: who moves.
+        norm: of its gradient, as clipped.
+        has_squares: whether the gradient is finite, and its squares where they are needed.
+        taken: whether the move is finite as well.
+    """
+
+    player: Player
+    norm: Tensor
+    has_squares: Tensor
+    taken: Tensor
+
+    def failure(self) -> str:
+        """Return why the step was not taken, and what to try."""
+        return why_not_taken(
+            {f"the gradient of the {self.player} player": self.norm},
+            Status.CONVERGED,
+            has_squares=bool(self.has_squares),
+            moves=f"The move of the {self.player} player is",
+        )
+
+
+def judge_alone(
+    player: Player, grad: Tensor, delta: Tensor, placement: Placement, *, squares_gradients: bool
+) -> OutcomeAlone:
+    """Return whether a step of ``player`` is finite.
+
+    Args:
+        player: who moves.
+        grad: [size of the player], as clipped.
+        delta: [size of the player] its move.
+        placement: of the player's vectors.
+        squares_gradients: whether step sizes are made of squares, which must be finite then.
+    """
+    norm, length = (
+        placement.norms({player: vector}, of_any_size=True)[player] for vector in (grad, delta)
+    )
+    has_squares = torch.isfinite(norm.to(grad.dtype).square() if squares_gradients else norm)
+    return OutcomeAlone(player, norm, has_squares, has_squares & torch.isfinite(length))

@@ -14,7 +14,7 @@ from compopt._typing import PLAYERS, Params, Player
 from compopt.distributed.meeting import Act
 from compopt.game import Game
 from compopt.kernels import resolve_backend, use_backend
-from compopt.optim.alone import check_terms, own_gradient
+from compopt.optim.alone import check_terms, judge_alone, own_gradient
 from compopt.optim.capture import check_capturable
 from compopt.optim.commit import Advance, Commit
 from compopt.optim.interaction import interacts, scale_to_learning_rate, scaled_to_strength
@@ -161,17 +161,17 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         self._check_unscaled(player, game.terms())
         self._meet(Act.STEP, game, player=player)
         grad = own_gradient(game, player, params, self._placement)
-        norm = self._placement.norms({player: grad})[player]
         self._clip_groups(player, grad)
         sizes = self._step_sizes(player, grad, None)
         self._placement.clear_padding(params, sizes.values)
         delta = sizes.plain_step(grad)
         scale_to_learning_rate(self._segments(player), delta)
-        is_finite = torch.isfinite(norm + self._placement.norms({player: delta})[player])
-        advance: bool | Tensor = is_finite
+        squares = "exp_avg_sq" in self._state_keys(player)
+        outcome = judge_alone(player, grad, delta, self._placement, squares_gradients=squares)
+        advance: bool | Tensor = outcome.taken
         if not self.capturable:
-            advance = bool(self._placement.agree(is_finite))
-            self._trouble.report_alone(player, advance, norm, on_failure=self.on_failure)
+            advance = bool(self._placement.agree(outcome.taken))
+            self._trouble.report_alone(player, advance, outcome.failure, on_failure=self.on_failure)
         commit = Commit()
         if advance is not False:
             self._remember(commit, player, grad, advance)
@@ -219,9 +219,7 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
     def _clip(self, gradients: Gradients) -> tuple[Gradients, dict[Player, Tensor]]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
         grads = by_player(gradients)
-        # What ACGD squares must be finite once squared.
-        squares = "exp_avg_sq" in self._state_keys("min")
-        norms = self._placement.norms(grads, of_any_size=self.capturable and not squares)
+        norms = self._placement.norms(grads, of_any_size=self.capturable)
         for player, grad in grads.items():
             self._clip_groups(player, grad)
         return gradients, norms

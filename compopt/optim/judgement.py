@@ -61,7 +61,11 @@ def judge(
         signs: 0-dim flags to read along, by name.
     """
     delta_norm = placement.norms(update.delta, of_any_size=not reads)
-    report = _report(update, gradients, grad_norm, grad_norm, delta_norm, squares_gradients)
+    norms = grad_norm
+    if squares_gradients and is_clipped and not reads:
+        # There is no second look at what was clipped.
+        norms = placement.norms(by_player(gradients), of_any_size=True)
+    report = _report(update, gradients, norms, grad_norm, delta_norm, squares_gradients)
     if not reads:
         taken = report._taken
         return Verdict(report, taken, report._has_gradients if falls_back else taken)

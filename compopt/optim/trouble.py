@@ -12,7 +12,7 @@ from compopt._typing import Player
 from compopt._warn import warn
 from compopt.field import GeneralGradients, GradientField
 from compopt.game import GameGradients
-from compopt.optim.report import ConvergenceWarning, StepError, StepWarning, why_not_taken
+from compopt.optim.report import ConvergenceWarning, StepError, StepWarning
 from compopt.optim.update import Update
 from compopt.solvers import ConjugateGradient, Solution, Solver, Status
 
@@ -166,7 +166,7 @@ class Trouble:
             )
 
     def report_alone(
-        self, player: Player, taken: bool, norm: Tensor, *, on_failure: OnFailure
+        self, player: Player, taken: bool, failure: Callable[[], str], *, on_failure: OnFailure
     ) -> None:
         """Raise or warn of a step of one player that was not taken.
 
@@ -175,8 +175,7 @@ class Trouble:
         """
         if taken:
             return
-        numbers = {f"the gradient of the {player} player": norm}
-        reason = why_not_taken(numbers, Status.CONVERGED, has_squares=True)
+        reason = failure()
         if on_failure == "raise":
             raise StepError(f"The step of the {player} player was not taken. {reason}")
         message = f"A step of the {player} player was not taken, and later ones may not be either."
