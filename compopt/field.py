@@ -6,13 +6,13 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
+from compopt._checks import check_takes_part
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Player
 from compopt.game import (
     Game,
     add_penalty,
-    check_takes_part,
     differentiate_once,
     loss_gradients,
 )
@@ -45,6 +45,7 @@ class GradientField(Generic[K]):
         grads: per player, [size of the player] its own gradient, penalties included.
         is_zero_sum: whether the game has two players and one loss.
         num_products: backward passes made for products so far.
+        without_gradient: per player, the places of parameters that its loss does not depend on.
     """
 
     def __init__(
@@ -61,9 +62,11 @@ class GradientField(Generic[K]):
         self._params = params
         self._layouts = {player: FlatLayout.of(tensors) for player, tensors in params.items()}
         self.grads: dict[K, Tensor] = {}
+        self.without_gradient: dict[K, tuple[int, ...]] = {}
         for player in params:
             penalty = penalties.get(player)
-            check_takes_part(player, objectives[player].grads[player], penalty)
+            own = objectives[player].grads[player]
+            self.without_gradient[player] = check_takes_part(player, own, penalty)
             self.grads[player] = self.cross_gradient(player, player)
             if penalty is not None:
                 add_penalty(
@@ -213,6 +216,7 @@ class GeneralGradients:
         grad_min: [size of the min player] its own gradient, penalty included.
         grad_max: [size of the max player] likewise.
         mixed: products with blocks of second derivatives.
+        without_gradient: as in :class:`~compopt.game.GameGradients`.
     """
 
     loss: Tensor
@@ -220,6 +224,7 @@ class GeneralGradients:
     grad_min: Tensor
     grad_max: Tensor
     mixed: GradientField[Player]
+    without_gradient: Mapping[Player, tuple[int, ...]]
 
     def losses(self) -> tuple[Tensor, Tensor]:
         """Return what a step returns: the losses of both players."""
@@ -246,6 +251,7 @@ def differentiate_general(
         grad_min=field.grads["min"],
         grad_max=field.grads["max"],
         mixed=field,
+        without_gradient=field.without_gradient,
     )
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compopt._checks import check_loss, check_vector
+from compopt._checks import check_loss, check_takes_part, check_vector
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
-from compopt._remedies import COMPILED, SPARSE, TAKES_PART, explain, lost_to_a_compiler
+from compopt._remedies import COMPILED, SPARSE, explain, lost_to_a_compiler
 from compopt._typing import PLAYERS, Player, opponent
 from compopt.kernels import gather, partial_dot, scatter
 
@@ -107,17 +107,6 @@ def curvature_gradients(
     if game.curvature_loss is None or not second_order:
         return grads
     return loss_gradients("curvature_loss", game.curvature_loss, params, create_graph=True)
-
-
-def check_takes_part(
-    player: object, grads: Sequence[Tensor | None], penalty: Tensor | None
-) -> None:
-    """Raise if ``player`` has neither a gradient in its loss nor a penalty."""
-    if penalty is None and all(grad is None for grad in grads):
-        raise ValueError(
-            f"`loss` must depend on the parameters of both players; none of the {player} "
-            f"player's takes part. {TAKES_PART}"
-        )
 
 
 def add_penalty(
@@ -276,12 +265,14 @@ class GameGradients:
         grad_min: [size of the min player] ``grad_x f`` plus the gradient of its penalty.
         grad_max: [size of the max player] ``-grad_y f`` plus the gradient of its penalty.
         mixed: products with the mixed block of f.
+        without_gradient: per player, the places of the parameters on which f does not depend.
     """
 
     loss: Tensor
     grad_min: Tensor
     grad_max: Tensor
     mixed: MixedHessian
+    without_gradient: Mapping[Player, tuple[int, ...]]
 
     def losses(self) -> Tensor:
         """Return what a step returns: the loss."""
@@ -335,8 +326,9 @@ def differentiate(
     }
     flat["max"].neg_()
     penalties: dict[Player, Tensor | None] = {"min": game.min_penalty, "max": game.max_penalty}
+    without: dict[Player, tuple[int, ...]] = {}
     for player, penalty in penalties.items():
-        check_takes_part(player, by_player[player], penalty)
+        without[player] = check_takes_part(player, by_player[player], penalty)
         if penalty is not None:
             add_penalty(f"{player}_penalty", penalty, params[player], layouts[player], flat[player])
     return GameGradients(
@@ -346,4 +338,5 @@ def differentiate(
         mixed=MixedHessian(
             {"min": curvature[:middle], "max": curvature[middle:]}, params, layouts, scale
         ),
+        without_gradient=without,
     )

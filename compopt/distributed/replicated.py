@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from compopt._checks import check_positive
+from compopt._checks import check_positive, check_takes_part
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Player
@@ -26,7 +26,6 @@ from compopt.game import (
     Game,
     GameGradients,
     add_penalty,
-    check_takes_part,
     curvature_gradients,
     loss_gradients,
 )
@@ -182,8 +181,10 @@ class Replicated(Placement):
             extra=[game.loss.detach().reshape(1)],
         )
         count = len(params["min"])
-        check_takes_part("min", grads[:count], game.min_penalty)
-        check_takes_part("max", grads[count:], game.max_penalty)
+        without: dict[Player, tuple[int, ...]] = {
+            "min": check_takes_part("min", grads[:count], game.min_penalty),
+            "max": check_takes_part("max", grads[count:], game.max_penalty),
+        }
         curvature = curvature_gradients(game, both, grads, second_order)
         by_player: dict[Player, Sequence[Tensor | None]] = {
             "min": curvature[:count],
@@ -197,6 +198,7 @@ class Replicated(Placement):
             grad_min=flat_min.to(layouts["min"].dtype),
             grad_max=flat_max.neg_().to(layouts["max"].dtype),
             mixed=ReplicatedHessian(by_player, params, layouts, scale, self),
+            without_gradient=without,
         )
 
     def _penalty_gradients(
@@ -232,6 +234,7 @@ class Replicated(Placement):
             grad_min=means[0],
             grad_max=means[1],
             mixed=ReplicatedField(local.mixed, {"min": means[0], "max": means[1]}, self),
+            without_gradient=local.without_gradient,
         )
 
     def reduce(

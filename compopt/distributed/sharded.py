@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from compopt._checks import check_takes_part
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
 from compopt._scale import power_of_two, size_of
@@ -21,7 +22,6 @@ from compopt.distributed.replicated import Replicated
 from compopt.game import (
     Game,
     GameGradients,
-    check_takes_part,
     curvature_gradients,
     loss_gradients,
 )
@@ -149,8 +149,10 @@ class Sharded(Replicated):
             extra=[loss.expand(self.collectives.size)],
         )
         count = len(params["min"])
-        check_takes_part("min", grads[:count], game.min_penalty)
-        check_takes_part("max", grads[count:], game.max_penalty)
+        without: dict[Player, tuple[int, ...]] = {
+            "min": check_takes_part("min", grads[:count], game.min_penalty),
+            "max": check_takes_part("max", grads[count:], game.max_penalty),
+        }
         curvature = curvature_gradients(game, both, grads, second_order)
         by_player: dict[Player, Sequence[Tensor | None]] = {
             "min": curvature[:count],
@@ -168,6 +170,7 @@ class Sharded(Replicated):
             grad_min=grad_min.to(layouts["min"].dtype),
             grad_max=grad_max.neg_().to(layouts["max"].dtype),
             mixed=ShardedHessian(by_player, params, whole, scale, self),
+            without_gradient=without,
         )
 
     def _penalty_tensors(

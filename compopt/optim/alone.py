@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from compopt._checks import check_takes_part
 from compopt._flat import FlatLayout
 from compopt._typing import Player
 from compopt.distributed import Placement
-from compopt.game import Game, add_penalty, check_takes_part, loss_gradients
+from compopt.game import Game, add_penalty, loss_gradients
 from compopt.optim.loss import Terms
 from compopt.optim.report import why_not_taken
 from compopt.solvers import Status

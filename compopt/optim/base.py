@@ -136,7 +136,9 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
             if gradients is None:
                 self._idle_step()
                 return None
+            params = {player: self._params(player) for player in PLAYERS}
             self._trouble.report_independence(gradients)
+            self._trouble.report_without_gradient(gradients, params)
             gradients, grad_norm = self._clip(gradients)
             solved = self._solved_player()
             step_sizes = self._set_up(gradients, solved)

@@ -1,12 +1,12 @@
 """What is done about a step that failed, and solvers that would fail."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from compopt._remedies import independence
+from compopt._remedies import REACHES_ALL, independence
 from compopt._scale import norm_of_any_size
 from compopt._typing import Player
 from compopt._warn import warn
@@ -73,6 +73,24 @@ class Trouble:
         pairs = gradients.mixed.independent()
         if pairs:
             self.warn_once(INDEPENDENCE, independence(pairs), StepWarning)
+
+    def report_without_gradient(
+        self,
+        gradients: GameGradients | GeneralGradients,
+        params: Mapping[Player, Sequence[Tensor]],
+    ) -> None:
+        """Warn of parameters on which the loss does not depend, at the first step."""
+        for player, places in gradients.without_gradient.items() if self.watches else ():
+            if places:
+                first = tuple(params[player][places[0]].shape)
+                self.warn_once(
+                    f"without gradient, {player}",
+                    f"{len(places)} of {len(params[player])} parameters of the {player} player "
+                    f"have no gradient, the first of them number {places[0]} of shape {first}, and "
+                    f"stay as they are. {REACHES_ALL} If they have no part in the loss, freeze "
+                    "them: `requires_grad_(False)`.",
+                    StepWarning,
+                )
 
     def report_strangers(self, field: GradientField[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
