@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compopt._remedies import TAKES_PART
+
 
 def check_non_negative(
     name: str, value: object, *, allow_tensor: bool = False, remedy: str = ""
@@ -238,3 +240,21 @@ def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
             f"`{name}` must be on the device of the parameters, {device}, got {loss.device}."
         )
     return loss
+
+
+def check_takes_part(
+    player: object, grads: Sequence[Tensor | None], penalty: Tensor | None
+) -> tuple[int, ...]:
+    """Return which parameters have no gradient in the player's loss; none if it has a penalty.
+
+    Raises:
+        ValueError: if ``player`` has neither a gradient in its loss nor a penalty.
+    """
+    if penalty is None and all(grad is None for grad in grads):
+        raise ValueError(
+            f"`loss` must depend on the parameters of both players; none of the {player} "
+            f"player's takes part. {TAKES_PART}"
+        )
+    if penalty is not None:
+        return ()
+    return tuple(index for index, grad in enumerate(grads) if grad is None)

@@ -54,8 +54,9 @@ WRONG_FUNCTION = (
     "max player's gradient is reversed anyway."
 )
 WRONG_GRADIENT = (
-    "Leave out hooks that change gradients, and `detach()`, `no_grad()` or `.data` inside the "
-    "loss; pass a term that one player must not see as `min_penalty` or `max_penalty`."
+    "Leave out hooks that change gradients, `detach()`, `no_grad()` or `.data` inside the loss, "
+    "and checkpoints with `use_reentrant=True`; pass a term that one player must not see as "
+    "`min_penalty` or `max_penalty`."
 )
 WRONG_THIRD = (
     "Torch's own third derivative of such a layer is not exact, and a product takes it where the "
@@ -71,6 +72,11 @@ ALONE = (
     '`step(loss, player="max")` or `player="min"`, where `step` takes `player`. '
     "Elsewhere leave the loss whole and set `lr` to 0, and `interaction` to None, in the parameter "
     "groups of the other; not with LEAD and OptimisticAdam, which move it on by momentum."
+)
+REACHES_ALL = (
+    "If the loss uses them, leave out `detach()` and `no_grad()`, and call "
+    "`torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`: a re-entrant checkpoint whose "
+    "inputs need no gradient, as at the entry of a network, computes without a graph."
 )
 TAKES_PART = f"Leave out `detach()`, `no_grad()` and checkpoints with `use_reentrant=True`. {ALONE}"
 NO_SCALER = (

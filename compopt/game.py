@@ -1,7 +1,7 @@
 """A game as one step sees it: losses, penalties, and who wants what."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Generic
 
 from torch import Tensor
@@ -44,6 +44,12 @@ class AnyGame(Generic[K]):
         objective = Objective(own.name, own.loss, {player: own.signs[player]})
         return OwnGame(objective, self.penalties().get(player))
 
+    def terms(self) -> dict[str, Tensor | None]:
+        """Return losses, penalties and what else is given, by name."""
+        losses = {objective.name: objective.loss for objective in self.objectives()}
+        penalties = {f"{player}_penalty": term for player, term in self.penalties().items()}
+        return {**losses, **penalties}
+
     def detached_losses(self) -> tuple[Tensor, ...]:
         """Return the losses without graphs."""
         return tuple(objective.loss.detach() for objective in self.objectives())
@@ -78,6 +84,10 @@ class Game(AnyGame[Player]):
         others = (self.min_penalty, self.max_penalty, self.max_loss, self.curvature_loss)
         return Game(function(self.loss), *(p if p is None else function(p) for p in others))
 
+    def terms(self) -> dict[str, Tensor | None]:
+        """Return the fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def objectives(self) -> Sequence[Objective[Player]]:
         """Return the one loss of both players, or one for each."""
         if self.max_loss is None:
@@ -99,11 +109,11 @@ class ManyPlayers(AnyGame[int]):
 
     Attributes:
         losses: scalars, each lowered by its player.
-        terms: per player, None or a scalar that it also minimises.
+        own_terms: per player, None or a scalar that it also minimises.
     """
 
     losses: Sequence[Tensor]
-    terms: Sequence[Tensor | None] = ()
+    own_terms: Sequence[Tensor | None] = ()
 
     def objectives(self) -> Sequence[Objective[int]]:
         """Return the losses."""
@@ -111,7 +121,7 @@ class ManyPlayers(AnyGame[int]):
 
     def penalties(self) -> dict[int, Tensor]:
         """Return the penalties that there are, by player."""
-        return {i: term for i, term in enumerate(self.terms) if term is not None}
+        return {i: term for i, term in enumerate(self.own_terms) if term is not None}
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,12 @@ def scaled_by_hand(play: Play) -> None:
     scaler.step(optimizer)
 
 
+def never_unscaled(play: Play) -> None:
+    optimizer, scaler = play.cgd(), torch.amp.GradScaler("cpu", init_scale=4.0)
+    optimizer.backward(play.loss(), scaler=scaler)
+    optimizer.step()
+
+
 def with_scaler(play: Play) -> None:
     optimizer, scaler = play.cgd(), torch.amp.GradScaler("cpu", init_scale=4.0)
     optimizer.backward(play.loss(), scaler=scaler)
@@ -274,8 +280,15 @@ GRAPHS = (
     row(
         "scaled-by-hand",
         scaled_by_hand,
+        ValueError,
+        r"Call `optimizer\.backward\(loss, scaler=scaler\)` with the unscaled loss",
+        with_scaler,
+    ),
+    row(
+        "never-unscaled",
+        never_unscaled,
         RuntimeError,
-        r"call `optimizer\.backward\(loss, scaler=scaler\)` with the unscaled loss",
+        r"Call `scaler\.step\(optimizer\)` and `scaler\.update\(\)` in place of",
         with_scaler,
     ),
     row(

@@ -6,9 +6,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from compopt._checks import check_takes_part
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
-from compopt._remedies import TAKES_PART
 from compopt._typing import K
 from compopt._workspace import Workspace
 from compopt.derivatives.autograd import Grads, loss_gradients
@@ -54,6 +54,7 @@ def differentiate(
     grads: dict[K, Tensor] = {}
     first: dict[K, Mapping[K, Grads]] = {}
     losses = []
+    without: dict[K, tuple[int, ...]] = {}
     for objective in objectives:
         owners = tuple(objective.signs)
         by_owners = {player: params[player] for player in owners}
@@ -80,7 +81,7 @@ def differentiate(
             scalars=[value],
         )
         for player in owners:
-            _check_takes_part(player, found[player], penalties.get(player))
+            without[player] = check_takes_part(player, found[player], penalties.get(player))
         layouts = {player: placement.layout(params[player]) for player in owners}
         split = split_players(gathered, layouts)
         for player, sign in objective.signs.items():
@@ -96,9 +97,11 @@ def differentiate(
         _by_player(curvature, params, (), found, create_graph=True)
         first = dict.fromkeys(params, found)
     signs = {player: sign for each in objectives for player, sign in each.signs.items()}
-    return Derivatives(
+    derivatives = Derivatives(
         {player: grads[player] for player in params}, losses, first, signs, params, placement, scale
     )
+    derivatives.without_gradient = without
+    return derivatives
 
 
 def _by_player(
@@ -140,12 +143,3 @@ def _signed(
         grads = penalties.get(player, [None] * len(params[player]))
         tensors += grads if sign == 1 else [None if grad is None else -grad for grad in grads]
     return tensors
-
-
-def _check_takes_part(player: object, grads: Grads, penalty: Tensor | None) -> None:
-    """Raise if ``player`` has neither a gradient in its loss nor a penalty."""
-    if penalty is None and all(grad is None for grad in grads):
-        raise ValueError(
-            f"`loss` must depend on the parameters of both players; none of the {player} "
-            f"player's takes part. {TAKES_PART}"
-        )

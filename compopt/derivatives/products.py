@@ -50,6 +50,7 @@ class Derivatives(Generic[K]):
         is_zero_sum: whether there are two players and one loss.
         layouts: of the players' vectors.
         num_products: backward passes made for products so far.
+        without_gradient: by player, the places of parameters that its loss does not depend on.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class Derivatives(Generic[K]):
         self.layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
         self.is_zero_sum = sum(signs.values()) == 0
         self.num_products = 0
+        self.without_gradient: dict[K, tuple[int, ...]] = {}
         self._first = first
-        self._params = params
+        self.params = params
         self._scale = scale
         self._coordinates: Mapping[K, Coordinates] | None = None
 
@@ -174,7 +176,7 @@ class Derivatives(Generic[K]):
         out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
         self.placement.gather(
             lambda: self._first[objective][player],
-            self._params[player],
+            self.params[player],
             out,
             f"the gradient of the {objective} player's loss by the {player} player",
             factor=self.signs[objective],
@@ -190,16 +192,16 @@ class Derivatives(Generic[K]):
             player: self.product(
                 player, player, {other: vectors[other] for other in vectors if other != player}
             )
-            for player in self._params
+            for player in self.params
         }
 
     def jacobian(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
         """Return ``J @ vectors``, J_ij = D_ij L_i. Cost: one backward pass per player."""
-        return {player: self.product(player, player, vectors) for player in self._params}
+        return {player: self.product(player, player, vectors) for player in self.params}
 
     def transposed(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
         """Return ``J^T @ vectors``. Cost: one backward pass in all."""
-        everything = [param for params in self._params.values() for param in params]
+        everything = [param for params in self.params.values() for param in params]
         layout = self.placement.layout(everything)
         out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
 
@@ -223,7 +225,7 @@ class Derivatives(Generic[K]):
             # The diagonal blocks are symmetric, and the rest of J is antisymmetric already.
             return {player: flat.neg_() for player, flat in self.interaction(vectors).items()}
         straight, transposed = self.jacobian(vectors), self.transposed(vectors)
-        return {p: transposed[p].sub_(straight[p]).div_(2) for p in self._params}
+        return {p: transposed[p].sub_(straight[p]).div_(2) for p in self.params}
 
     def _split(self, joined: Tensor) -> dict[K, Tensor]:
         return split_players(joined, self.layouts)
@@ -266,7 +268,7 @@ class Derivatives(Generic[K]):
         """Do what :meth:`_product` does, in the coordinates of the parameters."""
         return self.placement.gather(
             partial(self._derive, objective, rows, vectors, weight, scratch),
-            self._params[rows],
+            self.params[rows],
             out,
             f"product {self.num_products + 1}, for the {rows} player",
             scale=scale,
@@ -289,7 +291,7 @@ class Derivatives(Generic[K]):
             for player, vector in vectors.items()
             for pair in self._pairs(objective, player, vector, weight, scratch)
         ]
-        return self._backward(pairs, self._params[rows])
+        return self._backward(pairs, self.params[rows])
 
     def _pairs(
         self,
@@ -302,7 +304,7 @@ class Derivatives(Generic[K]):
         """Return the gradients by ``player`` that can be differentiated, each with its vector."""
         check_vector("vector", vector, self.layouts[player].numel)
         tensors = self.placement.scatter(
-            self._params[player],
+            self.params[player],
             vector,
             weight,
             scratch,

@@ -1,6 +1,7 @@
 """One forward pass and its derivatives, with the means to say where they fail."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TypeAlias, TypeVar
@@ -15,6 +16,7 @@ from compopt._remedies import (
     COMPILED,
     NOT_FINITE,
     NOT_TWICE,
+    REACHES_ALL,
     explain,
     independence,
     lost_to_a_compiler,
@@ -41,6 +43,9 @@ from compopt.diagnosis._terms import (
 )
 from compopt.optim.loss import Loss, Terms, as_game
 
+CUT_CHECKPOINT = "None of the inputs have requires_grad=True"
+"""What torch says of a re-entrant checkpoint that computes without a graph."""
+
 _Result = TypeVar("_Result")
 _Grads: TypeAlias = dict[Player, list[Tensor | None]]
 _Search: TypeAlias = Callable[[Iterable[Tensor], Callable[[], object]], Node | None]
@@ -60,7 +65,8 @@ class Rehearsal:
         self.device = players.device
         self.layouts = {player: FlatLayout.of(players.params[player]) for player in PLAYERS}
         self.labels = GraphLabels({module: players.label(module) for module in players.modules})
-        with self.labels.tracking():
+        with self.labels.tracking(), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             try:
                 outcome = loss_fn()
             except RuntimeError as error:
@@ -68,6 +74,9 @@ class Rehearsal:
                 if explain(error) is None:
                     raise
                 raise _failure("The loss function", None, error) from error
+        self._has_cut_checkpoint = any(CUT_CHECKPOINT in str(one.message) for one in caught)
+        for one in caught:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         for name, term in given_terms(outcome):
             if isinstance(term, Tensor) and not term.requires_grad:
                 what = "a loss" if name == "loss" else f"`{name}`"
@@ -190,11 +199,13 @@ class Rehearsal:
                 raise PreflightError(
                     f"{self._called(name)} does not depend on {self.players.arguments[player]}: "
                     f"none of its {len(own)} parameters receives a gradient. Do not detach its "
-                    "outputs nor compute them under `no_grad`, and pass the parameters that the "
-                    "loss uses."
+                    "outputs nor compute them under `no_grad` or in a checkpoint with "
+                    "`use_reentrant=True`, and pass the parameters that the loss uses."
                 )
             named = zip(self.players.names[player], own, strict=True)
             missing += [name for name, grad in named if grad is None]
+        if missing and self._has_cut_checkpoint:
+            raise PreflightError(f"No gradient reaches {', '.join(missing)}. {REACHES_ALL}")
         return missing
 
     def _check_dependence(self, grads: Mapping[str, _Grads]) -> None:

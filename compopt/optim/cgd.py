@@ -60,7 +60,8 @@ class CGD(TwoPlayerCompetitive):
             :class:`~compopt.StepError`. A step not taken leaves parameters and state as they were.
         capturable: whether a step must read nothing on the host, for device graphs. Needs a solver
             with a fixed iteration count, and ``lr`` as a tensor on the device if it is to change: a
-            graph keeps a number.
+            graph keeps a number. A step that fails is left out without a warning; see
+            ``last_step.taken`` and ``last_step.failure()``.
         backend: of the vector kernels: ``"torch"``, ``"triton"`` (an error where it cannot be
             had), or ``"auto"``: Triton for CUDA tensors if it can be imported.
         process_group: of ``torch.distributed`` whose processes share each step, every one with its

@@ -17,7 +17,7 @@ from compopt.optim.adaptive import AdaptiveOptimizer
 from compopt.optim.capture import check_capturable
 from compopt.optim.commit import Commit
 from compopt.optim.interaction import interacts, scale_to_learning_rate
-from compopt.optim.judgement import judge
+from compopt.optim.judgement import judge, judge_alone
 from compopt.optim.loss import evaluated
 from compopt.optim.players import ProcessGroup, select
 from compopt.optim.report import StepReport
@@ -109,6 +109,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                 self._idle_step()
                 return None
             self._report_independence(derivatives)
+            self._trouble.report_without_gradient(derivatives)
             grad_norm = self._clip(derivatives)
             step_sizes = self._set_up(derivatives)
             update = self._solve(derivatives, step_sizes, interacts(self.param_groups))
@@ -125,6 +126,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         self._pending = None
         game = self._as_game(closure, terms, player)
         params = self._params(player)
+        self._check_unscaled(str(player), game.of(player).terms())
         self._meet(Act.STEP, game, player=player)
         derivatives = differentiate(
             game.of(player),
@@ -132,7 +134,6 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             placement=self._placement,
             second_order=False,
         )
-        norm = self._placement.norms(derivatives.grads)[player]
         self._clip_groups(player, derivatives.grads[player])
         self._to_local_coordinates(derivatives)
         grad = derivatives.grads[player]
@@ -140,11 +141,12 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         self._placement.clear_padding(params, sizes.values)
         delta = sizes.plain_step(grad)
         scale_to_learning_rate(self._segments(player), delta)
-        is_finite = torch.isfinite(norm + self._placement.norms({player: delta})[player])
-        advance: bool | Tensor = is_finite
+        squares = self._is_adaptive(player)
+        outcome = judge_alone(player, grad, delta, self._placement, squares_gradients=squares)
+        advance: bool | Tensor = outcome.taken
         if not self.capturable:
-            advance = bool(self._placement.agree(is_finite))
-            self._trouble.report_alone(player, advance, norm, on_failure=self.on_failure)
+            advance = bool(self._placement.agree(outcome.taken))
+            self._trouble.report_alone(player, advance, outcome.failure, on_failure=self.on_failure)
         commit = Commit()
         if advance is not False:
             self._remember(commit, player, grad, advance)
@@ -164,10 +166,13 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
 
     def _derivatives(self, closure: Any, terms: tuple[Any, ...]) -> Derivatives[K] | None:
         closure = evaluated(closure, lambda: self._pending is not None)
+        if closure is None:
+            self._check_taken_back()
         pending, self._pending = self._pending, None
         params = {player: self._params(player) for player in self._players}
         if closure is not None:
             game = self._as_game(closure, terms)
+            self._check_unscaled("step", game.terms())
             self._meet(Act.STEP, game)
             return self._differentiate(game, params, workspace=self._workspace)
         if any(term is not None for term in terms):
@@ -183,11 +188,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
 
     def _clip(self, derivatives: Derivatives[K]) -> dict[K, Tensor]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
-        # What step sizes are made of must be finite once squared.
-        squares = any(self._is_adaptive(player) for player in self._players)
-        norms = self._placement.norms(
-            derivatives.grads, of_any_size=self.capturable and not squares
-        )
+        norms = self._placement.norms(derivatives.grads, of_any_size=self.capturable)
         for player, grad in derivatives.grads.items():
             self._clip_groups(player, grad)
         self._to_local_coordinates(derivatives)

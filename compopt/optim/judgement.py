@@ -10,7 +10,7 @@ from torch import Tensor
 from compopt._typing import K
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
-from compopt.optim.report import StepReport
+from compopt.optim.report import StepReport, called, why_not_taken
 from compopt.optim.update import Update
 from compopt.solvers import Status
 
@@ -63,7 +63,11 @@ def judge(
         signs: 0-dim flags to read along, by name.
     """
     delta_norm = placement.norms(update.delta, of_any_size=not reads)
-    report = _report(update, derivatives, grad_norm, grad_norm, delta_norm, squared)
+    norms = grad_norm
+    if squared and is_clipped and not reads:
+        # There is no second look at what was clipped.
+        norms = placement.norms(derivatives.grads, of_any_size=True)
+    report = _report(update, derivatives, norms, grad_norm, delta_norm, squared)
     if not reads:
         taken = report._taken
         return Verdict(report, taken, report._has_gradients if falls_back else taken)
@@ -80,6 +84,51 @@ def judge(
         squared,
     )
     return _read(report, falls_back, placement, signs)
+
+
+@dataclass(frozen=True)
+class OutcomeAlone:
+    """Whether a step of one player is finite, on the device until it is read.
+
+    Attributes:
+        player: who moves.
+        norm: of its gradient, as clipped.
+        has_squares: whether the gradient is finite, and its squares where they are needed.
+        taken: whether the move is finite as well.
+    """
+
+    player: object
+    norm: Tensor
+    has_squares: Tensor
+    taken: Tensor
+
+    def failure(self) -> str:
+        """Return why the step was not taken, and what to try."""
+        return why_not_taken(
+            {f"the gradient of {called(self.player)}": self.norm},
+            Status.CONVERGED,
+            has_squares=bool(self.has_squares),
+            moves=f"The move of {called(self.player)} is",
+        )
+
+
+def judge_alone(
+    player: K, grad: Tensor, delta: Tensor, placement: Placement, *, squares_gradients: bool
+) -> OutcomeAlone:
+    """Return whether a step of ``player`` is finite.
+
+    Args:
+        player: who moves.
+        grad: [size of the player], as clipped.
+        delta: [size of the player] its move.
+        placement: of the player's vectors.
+        squares_gradients: whether step sizes are made of squares, which must be finite then.
+    """
+    norm, length = (
+        placement.norms({player: vector}, of_any_size=True)[player] for vector in (grad, delta)
+    )
+    has_squares = torch.isfinite(norm.to(grad.dtype).square() if squares_gradients else norm)
+    return OutcomeAlone(player, norm, has_squares, has_squares & torch.isfinite(length))
 
 
 def _report(

@@ -1,7 +1,7 @@
 """The forms in which a step takes its loss."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -153,7 +153,8 @@ def _mean_game(games: Sequence[Game], device: torch.device) -> Game:
     """Return the game whose every term is the mean of that term over ``games``."""
     if not games:
         raise ValueError("`MicroBatches` must hold at least one loss, got none.")
-    terms = {f.name: [getattr(game, f.name) for game in games] for f in fields(Game)}
+    parts = [game.terms() for game in games]
+    terms = {name: [part[name] for part in parts] for name in parts[0]}
     means = {name: _mean_term(name, values, device) for name, values in terms.items()}
     loss = means.pop("loss")
     assert loss is not None

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from compopt.optim.groups import (
     trainable,
 )
 from compopt.optim.loading import check_loadable
+from compopt.optim.scaling import check_unscaled
 from compopt.optim.state import FlatState, drop_strangers, restore_state, unshare_state
 from compopt.optim.step_counts import stage_counts
 
@@ -85,6 +86,12 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
     _how_to_step: ClassVar[str] = "Call `step(loss)`."
     """What to do instead of calling ``step()`` after ``loss.backward()``."""
 
+    _how_to_scale: ClassVar[str] = (
+        "Give it unscaled: this optimizer takes no scaler. `torch.autocast(..., "
+        "dtype=torch.bfloat16)` needs none."
+    )
+    """What to do instead of ``scaler.scale(loss)``."""
+
     _how_to_pass: ClassVar[Mapping[str, str]] = HOW_TO_PASS
 
     def __init__(
@@ -134,6 +141,9 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
         self.state_keys_of_hooks: set[str] = set()
+        self._calls_seen: set[str] = set()
+        # Whether the last step was taken, for hooks that reset it before a step.
+        self._is_taken: Advance | Literal[False] = False
 
     @abstractmethod
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -241,6 +251,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
             if stored is not vector:
                 commit.copy(stored, vector if advance is True else vector.where(advance, stored))
         stage_counts(commit, self.state, params, advance, on_device=self.capturable)
+        commit.add(partial(setattr, self, "_is_taken", advance))
 
     def _stage_group(
         self,
@@ -260,6 +271,12 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
                 "`step()` found gradients but no graph: `loss.backward()` frees what a step of "
                 f"{type(self).__name__} needs. {self._how_to_step}"
             )
+
+    def _check_unscaled(self, call: str, losses: Mapping[str, Tensor | None]) -> None:
+        """Raise if losses were scaled by hand. Looked at in the first call of each kind only."""
+        if call not in self._calls_seen:
+            check_unscaled(losses, self._how_to_scale)
+            self._calls_seen.add(call)
 
     def _idle_step(self) -> None:
         """Create the state, as checkpoint loaders expect of a step without a loss."""

@@ -103,8 +103,8 @@ class StepReport(Generic[K]):
                 for player in self._grad_norm
             ]
         first = dict(zip(names, self._losses, strict=True))
-        first |= {f"the gradient of {_called(p)}": n for p, n in self._grad_norm.items()}
-        moves = {f"the move of {_called(p)}": n for p, n in self._delta_norm.items()}
+        first |= {f"the gradient of {called(p)}": n for p, n in self._grad_norm.items()}
+        moves = {f"the move of {called(p)}": n for p, n in self._delta_norm.items()}
         return why_not_taken(
             first, self.status, has_squares=bool(self._has_gradients), moves=not_finite(moves)
         )
@@ -124,7 +124,8 @@ class StepReport(Generic[K]):
         return f"{value:.1e}" + (" (predicted)" if self.residual_is_predicted else "")
 
 
-def _called(player: object) -> str:
+def called(player: object) -> str:
+    """Return what a player is called in messages."""
     return f"the {player} player" if isinstance(player, str) else f"player {player}"
 
 

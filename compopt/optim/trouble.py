@@ -6,11 +6,11 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from compopt._remedies import independence
+from compopt._remedies import REACHES_ALL, independence
 from compopt._scale import norm_of_any_size
 from compopt._warn import warn
 from compopt.derivatives import Derivatives
-from compopt.optim.report import ConvergenceWarning, StepError, StepWarning, why_not_taken
+from compopt.optim.report import ConvergenceWarning, StepError, StepWarning, called
 from compopt.optim.update import Update
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
@@ -72,6 +72,20 @@ class Trouble:
         pairs = derivatives.independent()
         if pairs:
             self.warn_once(INDEPENDENCE, independence(pairs), StepWarning)
+
+    def report_without_gradient(self, derivatives: Derivatives[Any]) -> None:
+        """Warn of parameters on which the loss does not depend, at the first step."""
+        for player, places in derivatives.without_gradient.items() if self.watches else ():
+            if places:
+                params = derivatives.params[player]
+                self.warn_once(
+                    f"without gradient, {player}",
+                    f"{len(places)} of {len(params)} parameters of {called(player)} have no "
+                    f"gradient, the first of them number {places[0]} of shape "
+                    f"{tuple(params[places[0]].shape)}, and stay as they are. {REACHES_ALL} If "
+                    "they have no part in the loss, freeze them: `requires_grad_(False)`.",
+                    StepWarning,
+                )
 
     def report_strangers(self, derivatives: Derivatives[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
@@ -165,7 +179,7 @@ class Trouble:
             )
 
     def report_alone(
-        self, player: Any, taken: bool, norm: Tensor, *, on_failure: OnFailure
+        self, player: Any, taken: bool, failure: Callable[[], str], *, on_failure: OnFailure
     ) -> None:
         """Raise or warn of a step of one player that was not taken.
 
@@ -174,11 +188,10 @@ class Trouble:
         """
         if taken:
             return
-        numbers = {f"the gradient of the {player} player": norm}
-        reason = why_not_taken(numbers, Status.CONVERGED, has_squares=True)
+        reason = failure()
         if on_failure == "raise":
-            raise StepError(f"The step of the {player} player was not taken. {reason}")
-        message = f"A step of the {player} player was not taken, and later ones may not be either."
+            raise StepError(f"The step of {called(player)} was not taken. {reason}")
+        message = f"A step of {called(player)} was not taken, and later ones may not be either."
         self.warn_once("failure", f"{message} {reason}", StepWarning)
 
     def warn_once(self, what: str, message: str, category: type[Warning]) -> None:

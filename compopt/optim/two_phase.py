@@ -17,6 +17,7 @@ from compopt.optim.commit import Commit
 from compopt.optim.interaction import interacts
 from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepWarning
+from compopt.optim.scaling import check_ready, check_taken_back
 from compopt.optim.trouble import Trouble
 
 LOST_STEP = (
@@ -35,11 +36,16 @@ class TwoPhaseOptimizer(SharesSteps):
         "`optimizer.backward(loss, scaler=scaler)` with the unscaled loss before "
         "`scaler.step(optimizer)`."
     )
+    _how_to_scale: ClassVar[str] = (
+        "Call `optimizer.backward(loss, scaler=scaler)` with the unscaled loss, then "
+        "`scaler.step(optimizer)`. `step(loss)` takes it unscaled as well."
+    )
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self._pending: Derivatives[Any] | None = None
-        self._pending_has_scaler = False
+        # What has scaled the gradients of the prepared step, and by what.
+        self._pending_scaler: tuple[torch.amp.GradScaler, float] | None = None
         # Whether a scaler has had the prepared step, which it skips if gradients are not finite.
         self._was_offered = False
         self._trouble = Trouble()
@@ -67,13 +73,17 @@ class TwoPhaseOptimizer(SharesSteps):
     ) -> Any:
         """Prepare a step; see :meth:`~compopt.CGD.backward`."""
         params = {player: self._params(player) for player in self._players}
-        has_scaler = scaler is not None and scaler.is_enabled()
+        if scaler is not None and not scaler.is_enabled():
+            scaler = None
+        if scaler is not None:
+            check_ready(scaler, self)
         with use_backend(self.backend), self._together(closure):
             game = self._as_game(closure, terms)
+            self._check_unscaled("backward", game.terms())
             losses = game.detached_losses()
             game, scale = _scaled(game, scaler)
             self._meet(Act.BACKWARD, game, scale)
-            if has_scaler:
+            if scaler is not None:
                 losses = tuple(map(self._placement.mean, losses))
             pending = self._differentiate(game, params, scale=scale)
             views = {
@@ -94,7 +104,7 @@ class TwoPhaseOptimizer(SharesSteps):
             for param, grad in grads.items():
                 param.grad = grad
             self._pending = pending
-            self._pending_has_scaler = has_scaler
+            self._pending_scaler = None if scaler is None else (scaler, scale)
             self._was_offered = False
 
         commit = Commit()
@@ -127,7 +137,7 @@ class TwoPhaseOptimizer(SharesSteps):
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """False, after a check: an enabled ``GradScaler`` asks for this before each step."""
-        if self._pending is not None and not self._pending_has_scaler:
+        if self._pending is not None and self._pending_scaler is None:
             raise RuntimeError(
                 "`scaler.step(optimizer)` would unscale gradients of an `optimizer.backward` that "
                 "got no scaler. A loss scaled by hand scales the mixed products as well: call "
@@ -136,10 +146,15 @@ class TwoPhaseOptimizer(SharesSteps):
         self._was_offered = True
         return False
 
+    def _check_taken_back(self) -> None:
+        """Raise if the gradients of the prepared step still have the scale of its scaler."""
+        if self._pending is not None and self._pending_scaler is not None:
+            check_taken_back(*self._pending_scaler, self)
+
 
 def _scaled(game: AnyGame[Any], scaler: torch.amp.GradScaler | None) -> tuple[AnyGame[Any], float]:
-    """Return the game that ``scaler`` makes of a game, and its scale; 1 if it is not enabled."""
-    if scaler is None or not scaler.is_enabled():
+    """Return the game that ``scaler`` makes of a game, and its scale; 1 without it."""
+    if scaler is None:
         return game, 1.0
     if not isinstance(game, Game) or game.max_loss is not None:
         raise ValueError(NO_SCALER)

@@ -17,6 +17,11 @@ SIZES = [
     *((torch.float32, exponent) for exponent in (-83, 66, 100)),
     *((torch.float64, exponent) for exponent in (-664, 515, 900)),
 ]
+LARGE_SQUARES = pytest.mark.parametrize(
+    ("dtype", "exponent"),
+    [(torch.float32, 66), (torch.float64, 515), (torch.bfloat16, 66)],
+    ids=str,
+)
 ALL_SIZES = pytest.mark.parametrize(("dtype", "exponent"), SIZES, ids=str)
 
 
@@ -147,9 +152,10 @@ def test_small_gradients_in_adaptive_steps(dtype: torch.dtype, exponent: int) ->
     ("on_failure", "capturable"),
     [("fallback", False), ("skip", False), ("raise", False), ("fallback", True), ("skip", True)],
 )
-@pytest.mark.parametrize(("dtype", "exponent"), [(torch.float32, 66), (torch.float64, 515)])
+@pytest.mark.parametrize("who", ["both", "max"])
+@LARGE_SQUARES
 def test_gradients_whose_squares_overflow_leave_adaptive_state_alone(
-    dtype: torch.dtype, exponent: int, on_failure: Any, capturable: bool
+    dtype: torch.dtype, exponent: int, who: str, on_failure: Any, capturable: bool
 ) -> None:
     """An average that is infinite once stays so, and its parameter would never move again."""
     game = Game(dtype, 1.0)
@@ -159,22 +165,64 @@ def test_gradients_whose_squares_overflow_leave_adaptive_state_alone(
     )
     optimizer.step(game.loss())
     before = snapshot(optimizer)
-    game.a.mul_(2.0**exponent)
+    game.b.mul_(2.0**exponent)
     words = "squares of the gradients, of which the step sizes are made, are not finite"
+    options = {} if who == "both" else {"player": who}
     if capturable:
-        optimizer.step(game.loss())
+        optimizer.step(game.loss(), **options)
     elif on_failure == "raise":
         with pytest.raises(StepError, match=words):
-            optimizer.step(game.loss())
+            optimizer.step(game.loss(), **options)
     else:
         with pytest.warns(match=words):
-            optimizer.step(game.loss())
-    assert not optimizer.last_step.taken
+            optimizer.step(game.loss(), **options)
+    if who == "both":
+        assert not optimizer.last_step.taken
+        assert "step failed" in str(optimizer.last_step)
+        assert words in optimizer.last_step.failure()
+        norm = game.b.double().div(2.0**exponent).norm() * 2.0**exponent
+        assert optimizer.last_step.grad_norm_max == pytest.approx(float(norm), rel=1e-6)
     assert_same_bits(snapshot(optimizer), before)
-    # The remedy of the message.
-    game.a.mul_(2.0**-exponent)
+    # The remedies of the message.
+    game.b.mul_(2.0**-exponent)
     optimizer.step(game.loss())
     assert optimizer.last_step.taken
+    game.b.mul_(2.0**exponent)
+    optimizer.param_groups[1]["max_grad_norm"] = 1.0
+    before = game.y.detach().clone()
+    optimizer.step(game.loss(), **options)
+    assert optimizer.last_step.taken
+    assert game.y.isfinite().all()
+    assert not torch.equal(game.y, before)
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+@pytest.mark.parametrize(("dtype", "exponent"), SIZES)
+def test_one_player_moves_by_gradients_of_any_size(
+    dtype: torch.dtype, exponent: int, capturable: bool
+) -> None:
+    solver = ConjugateGradient(rtol=0.0, max_iter=2)
+    moves = []
+    for power in (0, exponent):
+        game = Game(dtype, 2.0**power)
+        optimizer = CGD([game.x], [game.y], lr=0.25, solver=solver, capturable=capturable)
+        optimizer.step(game.loss(), player="max")
+        assert game.y.any()
+        moves.append(game.y.detach() * 2.0**-power)
+    assert torch.equal(*moves)
+
+
+@pytest.mark.parametrize("capturable", [False, True])
+def test_half_precision_has_no_gradient_that_is_too_large(capturable: bool) -> None:
+    """Squares are those of float32."""
+    game = Game(torch.float16, 1.0)
+    game.a.fill_(6e4)
+    solver = ConjugateGradient(rtol=0.0, max_iter=2)
+    optimizer = ACGD([game.x], [game.y], solver=solver, capturable=capturable)
+    optimizer.step(game.loss())
+    assert optimizer.last_step.taken
+    assert game.x.isfinite().all()
+    assert game.x.any()
 
 
 @pytest.mark.parametrize(("dtype", "exponent"), [(torch.float32, 66), (torch.float64, 515)])

@@ -214,32 +214,6 @@ def test_closure_of_none_takes_the_prepared_step(info: OptimizerInfo, where: str
     assert_same_bits(snapshot(optimizer), snapshot(twin))
 
 
-@pytest.mark.parametrize("init_scale", [1.0, 2.0**16])
-@pytest.mark.parametrize("unscale", [False, True], ids=["step", "unscale-step"])
-@each_competitive
-def test_loss_scaled_by_hand_is_refused(
-    info: OptimizerInfo, unscale: bool, init_scale: float
-) -> None:
-    game, twin_game = QuadraticGame(), QuadraticGame()
-    optimizer, twin = info.exact(game), info.exact(twin_game)
-    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
-    before = snapshot(optimizer)
-    optimizer.backward(scaler.scale(game.loss()))
-    if unscale:
-        scaler.unscale_(optimizer)
-    with pytest.raises(RuntimeError, match=r"`optimizer.backward\(loss, scaler=scaler\)`"):
-        scaler.step(optimizer)
-    optimizer.zero_grad()
-    assert_same_bits(snapshot(optimizer), before)
-    if unscale:
-        scaler.update()
-    optimizer.backward(game.loss(), scaler=scaler)
-    scaler.step(optimizer)
-    twin.step(twin_game.loss())
-    for param, other in zip(all_params(optimizer), all_params(twin), strict=True):
-        assert_close(param.detach(), other.detach(), info.name)
-
-
 @each_competitive
 def test_backward_of_a_scaled_loss_names_the_scaler(info: OptimizerInfo) -> None:
     game = QuadraticGame()

@@ -262,6 +262,7 @@ class Evaluation:
             game = as_game(
                 self._closure, Terms(*self._penalties), params[0].device, allows_pair=True
             )
+            optimizer._check_unscaled("step", game.terms())
             if not self.all_losses:
                 optimizer._meet(Act.STEP, game)
             result = optimizer._differentiate(game, second_order=optimizer._is_second_order)

@@ -143,7 +143,9 @@ class _DescentAscent(RivalOptimizer):
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
     ) -> Game:
         device = self._params("min")[0].device
-        return as_game(closure, Terms(min_penalty, max_penalty), device, allows_pair=True)
+        game = as_game(closure, Terms(min_penalty, max_penalty), device, allows_pair=True)
+        self._check_unscaled("step", game.terms())
+        return game
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the players' optimizers cast and convert it as they do their own."""
@@ -209,6 +211,7 @@ class SimultaneousDescentAscent(_DescentAscent):
                 with self._undone_on_error():
                     for player in PLAYERS:
                         self._move(player, grads[player])
+                    self._is_taken = True
             else:
                 self._say_not_taken()
             return as_loss(losses)
@@ -277,6 +280,7 @@ class AlternatingDescentAscent(_DescentAscent):
                 with self._undone_on_error():
                     for player in (self.first, opponent(self.first)):
                         self._turn(player, closure, losses)
+                    self._is_taken = True
             except _NotFiniteError:
                 self._say_not_taken()
             return losses[0]

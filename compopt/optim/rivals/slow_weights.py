@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
+from compopt.kernels.tables import Place
 from compopt.optim.commit import Commit
 from compopt.optim.players import TwoPlayerOptimizer
 
@@ -14,22 +15,24 @@ from compopt.optim.players import TwoPlayerOptimizer
 class LookaheadMinmax:
     r"""Lookahead-minmax around any optimizer: every few steps both players go back part of the way.
 
-    Every ``interval`` calls of ``optimizer.step``, for the parameters of both players at once,
+    Every ``interval`` steps of the optimizer, for the parameters of both players at once,
 
     .. math:: s \leftarrow s + \alpha (w - s), \qquad w \leftarrow s
 
     with the slow weights s, which begin where the parameters are before the first step. They are
     kept in the optimizer's state as ``slow`` and the count in its groups as ``lookahead_step``, so
     checkpoints of the optimizer have both; a copy of the optimizer needs a new LookaheadMinmax.
-    Make it before a state dict is loaded. An interrupt between a step and its average leaves the
-    step taken and not averaged.
+    Make it before a state dict is loaded. A step that an optimizer of this package does not take,
+    as after a loss that is not finite, does not count; nor does one that a ``GradScaler`` skips. An
+    interrupt between a step and its average leaves the step taken and not averaged.
 
     Args:
         optimizer: of this package or of torch. It is stepped as usual; hooks do the rest.
         interval: steps between two averages.
         alpha: how much of the way is kept, in [0, 1].
 
-    Cost: a copy of the parameters is kept.
+    Cost: a copy of the parameters is kept. With ``capturable`` steps each waits for the device, to
+    read whether it was taken; they cannot be captured.
 
     Example:
         >>> from compopt import CGD
@@ -71,6 +74,13 @@ class LookaheadMinmax:
             handle.remove()
 
     def _before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if Place.of(optimizer.param_groups[0]["params"][0]).capturing:
+            raise RuntimeError(
+                "LookaheadMinmax counts steps on the host, which a device graph does not do when "
+                "it is replayed. Capture an optimizer without it."
+            )
+        if isinstance(optimizer, TwoPlayerOptimizer):
+            optimizer._is_taken = False
         # They go into the state after the step: optimizers take an empty state for a fresh one.
         self._starts = {
             param: param.detach().clone()
@@ -82,10 +92,12 @@ class LookaheadMinmax:
     @torch.no_grad()
     def _after(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         starts, self._starts = self._starts, {}
+        is_taken = not isinstance(optimizer, TwoPlayerOptimizer) or bool(optimizer._is_taken)
         commit = Commit()
         for param, start in starts.items():
-            commit.add(partial(optimizer.state[param].__setitem__, "slow", start))
-        for group in optimizer.param_groups:
+            if is_taken or optimizer.state.get(param):
+                commit.add(partial(optimizer.state[param].__setitem__, "slow", start))
+        for group in optimizer.param_groups if is_taken else ():
             count = group.get("lookahead_step", 0) + 1
             commit.add(partial(group.__setitem__, "lookahead_step", count))
             if count % self.interval:

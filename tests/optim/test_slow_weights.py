@@ -1,0 +1,78 @@
+"""Slow weights count the steps that were taken, and no others."""
+
+from typing import Any
+
+import pytest
+import torch
+from every_optimizer import EVERY, Entry
+from optimizer_info import INF, NAN
+from snapshots import all_params, assert_same_bits, snapshot
+
+from compopt import ACGD, ConjugateGradient
+from compopt.kernels.tables import Place
+from compopt.optim.rivals import LookaheadMinmax
+
+FIXED = ConjugateGradient(rtol=0.0, max_iter=2)
+
+
+def _capturable(*players: Any, lr: Any) -> ACGD:
+    return ACGD(*players, lr=lr, capturable=True, solver=FIXED, on_failure="skip")
+
+
+ENTRIES = [
+    *(entry for entry in EVERY if "Lookahead" not in entry.name),
+    Entry("ACGD-capturable", _capturable, ACGD),
+]
+
+
+def counts(optimizer: torch.optim.Optimizer) -> list[int]:
+    return [group.get("lookahead_step", 0) for group in optimizer.param_groups]
+
+
+@pytest.mark.filterwarnings("ignore::compopt.StepWarning")
+@pytest.mark.parametrize("factor", [NAN, INF])
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_a_step_that_was_not_taken_does_not_count(entry: Entry, factor: float) -> None:
+    (game, optimizer), (twin_game, twin) = entry.start(), entry.start()
+    for each in (optimizer, twin):
+        LookaheadMinmax(each, interval=2)
+    for fails in (True, False, True, True, False, False, False):
+        if fails:
+            before = [param.clone() for param in all_params(optimizer)]
+            entry.step(optimizer, lambda: game.loss() * factor)
+            assert all(map(torch.equal, all_params(optimizer), before))
+        else:
+            entry.step(optimizer, game.loss)
+            entry.step(twin, twin_game.loss)
+    assert counts(optimizer) == [4, 4]
+    assert_same_bits(snapshot(optimizer), snapshot(twin))
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_a_step_without_a_loss_does_not_count(entry: Entry) -> None:
+    game, optimizer = entry.start()
+    LookaheadMinmax(optimizer, interval=1)
+    optimizer.step()
+    assert counts(optimizer) == [0, 0]
+    entry.step(optimizer, game.loss)
+    assert counts(optimizer) == [1, 1]
+
+
+def test_a_step_that_raises_does_not_count() -> None:
+    game, optimizer = ENTRIES[0].start()
+    LookaheadMinmax(optimizer, interval=1)
+    with pytest.raises(TypeError):
+        optimizer.step("loss")
+    assert counts(optimizer) == [0, 0]
+    optimizer.step(game.loss(), player="max")
+    assert counts(optimizer) == [1, 1]
+
+
+def test_a_capture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    game, optimizer = ENTRIES[-1].start()
+    LookaheadMinmax(optimizer)
+    before = [param.clone() for param in all_params(optimizer)]
+    monkeypatch.setattr(Place, "of", lambda vector: Place(vector.device, 7, True))
+    with pytest.raises(RuntimeError, match="Capture an optimizer without it"):
+        optimizer.step(game.loss())
+    assert all(map(torch.equal, all_params(optimizer), before))
