@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from math import isqrt
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from compopt.kernels import activations, linear_reference, norms, penalties
+from compopt.kernels import activations, batch_norm, layer_norm, linear, penalties
 
 Tensors = dict[str, Tensor]
 
@@ -20,8 +21,7 @@ class LayerCase:
 
     Attributes:
         name: of the case.
-        plain: module with the plain form.
-        triton: name of the module with the Triton form.
+        operation: package of its implementations.
         shape: of the large inputs, for a number of elements.
         inputs: tensors of a shape and dtype.
         results: all results of a form, given inputs in whose tensors nothing is to be written.
@@ -30,8 +30,7 @@ class LayerCase:
     """
 
     name: str
-    plain: Any
-    triton: str
+    operation: ModuleType
     shape: Callable[[int], tuple[int, ...]]
     inputs: Callable[[tuple[int, ...], torch.dtype], Tensors]
     results: Callable[[Any, Tensors], list[Tensor]]
@@ -41,7 +40,12 @@ class LayerCase:
     @property
     def form(self) -> Any:
         """The module with the Triton form."""
-        return import_module(f"compopt.kernels.{self.triton}")
+        return import_module(f"{self.operation.__name__}.triton")
+
+    @property
+    def plain(self) -> Any:
+        """The module with the plain form."""
+        return import_module(f"{self.operation.__name__}.reference")
 
 
 def _random(dtype: torch.dtype, *shape: int) -> Tensor:
@@ -144,21 +148,17 @@ def _product_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> Tensors:
 def _cases() -> Iterator[LayerCase]:
     sums = "channel_sums_kernel"
     whole = frozenset({sums, "normalize_kernel", "derivative_kernel"})
-    batch = "norms_triton", _norm_inputs, _batch_norm, whole
+    batch = _norm_inputs, _batch_norm, whole
     # Two entries are the fewest that have a variance.
     for layout, shape in {
         "columns": lambda n: (n, 1),
         "rows": lambda n: (1, 1, n),
         "images": lambda n: (2, 3, 3, n // 18),
     }.items():
-        module, inputs, results, kernels = batch
-        yield LayerCase(
-            f"batch norm {layout}", norms, module, shape, inputs, results, kernels, smallest=2
-        )
+        yield LayerCase(f"batch norm {layout}", batch_norm, shape, *batch, smallest=2)
     yield LayerCase(
         "layer norm",
-        norms,
-        "layer_norm_triton",
+        layer_norm,
         # A program holds at most 16,384 entries of a row.
         lambda n: (1, n) if 0 < n <= 16_384 else (n // 13_107, 13_107),
         _norm_inputs,
@@ -169,7 +169,6 @@ def _cases() -> Iterator[LayerCase]:
         yield LayerCase(
             kind,
             activations,
-            "activations_triton",
             lambda n: (n, 1) if n % 3 else (n // 3, 3),
             _activation_inputs,
             _activation(kind),
@@ -179,8 +178,7 @@ def _cases() -> Iterator[LayerCase]:
     for layout, shape in tall_or_wide.items():
         yield LayerCase(
             f"linear tangent {layout}",
-            linear_reference,
-            "linear_triton",
+            linear,
             shape,
             _linear_inputs,
             _linear,
@@ -189,7 +187,6 @@ def _cases() -> Iterator[LayerCase]:
         yield LayerCase(
             f"gram product {layout}",
             penalties,
-            "penalties_triton",
             shape,
             _product_inputs,
             lambda form, given: list(form.gram_product(given["weight"], given["block"])),
@@ -198,7 +195,6 @@ def _cases() -> Iterator[LayerCase]:
     yield LayerCase(
         "diversity",
         penalties,
-        "penalties_triton",
         # Its cost grows with the square of the rows.
         lambda n: (min(isqrt(n), 70), n // min(isqrt(n), 70) if n else 3),
         _matrix_inputs,

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.kernels.registry import Entry, Operation, entries
 from compopt.kernels import CGState
-from compopt.kernels.cg_state import ALPHA, BETA, GAMMA, NUM_ITER, WORST_FALL
-from compopt.kernels.registry import Entry, Operation, entries
+from compopt.kernels.cg.state import ALPHA, BETA, GAMMA, NUM_ITER, WORST_FALL
 
 Inputs = tuple[Any, ...]
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch import Tensor
 
-from compopt.kernels import activations, forms
+from compopt.kernels import activations
 from compopt.nn._norms import is_dual, refuse_forward_mode
 
 
@@ -72,7 +72,7 @@ class _Curvature(torch.autograd.Function):
         if torch.is_grad_enabled():
             out = u * grad * _written(_biased(x, bias, dim), ctx.kind)[1]
             return out, _sum_to_bias(out, bias, dim), None, None
-        out, for_bias = forms.activation(u).bias_act_curvature(
+        out, for_bias = activations.bias_act_curvature(
             u, None, grad, source, bias, name, slope, dim
         )
         return out, _cast(for_bias, bias), None, None
@@ -88,7 +88,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(grad: Tensor, u: Any, given: Any, kind: Kind) -> Any:
         _, source, bias = given
-        for_x, for_bias = forms.activation(grad).bias_act_backward(grad, source, bias, *kind)
+        for_x, for_bias = activations.bias_act_backward(grad, source, bias, *kind)
         return for_x, _cast(for_bias, bias)
 
     @staticmethod
@@ -102,7 +102,7 @@ class _Backward(torch.autograd.Function):
         u = v if bias is None else _biased(v, v_bias, ctx.kind.dim)
         if torch.is_grad_enabled():
             return u * _written(_biased(x, bias, ctx.kind.dim), ctx.kind)[0], u, None, None
-        return forms.activation(u).bias_act_tangent(u, None, source, bias, *ctx.kind), u, None, None
+        return activations.bias_act_tangent(u, None, source, bias, *ctx.kind), u, None, None
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> NoReturn:
@@ -114,7 +114,7 @@ class _BiasActivation(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, bias: Any, kind: Kind) -> Tensor:
-        y: Tensor = forms.activation(x).bias_act_forward(x, bias, *kind)
+        y: Tensor = activations.bias_act_forward(x, bias, *kind)
         return y
 
     @staticmethod

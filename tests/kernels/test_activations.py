@@ -4,9 +4,9 @@ import pytest
 import torch
 from strict_interpreter import strict
 
-from compopt.kernels import activations
+from compopt.kernels.activations import reference as activations
 
-triton_activations = pytest.importorskip("compopt.kernels.activations_triton")
+triton_activations = pytest.importorskip("compopt.kernels.activations.triton")
 
 RTOL = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 1.5e-3}
 SHAPES = {"1": ((1, 1), 1), "63": ((9, 7), -1), "4d": ((3, 5, 9, 8), 1), "exact": ((4, 256), -1)}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from strict_interpreter import strict
 
-from compopt.kernels import norms
+from compopt.kernels.layer_norm import reference as norms
 
-triton_norms = pytest.importorskip("compopt.kernels.layer_norm_triton")
+triton_norms = pytest.importorskip("compopt.kernels.layer_norm.triton")
 
 RTOL = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 SHAPES = {"63": ((3, 63), 1), "two dims": ((4, 2, 5, 3), 2), "one row": ((1000,), 1)}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from strict_interpreter import strict
 
-from compopt.kernels import norms
+from compopt.kernels.batch_norm import reference as norms
 
-triton_norms = pytest.importorskip("compopt.kernels.norms_triton")
+triton_norms = pytest.importorskip("compopt.kernels.batch_norm.triton")
 
 RTOL = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 """Largest error relative to the largest entry. float32: sums of up to 1000 entries around 2."""
