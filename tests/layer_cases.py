@@ -72,10 +72,10 @@ def _batch_norm(form: Any, given: Tensors, slope: float = 0.2) -> list[Tensor]:
     )
     # Not each form's own output: a rounding at zero would decide on which side an entry lies.
     saved = x, given.setdefault("y", y), weight, mean, invstd, slope
-    for_x, for_weight, for_bias = form.batch_norm_backward(given["grad"], *saved)
-    tangent, sums = form.batch_norm_tangent(given["v"], given["v_weight"], given["v_bias"], *saved)
+    for_x, for_weight, for_bias = form.batch_norm_backward(given["grad"], saved)
+    tangent, sums = form.batch_norm_tangent(given["v"], given["v_weight"], given["v_bias"], saved)
     curvature = form.batch_norm_curvature(
-        given["v"], given["v_weight"], sums, given["grad"], for_weight, for_bias, *saved
+        given["v"], given["v_weight"], sums, given["grad"], for_weight, for_bias, saved
     )
     return [y, mean, invstd, for_x, for_weight, for_bias, tangent, sums, *curvature]
 
@@ -84,12 +84,12 @@ def _layer_norm(form: Any, given: Tensors) -> list[Tensor]:
     x, weight = given["x"], given["weight"]
     y, mean, invstd = form.layer_norm_forward(x, weight, given["bias"], 1, 1e-3)
     saved = x, weight, mean, invstd, 1
-    gradients = form.layer_norm_backward(given["grad"], *saved)
+    gradients = form.layer_norm_backward(given["grad"], saved)
     tangent, projected = form.layer_norm_tangent(
-        given["v"], given["v_weight"], given["v_bias"], *saved
+        given["v"], given["v_weight"], given["v_bias"], saved
     )
     curvature = form.layer_norm_curvature(
-        given["v"], given["v_weight"], projected, given["grad"], *saved
+        given["v"], given["v_weight"], projected, given["grad"], saved
     )
     return [y, mean, invstd, *gradients, tangent, projected, *curvature]
 
@@ -101,15 +101,15 @@ def _activation_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> Tensors:
 def _activation(kind: str) -> Callable[[Any, Tensors], list[Tensor]]:
     def results(form: Any, given: Tensors) -> list[Tensor]:
         x, bias = given["x"], given["bias"]
-        y = form.bias_act_forward(x, bias, kind, 0.2, 1)
+        options = activations.Activation(kind, 0.2)
+        y = form.bias_act_forward(x, bias, options)
         source = given.setdefault("y", y) if kind in activations.FROM_OUTPUT else x
-        options = kind, 0.2, 1
         return [
             y,
-            *form.bias_act_backward(given["grad"], source, bias, *options),
-            form.bias_act_tangent(given["v"], given["v_bias"], source, bias, *options),
+            *form.bias_act_backward(given["grad"], source, bias, options),
+            form.bias_act_tangent(given["v"], given["v_bias"], source, bias, options),
             *form.bias_act_curvature(
-                given["v"], given["v_bias"], given["grad"], source, bias, *options
+                given["v"], given["v_bias"], given["grad"], source, bias, options
             ),
         ]
 

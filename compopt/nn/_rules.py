@@ -44,19 +44,18 @@ class BatchNormRule(NamedTuple):
 
     def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return batch_norm.batch_norm_backward(grad, *saved, slope=self.slope)
+        return batch_norm.batch_norm_backward(grad, self._named(saved))
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        x, y, weight, mean, invstd = saved
-        return batch_norm.batch_norm_tangent(*v, x, y, weight, mean, invstd, self.slope)
+        return batch_norm.batch_norm_tangent(*v, self._named(saved))
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, sums: Pair, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
-        x, y, weight, mean, invstd = saved
-        return batch_norm.batch_norm_curvature(
-            *v, reused, grad, *sums, x, y, weight, mean, invstd, self.slope
-        )
+        return batch_norm.batch_norm_curvature(*v, reused, grad, *sums, self._named(saved))
+
+    def _named(self, saved: Saved) -> batch_norm.BatchNormSaved:
+        return batch_norm.BatchNormSaved(*saved, self.slope)
 
 
 class LayerNormRule(NamedTuple):
@@ -88,18 +87,19 @@ class LayerNormRule(NamedTuple):
 
     def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return layer_norm.layer_norm_backward(grad, saved[0], *saved[2:], num_dims=self.num_dims)
+        return layer_norm.layer_norm_backward(grad, self._named(saved))
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        return layer_norm.layer_norm_tangent(*v, saved[0], *saved[2:], num_dims=self.num_dims)
+        return layer_norm.layer_norm_tangent(*v, self._named(saved))
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, _: Any, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
+        return layer_norm.layer_norm_curvature(*v, reused, grad, self._named(saved))
+
+    def _named(self, saved: Saved) -> layer_norm.LayerNormSaved:
         x, _, weight, mean, invstd = saved
-        return layer_norm.layer_norm_curvature(
-            *v, reused, grad, x, weight, mean, invstd, self.num_dims
-        )
+        return layer_norm.LayerNormSaved(x, weight, mean, invstd, self.num_dims)
 
 
 Rule = BatchNormRule | LayerNormRule

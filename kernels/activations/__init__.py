@@ -2,12 +2,13 @@
 
 from .._dispatch import dispatch
 from . import reference
-from .reference import ACTIVATIONS, FROM_OUTPUT, SOFTPLUS_THRESHOLD
+from .reference import ACTIVATIONS, FROM_OUTPUT, SOFTPLUS_THRESHOLD, Activation
 
 __all__ = [
     "ACTIVATIONS",
     "FROM_OUTPUT",
     "SOFTPLUS_THRESHOLD",
+    "Activation",
     "bias_act_backward",
     "bias_act_curvature",
     "bias_act_forward",

@@ -15,7 +15,7 @@ g (the tangent: also the change of y when x and bias change by v and vb) and ``u
 with ``s = 1 / (1 + e^-z)``. As in torch, softplus is z itself above :data:`SOFTPLUS_THRESHOLD`.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,20 @@ FROM_OUTPUT = ("leaky_relu", "tanh")
 """Activations whose derivatives are read off the output; those of others off the input."""
 
 SOFTPLUS_THRESHOLD = 20.0
+
+
+class Activation(NamedTuple):
+    """Which activation, and where the bias lies.
+
+    Attributes:
+        kind: one of :data:`ACTIVATIONS`.
+        slope: of the leaky ReLU, at least 0.
+        dim: that the bias runs along.
+    """
+
+    kind: str
+    slope: float = 0.0
+    dim: int = 1
 
 
 def _biased(x: Tensor, bias: Tensor | None, dim: int) -> Tensor:
@@ -43,18 +57,15 @@ def _sum_to_bias(x: Tensor, dim: int) -> Tensor:
     return x.sum(dims) if dims else x
 
 
-def bias_act_forward(
-    x: Tensor, bias: Tensor | None, kind: str, slope: float = 0.0, dim: int = 1
-) -> Tensor:
+def bias_act_forward(x: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
     """Return ``f(x + bias)``.
 
     Args:
         x: of any shape.
-        bias: [C], added along ``dim``; None for none.
-        kind: one of :data:`ACTIVATIONS`.
-        slope: of the leaky ReLU, at least 0.
-        dim: that ``bias`` runs along.
+        bias: [C], added along the activation's ``dim``; None for none.
+        activation: that is f.
     """
+    kind, slope, dim = activation
     z = _biased(x, bias, dim)
     if kind == "leaky_relu":
         return functional.leaky_relu(z, slope)
@@ -80,17 +91,17 @@ def bias_act_backward(
     grad: Tensor,
     source: Tensor,
     bias: Tensor | None,
-    kind: str,
-    slope: float = 0.0,
-    dim: int = 1,
+    activation: Activation,
 ) -> tuple[Tensor, Tensor | None]:
     """Return the gradients for x and bias.
 
     Args:
         grad: cotangent of the output.
         source: the output for the kinds in :data:`FROM_OUTPUT`, else x.
-        bias, kind, slope, dim: as in :func:`bias_act_forward`.
+        bias: as in :func:`bias_act_forward`.
+        activation: likewise.
     """
+    kind, slope, dim = activation
     z = source if kind in FROM_OUTPUT else _biased(source, bias, dim)
     for_x = _times_derivative(grad, z, kind, slope)
     return for_x, None if bias is None else _sum_to_bias(for_x, dim)
@@ -101,17 +112,18 @@ def bias_act_tangent(
     v_bias: Tensor | None,
     source: Tensor,
     bias: Tensor | None,
-    kind: str,
-    slope: float = 0.0,
-    dim: int = 1,
+    activation: Activation,
 ) -> Tensor:
     """Return ``(v + v_bias) f'``.
 
     Args:
         v: change of x.
         v_bias: [C] change of the bias, None for none.
-        source, bias, kind, slope, dim: as in :func:`bias_act_backward`.
+        source: as in :func:`bias_act_backward`.
+        bias: likewise.
+        activation: likewise.
     """
+    kind, slope, dim = activation
     z = source if kind in FROM_OUTPUT else _biased(source, bias, dim)
     return _times_derivative(_biased(v, v_bias, dim), z, kind, slope)
 
@@ -122,9 +134,7 @@ def bias_act_curvature(
     grad: Tensor,
     source: Tensor,
     bias: Tensor | None,
-    kind: str,
-    slope: float = 0.0,
-    dim: int = 1,
+    activation: Activation,
 ) -> tuple[Tensor, Tensor | None]:
     """Return ``(v + v_bias) g f''`` and its sum for the bias.
 
@@ -132,8 +142,11 @@ def bias_act_curvature(
         v: cotangent of the gradient for x.
         v_bias: [C] cotangent of the gradient for the bias, None for none.
         grad: cotangent of the output, as the first backward pass had it.
-        source, bias, kind, slope, dim: as in :func:`bias_act_backward`.
+        source: as in :func:`bias_act_backward`.
+        bias: likewise.
+        activation: likewise.
     """
+    kind, _, dim = activation
     z = source if kind in FROM_OUTPUT else _biased(source, bias, dim)
     u = _biased(v, v_bias, dim)
     if kind == "leaky_relu":

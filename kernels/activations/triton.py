@@ -15,7 +15,7 @@ from .._blocks import triton_dtype
 from .._dtypes import accumulator
 from .._jit import kernel
 from ..batch_norm.triton import Geometry, partial_sums
-from .reference import FROM_OUTPUT, SOFTPLUS_THRESHOLD
+from .reference import FROM_OUTPUT, SOFTPLUS_THRESHOLD, Activation
 
 LEAKY_RELU = tl.constexpr(0)
 TANH = tl.constexpr(1)
@@ -148,13 +148,12 @@ def _launch(
     what: Any,
     source: Tensor,
     bias: Tensor | None,
-    kind: str,
-    slope: float,
-    dim: int,
+    activation: Activation,
     v: Tensor | None = None,
     v_bias: Tensor | None = None,
     grad: Tensor | None = None,
 ) -> Tensor:
+    kind, slope, dim = activation
     source = source.contiguous()
     out = torch.empty_like(source)
     dim %= max(source.dim(), 1)
@@ -198,22 +197,18 @@ def _sum_to_bias(x: Tensor, dim: int) -> Tensor:
     return partial_sums(geometry, x, x, x, zero, zero)[0].sum(0)
 
 
-def bias_act_forward(
-    x: Tensor, bias: Tensor | None, kind: str, slope: float = 0.0, dim: int = 1
-) -> Tensor:
-    return _launch(FORWARD, x, bias, kind, slope, dim)
+def bias_act_forward(x: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
+    return _launch(FORWARD, x, bias, activation)
 
 
 def bias_act_backward(
     grad: Tensor,
     source: Tensor,
     bias: Tensor | None,
-    kind: str,
-    slope: float = 0.0,
-    dim: int = 1,
+    activation: Activation,
 ) -> tuple[Tensor, Tensor | None]:
-    out = _launch(TANGENT, source, bias, kind, slope, dim, v=grad)
-    return out, None if bias is None else _sum_to_bias(out, dim)
+    out = _launch(TANGENT, source, bias, activation, v=grad)
+    return out, None if bias is None else _sum_to_bias(out, activation.dim)
 
 
 def bias_act_tangent(
@@ -221,11 +216,9 @@ def bias_act_tangent(
     v_bias: Tensor | None,
     source: Tensor,
     bias: Tensor | None,
-    kind: str,
-    slope: float = 0.0,
-    dim: int = 1,
+    activation: Activation,
 ) -> Tensor:
-    return _launch(TANGENT, source, bias, kind, slope, dim, v=v, v_bias=v_bias)
+    return _launch(TANGENT, source, bias, activation, v=v, v_bias=v_bias)
 
 
 def bias_act_curvature(
@@ -234,9 +227,7 @@ def bias_act_curvature(
     grad: Tensor,
     source: Tensor,
     bias: Tensor | None,
-    kind: str,
-    slope: float = 0.0,
-    dim: int = 1,
+    activation: Activation,
 ) -> tuple[Tensor, Tensor | None]:
-    out = _launch(CURVATURE, source, bias, kind, slope, dim, v=v, v_bias=v_bias, grad=grad)
-    return out, None if bias is None else _sum_to_bias(out, dim)
+    out = _launch(CURVATURE, source, bias, activation, v=v, v_bias=v_bias, grad=grad)
+    return out, None if bias is None else _sum_to_bias(out, activation.dim)

@@ -2,9 +2,10 @@
 
 from .._dispatch import dispatch
 from . import reference
-from .reference import leaky_relu_backward
+from .reference import BatchNormSaved, leaky_relu_backward
 
 __all__ = [
+    "BatchNormSaved",
     "batch_norm_backward",
     "batch_norm_curvature",
     "batch_norm_forward",

@@ -19,7 +19,7 @@ pass over memory costs more than arithmetic, and a new tensor as much as a pass,
 below are those with the fewest of both that were found by measurement.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,26 @@ from torch import Tensor
 from .._dtypes import widened
 
 _ATEN: Any = torch.ops.aten
+
+
+class BatchNormSaved(NamedTuple):
+    """What the forward pass leaves to the derivatives.
+
+    Attributes:
+        x: [N, C, ...] input.
+        y: [N, C, ...] output; read only where ``slope`` is not 1.
+        weight: [C] or None for 1.
+        mean: [C] as :func:`batch_norm_forward` returned it.
+        invstd: [C] likewise.
+        slope: of the leaky ReLU, 1 for none.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
+    mean: Tensor
+    invstd: Tensor
+    slope: float = 1.0
 
 
 def _by_channel(vector: Tensor, x: Tensor) -> Tensor:
@@ -97,24 +117,15 @@ def _channel_affine(x: Tensor, factor: Tensor, constant: Tensor) -> Tensor:
 
 def batch_norm_backward(
     grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    slope: float = 1.0,
+    saved: BatchNormSaved,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients for x, weight and bias.
 
     Args:
         grad: [N, C, ...] cotangent of the output.
-        x: [N, C, ...] input.
-        y: [N, C, ...] output; read only where ``slope`` is not 1.
-        weight: [C] or None for 1.
-        mean: [C] as ``batch_norm_forward`` returned it.
-        invstd: [C] likewise.
-        slope: of the leaky ReLU.
+        saved: of the forward pass.
     """
+    x, y, weight, mean, invstd, slope = saved
     mean, invstd = widened(mean, invstd)
     grad = leaky_relu_backward(grad, y, slope)
     # In the dtype of the statistics, which the sums then come out in.
@@ -151,12 +162,7 @@ def batch_norm_tangent(
     v: Tensor,
     v_weight: Tensor,
     v_bias: Tensor,
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    slope: float = 1.0,
+    saved: BatchNormSaved,
 ) -> tuple[Tensor, Tensor]:
     """Return the tangent, and the sums [2, C] of ``v`` and ``v xhat`` for the curvature.
 
@@ -164,8 +170,9 @@ def batch_norm_tangent(
         v: [N, C, ...] change of the input.
         v_weight: [C] change of the weight.
         v_bias: [C] change of the bias.
-        x, y, weight, mean, invstd, slope: as in :func:`batch_norm_backward`.
+        saved: of the forward pass.
     """
+    x, y, weight, mean, invstd, slope = saved
     mean, invstd = widened(mean, invstd)
     total, dot = _channel_sums(v, x, mean, invstd)
     tangent = _combine(v, total, dot, v_weight, v_bias, x, weight, mean, invstd)
@@ -179,12 +186,7 @@ def batch_norm_curvature(
     grad: Tensor,
     grad_weight: Tensor,
     grad_bias: Tensor,
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    slope: float = 1.0,
+    saved: BatchNormSaved,
 ) -> tuple[Tensor, Tensor]:
     """Return the second derivative's part for x and weight.
 
@@ -195,8 +197,9 @@ def batch_norm_curvature(
         grad: [N, C, ...] cotangent of the output, as the first backward pass had it.
         grad_weight: [C] ``sum(g xhat)``, as the first backward pass returned it.
         grad_bias: [C] ``sum(g)``, likewise.
-        x, y, weight, mean, invstd, slope: as in :func:`batch_norm_backward`.
+        saved: of the forward pass.
     """
+    x, y, weight, mean, invstd, slope = saved
     size = x.numel() // x.shape[1]
     mean, invstd, v_weight = widened(mean, invstd, v_weight)
     grad = leaky_relu_backward(grad, y, slope)

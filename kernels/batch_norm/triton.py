@@ -20,6 +20,7 @@ from .kernels import (
     derivative_kernel,
     normalize_kernel,
 )
+from .reference import BatchNormSaved
 
 _PROGRAMS = 1024
 """Programs wanted in a launch: a few for each multiprocessor of the largest devices."""
@@ -206,13 +207,9 @@ def _derivative(
 
 def batch_norm_backward(
     grad: Tensor,
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    slope: float = 1.0,
+    saved: BatchNormSaved,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    x, y, weight, mean, invstd, slope = saved
     x, y, grad = _laid_out(x, y, grad)
     geometry = Geometry.of(x)
     masked = slope != 1.0
@@ -226,13 +223,9 @@ def batch_norm_tangent(
     v: Tensor,
     v_weight: Tensor,
     v_bias: Tensor,
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    slope: float = 1.0,
+    saved: BatchNormSaved,
 ) -> tuple[Tensor, Tensor]:
+    x, y, weight, mean, invstd, slope = saved
     x, y, v = _laid_out(x, y, v)
     geometry = Geometry.of(x)
     partial = partial_sums(geometry, v, x, y, mean, invstd)
@@ -247,13 +240,9 @@ def batch_norm_curvature(
     grad: Tensor,
     grad_weight: Tensor,
     grad_bias: Tensor,
-    x: Tensor,
-    y: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    slope: float = 1.0,
+    saved: BatchNormSaved,
 ) -> tuple[Tensor, Tensor]:
+    x, y, weight, mean, invstd, slope = saved
     x, y, v, grad = _laid_out(x, y, v, grad)
     geometry = Geometry.of(x)
     if slope == 1.0:

@@ -2,8 +2,10 @@
 
 from .._dispatch import dispatch
 from . import reference
+from .reference import LayerNormSaved
 
 __all__ = [
+    "LayerNormSaved",
     "layer_norm_backward",
     "layer_norm_curvature",
     "layer_norm_forward",

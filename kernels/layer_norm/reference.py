@@ -4,7 +4,7 @@ Formulas and notation are those of ``batch_norm/reference.py``, with the entries
 that share a mean and without a leaky ReLU.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,24 @@ from torch import Tensor
 from .._dtypes import widened
 
 _ATEN: Any = torch.ops.aten
+
+
+class LayerNormSaved(NamedTuple):
+    """What the forward pass leaves to the derivatives; D stands for ``num_dims`` dimensions.
+
+    Attributes:
+        x: [..., D] input.
+        weight: [D] or None for 1.
+        mean: [..., 1] as :func:`layer_norm_forward` returned it.
+        invstd: [..., 1] likewise.
+        num_dims: how many dimensions a row has.
+    """
+
+    x: Tensor
+    weight: Tensor | None
+    mean: Tensor
+    invstd: Tensor
+    num_dims: int
 
 
 def _row_mean(x: Tensor, dims: tuple[int, ...]) -> Tensor:
@@ -42,17 +60,14 @@ def layer_norm_forward(
     return torch.native_layer_norm(x, _last(x, num_dims)[1], weight, bias, eps)
 
 
-def layer_norm_backward(
-    grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, invstd: Tensor, num_dims: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def layer_norm_backward(grad: Tensor, saved: LayerNormSaved) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients for x, weight and bias.
 
     Args:
         grad: [..., D] cotangent of the output.
-        x, weight, num_dims: as in :func:`layer_norm_forward`.
-        mean: [..., 1] as that returned it.
-        invstd: [..., 1] likewise.
+        saved: of the forward pass.
     """
+    x, weight, mean, invstd, num_dims = saved
     shape = _last(x, num_dims)[1]
     grad, mask = grad.contiguous(), [True, weight is not None, weight is not None]
     for_x, for_weight, for_bias = _ATEN.native_layer_norm_backward(
@@ -77,11 +92,7 @@ def layer_norm_tangent(
     v: Tensor,
     v_weight: Tensor,
     v_bias: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    num_dims: int,
+    saved: LayerNormSaved,
 ) -> tuple[Tensor, Tensor]:
     """Return the tangent, and ``r P v`` for the curvature.
 
@@ -89,8 +100,9 @@ def layer_norm_tangent(
         v: [..., D] change of the input.
         v_weight: [D] change of the weight.
         v_bias: [D] change of the bias.
-        x, weight, mean, invstd, num_dims: as in :func:`layer_norm_backward`.
+        saved: of the forward pass.
     """
+    x, weight, mean, invstd, num_dims = saved
     projected = _projected(v, x, mean, invstd, num_dims)
     # Not in place: under `vmap` any of the changes may be a batch of them.
     tangent = torch.addcmul(v_bias, (x - mean).mul_(invstd), v_weight)
@@ -104,11 +116,7 @@ def layer_norm_curvature(
     v_weight: Tensor,
     projected: Tensor,
     grad: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    num_dims: int,
+    saved: LayerNormSaved,
 ) -> tuple[Tensor, Tensor]:
     """Return the second derivative's part for x and weight.
 
@@ -117,8 +125,9 @@ def layer_norm_curvature(
         v_weight: [D] cotangent of the gradient for the weight.
         projected: [..., D] ``r P v``, as :func:`layer_norm_tangent` returned it.
         grad: [..., D] cotangent of the output, as the first backward pass had it.
-        x, weight, mean, invstd, num_dims: as in :func:`layer_norm_backward`.
+        saved: of the forward pass.
     """
+    x, weight, mean, invstd, num_dims = saved
     inner, shape = _last(x, num_dims)
     dtype = x.dtype
     v, grad, x, projected = widened(v, grad, x, projected)

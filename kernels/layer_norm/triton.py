@@ -16,6 +16,7 @@ from .._blocks import triton_dtype
 from .._dispatch import UnsupportedError
 from .._dtypes import accumulator
 from .._jit import kernel
+from .reference import LayerNormSaved
 
 FORWARD = tl.constexpr(0)
 GRADIENT = tl.constexpr(1)
@@ -177,9 +178,8 @@ def layer_norm_forward(
     return out, mean, invstd
 
 
-def layer_norm_backward(
-    grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, invstd: Tensor, num_dims: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def layer_norm_backward(grad: Tensor, saved: LayerNormSaved) -> tuple[Tensor, Tensor, Tensor]:
+    x, weight, mean, invstd, num_dims = saved
     tensors = {"grad": grad.contiguous(), "mean": mean, "invstd": invstd}
     return _launch(GRADIENT, x.contiguous(), weight, num_dims, tensors)
 
@@ -188,12 +188,9 @@ def layer_norm_tangent(
     v: Tensor,
     v_weight: Tensor,
     v_bias: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    num_dims: int,
+    saved: LayerNormSaved,
 ) -> tuple[Tensor, Tensor]:
+    x, weight, mean, invstd, num_dims = saved
     projected = torch.empty_like(x, memory_format=torch.contiguous_format)
     tensors = {"v": v.contiguous(), "mean": mean, "invstd": invstd, "projected": projected}
     tensors |= {"v_weight": v_weight.contiguous(), "bias": v_bias.contiguous()}
@@ -205,12 +202,9 @@ def layer_norm_curvature(
     v_weight: Tensor,
     projected: Tensor,
     grad: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    mean: Tensor,
-    invstd: Tensor,
-    num_dims: int,
+    saved: LayerNormSaved,
 ) -> tuple[Tensor, Tensor]:
+    x, weight, mean, invstd, num_dims = saved
     tensors = {"v": v.contiguous(), "grad": grad.contiguous(), "mean": mean, "invstd": invstd}
     tensors |= {"v_weight": v_weight.contiguous(), "projected": projected.contiguous()}
     return _launch(CURVATURE, x.contiguous(), weight, num_dims, tensors)[:2]

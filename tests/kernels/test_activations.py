@@ -23,13 +23,13 @@ def all_derivatives(module, given, kind, dim, *, biased):
     x, v, grad, bias, v_bias = given
     if not biased:
         bias = v_bias = None
-    y = module.bias_act_forward(x, bias, kind, 0.2, dim)
-    options = kind, 0.2, dim
+    options = activations.Activation(kind, 0.2, dim)
+    y = module.bias_act_forward(x, bias, options)
     # Not the module's own output: its rounding would be the derivatives' error.
     source = y if kind in activations.FROM_OUTPUT else x
-    for_x, for_bias = module.bias_act_backward(grad, source, bias, *options)
-    tangent = module.bias_act_tangent(v, v_bias, source, bias, *options)
-    curvature = module.bias_act_curvature(v, v_bias, grad, source, bias, *options)
+    for_x, for_bias = module.bias_act_backward(grad, source, bias, options)
+    tangent = module.bias_act_tangent(v, v_bias, source, bias, options)
+    curvature = module.bias_act_curvature(v, v_bias, grad, source, bias, options)
     found = [y, for_x, for_bias, tangent, *curvature]
     return [t for t in found if t is not None]
 

@@ -24,9 +24,9 @@ def all_derivatives(module, given, num_dims):
     x, v, grad, weight, bias, v_weight, v_bias = given
     y, mean, invstd = module.layer_norm_forward(x, weight, bias, num_dims, 1e-3)
     saved = x, weight, mean, invstd, num_dims
-    gradients = module.layer_norm_backward(grad, *saved)
-    tangent, projected = module.layer_norm_tangent(v, v_weight, v_bias, *saved)
-    curvature = module.layer_norm_curvature(v, v_weight, projected, grad, *saved)
+    gradients = module.layer_norm_backward(grad, saved)
+    tangent, projected = module.layer_norm_tangent(v, v_weight, v_bias, saved)
+    curvature = module.layer_norm_curvature(v, v_weight, projected, grad, saved)
     weightless = weight is None
     return [y, mean, invstd, *gradients[: 1 if weightless else 3], tangent, projected, *curvature]
 

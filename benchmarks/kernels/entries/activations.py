@@ -6,7 +6,7 @@ import torch
 import triton.language as tl
 
 from benchmarks.kernels.registry import Entry, Operation
-from compopt.kernels.activations import FROM_OUTPUT, reference
+from compopt.kernels.activations import FROM_OUTPUT, Activation, reference
 from compopt.kernels.activations import triton as implementation
 from compopt.kernels.activations.triton import (
     _BLOCK,
@@ -19,6 +19,8 @@ from compopt.kernels.activations.triton import (
 
 
 def _operation(what: str, kind: str) -> Operation:
+    activation = Activation(kind, 0.2)
+
     def inputs(size: int, device: torch.device) -> tuple[Any, ...]:
         side = 32 if size >> 16 else 8
         shape = max(size // (64 * side * side), 1), 64, side, side
@@ -26,9 +28,9 @@ def _operation(what: str, kind: str) -> Operation:
         bias = torch.randn(64, device=device)
         # Without the sums for the bias, which are a launch of another kernel.
         return {
-            "forward": (x, bias, kind, 0.2),
-            "tangent": (v, None, x, None, kind, 0.2),
-            "curvature": (v, None, grad, x, None, kind, 0.2),
+            "forward": (x, bias, activation),
+            "tangent": (v, None, x, None, activation),
+            "curvature": (v, None, grad, x, None, activation),
         }[what]
 
     name = f"bias_act_{what}"

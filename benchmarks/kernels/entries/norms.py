@@ -39,14 +39,14 @@ def _batch_norm(what: str, num_passes: int, *, by_column: bool) -> Operation:
     def inputs(size: int, device: torch.device) -> tuple[Any, ...]:
         v, grad, x, y, *vectors = _batch(size, device, 4, by_column=by_column)
         weight, mean, invstd, v_weight, v_bias, total = vectors
-        saved = x, y, weight, mean, invstd, _SLOPE
+        saved = batch_norm.BatchNormSaved(x, y, weight, mean, invstd, _SLOPE)
         if what == "forward":
             return x, weight, total, mean, invstd, 0.1, 1e-5, _SLOPE
         if what == "backward":
-            return grad, *saved
+            return grad, saved
         if what == "tangent":
-            return v, v_weight, v_bias, *saved
-        return v, v_weight, torch.stack([total, v_bias]), grad, total, v_bias, *saved
+            return v, v_weight, v_bias, saved
+        return v, v_weight, torch.stack([total, v_bias]), grad, total, v_bias, saved
 
     name = f"batch_norm_{what}"
     launcher, reference = getattr(batch_norm_triton, name), getattr(batch_norm.reference, name)
@@ -60,14 +60,14 @@ def _layer_norm(what: str) -> Operation:
         v, grad, x, projected = (torch.randn(shape, device=device) for _ in range(4))
         weight, bias, v_weight = (torch.randn(1024, device=device) for _ in range(3))
         mean, invstd = (torch.rand(shape[0], 1, device=device) for _ in range(2))
-        saved = x, weight, mean, invstd, 1
+        saved = layer_norm.LayerNormSaved(x, weight, mean, invstd, 1)
         if what == "forward":
             return x, weight, bias, 1, 1e-5
         if what == "backward":
-            return grad, *saved
+            return grad, saved
         if what == "tangent":
-            return v, v_weight, bias, *saved
-        return v, v_weight, projected, grad, *saved
+            return v, v_weight, bias, saved
+        return v, v_weight, projected, grad, saved
 
     name = f"layer_norm_{what}"
     return Operation(getattr(layer_norm_triton, name), getattr(layer_norm.reference, name), inputs)
