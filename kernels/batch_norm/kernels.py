@@ -23,6 +23,36 @@ def _masked(value, y, slope):
     return tl.where(y > 0, value, value * slope)
 
 
+@triton.jit
+def _channels(group, num_cols, BY_COLUMN: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr):
+    """Return the channels [1, COLS or WIDTH] of a program, and where its first row begins."""
+    if BY_COLUMN:
+        channel = group * COLS + tl.arange(0, COLS)[None, :]
+        base = tl.cast(0, tl.int64)
+    else:
+        channel = tl.cast(group, tl.int64) + tl.zeros([1, WIDTH], tl.int64)
+        base = tl.cast(group, tl.int64) * num_cols
+    return channel, base
+
+
+@triton.jit
+def _tile(
+    channel,
+    base,
+    rows,
+    last,
+    col,
+    num_cols,
+    row_stride,
+    BY_COLUMN: tl.constexpr,
+    COLS: tl.constexpr,
+):
+    """Return the offsets [rows, COLS] of a tile, and which of them there are."""
+    cols = channel if BY_COLUMN else col + tl.arange(0, COLS)[None, :]
+    mask = (rows < last) & (cols < num_cols)
+    return base + tl.cast(rows, tl.int64) * row_stride + cols, mask
+
+
 @kernel
 def channel_sums_kernel(
     a_ptr,
@@ -53,16 +83,8 @@ def channel_sums_kernel(
     group = tl.program_id(0)
     split = tl.program_id(1)
     slope = tl.full([1, 1], slope, ACC)
-    if BY_COLUMN:
-        channel = group * COLS + tl.arange(0, COLS)[None, :]
-        base = tl.cast(0, tl.int64)
-        cols_end = COLS
-        there = channel < num_channels
-    else:
-        channel = tl.cast(group, tl.int64) + tl.zeros([1, COLS], tl.int64)
-        base = tl.cast(group, tl.int64) * num_cols
-        cols_end = num_cols
-        there = channel < num_channels
+    channel, base = _channels(group, num_cols, BY_COLUMN, COLS, COLS)
+    there = channel < num_channels
     if MOMENTS:
         origin = channel if BY_COLUMN else channel * num_cols
         shift = tl.load(a_ptr + origin, mask=there, other=0.0).to(ACC)
@@ -79,10 +101,8 @@ def channel_sums_kernel(
     last = tl.minimum(first + rows_per_split, num_rows)
     for start in range(first, last, ROWS):
         rows = start + tl.arange(0, ROWS)[:, None]
-        for col in range(0, cols_end, COLS):
-            cols = channel if BY_COLUMN else col + tl.arange(0, COLS)[None, :]
-            mask = (rows < last) & (cols < num_cols)
-            at = base + tl.cast(rows, tl.int64) * row_stride + cols
+        for col in range(0, COLS if BY_COLUMN else num_cols, COLS):
+            at, mask = _tile(channel, base, rows, last, col, num_cols, row_stride, BY_COLUMN, COLS)
             a = tl.load(a_ptr + at, mask=mask, other=0.0).to(ACC)
             if MASK_A or MASK_B:
                 y = tl.load(y_ptr + at, mask=mask, other=0.0).to(ACC)
@@ -157,17 +177,9 @@ def normalize_kernel(
     split = tl.program_id(1)
     slope = tl.full([1, 1], slope, ACC)
     num_splits = tl.num_programs(1)
-    if BY_COLUMN:
-        channel = group * COLS + tl.arange(0, COLS)[None, :]
-        base = tl.cast(0, tl.int64)
-        cols_end = COLS
-        origin = channel
-    else:
-        channel = tl.cast(group, tl.int64) + tl.zeros([1, 1], tl.int64)
-        base = tl.cast(group, tl.int64) * num_cols
-        cols_end = num_cols
-        origin = channel * num_cols
+    channel, base = _channels(group, num_cols, BY_COLUMN, COLS, 1)
     there = channel < num_channels
+    origin = channel if BY_COLUMN else channel * num_cols
     total = _add_splits(partial_ptr, channel, num_channels, num_splits, SPLITS, ACC)
     squares = partial_ptr + num_splits * num_channels
     square = _add_splits(squares, channel, num_channels, num_splits, SPLITS, ACC)
@@ -198,10 +210,8 @@ def normalize_kernel(
     last = tl.minimum(first + rows_per_split, num_rows)
     for start in range(first, last, ROWS):
         rows = start + tl.arange(0, ROWS)[:, None]
-        for col in range(0, cols_end, COLS):
-            cols = channel if BY_COLUMN else col + tl.arange(0, COLS)[None, :]
-            mask = (rows < last) & (cols < num_cols)
-            at = base + tl.cast(rows, tl.int64) * row_stride + cols
+        for col in range(0, COLS if BY_COLUMN else num_cols, COLS):
+            at, mask = _tile(channel, base, rows, last, col, num_cols, row_stride, BY_COLUMN, COLS)
             x = tl.load(x_ptr + at, mask=mask, other=0.0).to(ACC)
             y = (x - mean) * invstd * weight + bias
             tl.store(y_ptr + at, _masked(y, y, slope), mask=mask)
@@ -250,14 +260,7 @@ def derivative_kernel(
     split = tl.program_id(1)
     slope = tl.full([1, 1], slope, ACC)
     num_splits = tl.num_programs(1)
-    if BY_COLUMN:
-        channel = group * COLS + tl.arange(0, COLS)[None, :]
-        base = tl.cast(0, tl.int64)
-        cols_end = COLS
-    else:
-        channel = tl.cast(group, tl.int64) + tl.zeros([1, 1], tl.int64)
-        base = tl.cast(group, tl.int64) * num_cols
-        cols_end = num_cols
+    channel, base = _channels(group, num_cols, BY_COLUMN, COLS, 1)
     there = channel < num_channels
     mean = tl.load(mean_ptr + channel, mask=there, other=0.0).to(ACC)
     invstd = tl.load(invstd_ptr + channel, mask=there, other=0.0).to(ACC)
@@ -294,10 +297,8 @@ def derivative_kernel(
     last = tl.minimum(first + rows_per_split, num_rows)
     for start in range(first, last, ROWS):
         rows = start + tl.arange(0, ROWS)[:, None]
-        for col in range(0, cols_end, COLS):
-            cols = channel if BY_COLUMN else col + tl.arange(0, COLS)[None, :]
-            mask = (rows < last) & (cols < num_cols)
-            at = base + tl.cast(rows, tl.int64) * row_stride + cols
+        for col in range(0, COLS if BY_COLUMN else num_cols, COLS):
+            at, mask = _tile(channel, base, rows, last, col, num_cols, row_stride, BY_COLUMN, COLS)
             v = tl.load(v_ptr + at, mask=mask, other=0.0).to(ACC)
             x = tl.load(x_ptr + at, mask=mask, other=0.0).to(ACC)
             if MASKED:
