@@ -1,8 +1,8 @@
 """Kernels of a competitive step, in plain torch and in Triton.
 
 This folder is imported as ``compopt.kernels`` and depends on torch alone; Triton is imported when
-a kernel of its own is first used. The functions here choose the form at each call, from the device
-of the tensors and the backend that is in force (:func:`use_backend`).
+a kernel of its own is first used. The functions here choose the implementation at each call, from
+the device of the tensors and the backend that is in force (:func:`use_backend`).
 """
 
 if __name__ != "compopt.kernels":
@@ -13,11 +13,10 @@ if __name__ != "compopt.kernels":
 
 from ._backend import BACKENDS, resolve_backend, use_backend
 from .adaptive import adaptive_setup_, average_squares_
-from .cg import cg_direction_, cg_scalars_, cg_update_, partial_dot
-from .cg_state import CGState
-from .forms import linear_tangent
+from .cg import CGState, cg_direction_, cg_scalars_, cg_update_, partial_dot
+from .linear import linear_tangent
 from .lists import gather, scatter
-from .singular import SingularTriplets, power_iteration
+from .penalties import SingularTriplets, power_iteration
 
 __all__ = [
     "BACKENDS",

@@ -1,11 +1,10 @@
-"""Which form of a kernel runs: chosen at each call, from the device of the tensors."""
+"""Which implementation of a kernel runs: the backend in force, and what it means on a device."""
 
 import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
-from types import ModuleType
 from typing import Literal
 
 import torch
@@ -76,7 +75,7 @@ def _check_name(backend: str) -> None:
 
 
 def resolve_backend(backend: str, device: torch.device | None = None) -> Literal["torch", "triton"]:
-    """Return the form that ``backend`` stands for, on ``device`` or on the best one there is.
+    """Return which implementation ``backend`` stands for, on ``device`` or the best one there is.
 
     ``"auto"`` is Triton for CUDA tensors where it can be imported, torch otherwise. Interpreted
     kernels (``TRITON_INTERPRET=1``) run on the CPU alone, and only where Triton is asked for.
@@ -118,11 +117,6 @@ def use_backend(backend: str) -> Iterator[None]:
         _backend.reset(token)
 
 
-def triton_form(module: str) -> ModuleType:
-    """Return a module of this package that imports Triton."""
-    return import_module(f".{module}", __package__)
-
-
 def uses_triton(tensor: Tensor) -> bool:
     """Return whether kernels on ``tensor`` are Triton's, where this is called.
 
@@ -142,8 +136,3 @@ def has_wide_products() -> bool:
         return False
     version = import_module("triton").__version__
     return tuple(int(part) for part in version.split(".")[:2]) >= (3, 5)
-
-
-def multiplies_in_triton(tensor: Tensor) -> bool:
-    """Return :func:`uses_triton` for kernels that multiply matrices; others are torch's."""
-    return uses_triton(tensor) and (tensor.dtype != torch.float64 or has_wide_products())

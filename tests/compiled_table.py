@@ -4,8 +4,8 @@ import json
 import sys
 
 from benchmarks.kernels.aot import compile_entry, complaints
+from benchmarks.kernels.registry import entries
 from benchmarks.kernels.targets import TARGETS
-from compopt.kernels.registry import entries
 
 
 def one_of_each():

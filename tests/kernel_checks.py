@@ -67,5 +67,5 @@ needs_wide_products = pytest.mark.skipif(
 
 def skip_without_wide_products(form: Any, dtype: torch.dtype = torch.float64) -> None:
     """Skip what multiplies float64 matrices in Triton where it cannot: torch does it there."""
-    if form.__name__.endswith("_triton") and dtype == torch.float64 and not has_wide_products():
+    if form.__name__.endswith(".triton") and dtype == torch.float64 and not has_wide_products():
         pytest.skip("Triton multiplies float64 matrices from 3.5 on.")

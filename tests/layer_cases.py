@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from math import isqrt
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from compopt.kernels import activations, linear_reference, norms, penalties
+from compopt.kernels import activations, batch_norm, layer_norm, linear, penalties
 
 Tensors = dict[str, Tensor]
 
@@ -20,8 +21,7 @@ class LayerCase:
 
     Attributes:
         name: of the case.
-        plain: module with the plain form.
-        triton: name of the module with the Triton form.
+        operation: package of its implementations.
         shape: of the large inputs, for a number of elements.
         inputs: tensors of a shape and dtype.
         results: all results of a form, given inputs in whose tensors nothing is to be written.
@@ -30,8 +30,7 @@ class LayerCase:
     """
 
     name: str
-    plain: Any
-    triton: str
+    operation: ModuleType
     shape: Callable[[int], tuple[int, ...]]
     inputs: Callable[[tuple[int, ...], torch.dtype], Tensors]
     results: Callable[[Any, Tensors], list[Tensor]]
@@ -41,7 +40,12 @@ class LayerCase:
     @property
     def form(self) -> Any:
         """The module with the Triton form."""
-        return import_module(f"compopt.kernels.{self.triton}")
+        return import_module(f"{self.operation.__name__}.triton")
+
+    @property
+    def plain(self) -> Any:
+        """The module with the plain form."""
+        return import_module(f"{self.operation.__name__}.reference")
 
 
 def _random(dtype: torch.dtype, *shape: int) -> Tensor:
@@ -68,10 +72,10 @@ def _batch_norm(form: Any, given: Tensors, slope: float = 0.2) -> list[Tensor]:
     )
     # Not each form's own output: a rounding at zero would decide on which side an entry lies.
     saved = x, given.setdefault("y", y), weight, mean, invstd, slope
-    for_x, for_weight, for_bias = form.batch_norm_backward(given["grad"], *saved)
-    tangent, sums = form.batch_norm_tangent(given["v"], given["v_weight"], given["v_bias"], *saved)
+    for_x, for_weight, for_bias = form.batch_norm_backward(given["grad"], saved)
+    tangent, sums = form.batch_norm_tangent(given["v"], given["v_weight"], given["v_bias"], saved)
     curvature = form.batch_norm_curvature(
-        given["v"], given["v_weight"], sums, given["grad"], for_weight, for_bias, *saved
+        given["v"], given["v_weight"], sums, given["grad"], for_weight, for_bias, saved
     )
     return [y, mean, invstd, for_x, for_weight, for_bias, tangent, sums, *curvature]
 
@@ -80,12 +84,12 @@ def _layer_norm(form: Any, given: Tensors) -> list[Tensor]:
     x, weight = given["x"], given["weight"]
     y, mean, invstd = form.layer_norm_forward(x, weight, given["bias"], 1, 1e-3)
     saved = x, weight, mean, invstd, 1
-    gradients = form.layer_norm_backward(given["grad"], *saved)
+    gradients = form.layer_norm_backward(given["grad"], saved)
     tangent, projected = form.layer_norm_tangent(
-        given["v"], given["v_weight"], given["v_bias"], *saved
+        given["v"], given["v_weight"], given["v_bias"], saved
     )
     curvature = form.layer_norm_curvature(
-        given["v"], given["v_weight"], projected, given["grad"], *saved
+        given["v"], given["v_weight"], projected, given["grad"], saved
     )
     return [y, mean, invstd, *gradients, tangent, projected, *curvature]
 
@@ -97,15 +101,15 @@ def _activation_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> Tensors:
 def _activation(kind: str) -> Callable[[Any, Tensors], list[Tensor]]:
     def results(form: Any, given: Tensors) -> list[Tensor]:
         x, bias = given["x"], given["bias"]
-        y = form.bias_act_forward(x, bias, kind, 0.2, 1)
+        options = activations.Activation(kind, 0.2)
+        y = form.bias_act_forward(x, bias, options)
         source = given.setdefault("y", y) if kind in activations.FROM_OUTPUT else x
-        options = kind, 0.2, 1
         return [
             y,
-            *form.bias_act_backward(given["grad"], source, bias, *options),
-            form.bias_act_tangent(given["v"], given["v_bias"], source, bias, *options),
+            *form.bias_act_backward(given["grad"], source, bias, options),
+            form.bias_act_tangent(given["v"], given["v_bias"], source, bias, options),
             *form.bias_act_curvature(
-                given["v"], given["v_bias"], given["grad"], source, bias, *options
+                given["v"], given["v_bias"], given["grad"], source, bias, options
             ),
         ]
 
@@ -144,21 +148,17 @@ def _product_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> Tensors:
 def _cases() -> Iterator[LayerCase]:
     sums = "channel_sums_kernel"
     whole = frozenset({sums, "normalize_kernel", "derivative_kernel"})
-    batch = "norms_triton", _norm_inputs, _batch_norm, whole
+    batch = _norm_inputs, _batch_norm, whole
     # Two entries are the fewest that have a variance.
     for layout, shape in {
         "columns": lambda n: (n, 1),
         "rows": lambda n: (1, 1, n),
         "images": lambda n: (2, 3, 3, n // 18),
     }.items():
-        module, inputs, results, kernels = batch
-        yield LayerCase(
-            f"batch norm {layout}", norms, module, shape, inputs, results, kernels, smallest=2
-        )
+        yield LayerCase(f"batch norm {layout}", batch_norm, shape, *batch, smallest=2)
     yield LayerCase(
         "layer norm",
-        norms,
-        "layer_norm_triton",
+        layer_norm,
         # A program holds at most 16,384 entries of a row.
         lambda n: (1, n) if 0 < n <= 16_384 else (n // 13_107, 13_107),
         _norm_inputs,
@@ -169,7 +169,6 @@ def _cases() -> Iterator[LayerCase]:
         yield LayerCase(
             kind,
             activations,
-            "activations_triton",
             lambda n: (n, 1) if n % 3 else (n // 3, 3),
             _activation_inputs,
             _activation(kind),
@@ -179,8 +178,7 @@ def _cases() -> Iterator[LayerCase]:
     for layout, shape in tall_or_wide.items():
         yield LayerCase(
             f"linear tangent {layout}",
-            linear_reference,
-            "linear_triton",
+            linear,
             shape,
             _linear_inputs,
             _linear,
@@ -189,7 +187,6 @@ def _cases() -> Iterator[LayerCase]:
         yield LayerCase(
             f"gram product {layout}",
             penalties,
-            "penalties_triton",
             shape,
             _product_inputs,
             lambda form, given: list(form.gram_product(given["weight"], given["block"])),
@@ -198,7 +195,6 @@ def _cases() -> Iterator[LayerCase]:
     yield LayerCase(
         "diversity",
         penalties,
-        "penalties_triton",
         # Its cost grows with the square of the rows.
         lambda n: (min(isqrt(n), 70), n // min(isqrt(n), 70) if n else 3),
         _matrix_inputs,

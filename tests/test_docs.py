@@ -67,7 +67,8 @@ def test_links_and_pictures_exist(page):
 
 def public_objects() -> dict[str, object]:
     """Return what each `__all__` of the package names, found by its files."""
-    files = [*(ROOT / "compopt").rglob("__init__.py"), ROOT / "compopt/kernels/__init__.py"]
+    folders = (ROOT / "compopt", ROOT / "compopt/kernels")
+    files = [file for folder in folders for file in folder.rglob("__init__.py")]
     modules = {".".join(file.parent.relative_to(ROOT).parts) for file in files}
     loaded = {name: importlib.import_module(name) for name in modules}
     found = {

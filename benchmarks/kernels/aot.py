@@ -11,8 +11,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from benchmarks.kernels.registry import Entry
 from benchmarks.kernels.targets import Target
-from compopt.kernels.registry import Entry
 
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 

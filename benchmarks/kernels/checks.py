@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.kernels.registry import Entry, Operation, entries
 from compopt.kernels import CGState
-from compopt.kernels.cg_state import ALPHA, BETA, GAMMA, NUM_ITER, WORST_FALL
-from compopt.kernels.registry import Entry, Operation, entries
+from compopt.kernels.cg.state import ALPHA, BETA, GAMMA, NUM_ITER, WORST_FALL
 
 Inputs = tuple[Any, ...]
 
@@ -93,9 +93,14 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
         state = CGState(value.gamma)
         state.values = value.values.to(torch.promote_types(dtype, torch.float32))
         return state
+    return _mapped(lambda item: _cast(item, dtype), value)
+
+
+def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
+    """Return a list or named tuple with ``function`` applied to its items, others as they are."""
     if isinstance(value, list):
-        return [_cast(item, dtype) for item in value]
-    return value
+        return [function(item) for item in value]
+    return type(value)(*map(function, value)) if hasattr(value, "_fields") else value
 
 
 def _copied(value: Any, dtype: torch.dtype | None = None) -> Any:
@@ -104,7 +109,7 @@ def _copied(value: Any, dtype: torch.dtype | None = None) -> Any:
         return value.clone() if dtype is None else value.to(dtype, copy=True)
     if isinstance(value, CGState):
         return _cast(value, dtype or value.values.dtype)
-    return [_copied(item, dtype) for item in value] if isinstance(value, list) else value
+    return _mapped(lambda item: _copied(item, dtype), value)
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 import triton
 
 from benchmarks.kernels.aot import compile_entry
+from benchmarks.kernels.registry import Entry, entries
 from benchmarks.kernels.targets import ROOFLINES, TARGETS
-from compopt.kernels.registry import Entry, entries
 
 MODEL = (
     "The times are a model, not a measurement: the larger of bytes over the published memory "

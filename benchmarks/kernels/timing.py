@@ -13,14 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.environment import conditions
 from benchmarks.kernels.checks import error
-from compopt.kernels import (
-    CGState,
-    adaptive_reference,
-    lists_reference,
-    reference,
-    use_backend,
-)
-from compopt.kernels.registry import Entry, Operation, entries
+from benchmarks.kernels.registry import Entry, Operation, entries
+from compopt.kernels import CGState, adaptive, cg, lists, use_backend
 
 Function = Callable[[], Any]
 
@@ -112,9 +106,9 @@ def _two_pass_gather(
     scale: torch.Tensor,
     base: torch.Tensor,
 ) -> torch.Tensor:
-    lists_reference.gather(tensors, sizes, out, scale)
+    lists.reference.gather(tensors, sizes, out, scale)
     out.add_(base)
-    return reference.partial_dot(base, out)
+    return cg.reference.partial_dot(base, out)
 
 
 def _foreach_gather(
@@ -129,7 +123,7 @@ def _foreach_gather(
     torch._foreach_copy_(views, tensors)
     torch._foreach_mul_(views, factors)
     out.add_(base)
-    return reference.partial_dot(base, out)
+    return cg.reference.partial_dot(base, out)
 
 
 def _cat_gather(
@@ -141,7 +135,7 @@ def _cat_gather(
 ) -> torch.Tensor:
     torch.cat([tensor.reshape(-1) for tensor in tensors], out=out)
     torch.addcmul(base, out, scale, out=out)
-    return reference.partial_dot(base, out)
+    return cg.reference.partial_dot(base, out)
 
 
 OTHER_FORMS: dict[str, dict[str, Callable[..., Any]]] = {
@@ -196,15 +190,15 @@ def plain_counts() -> dict[str, int]:
     state = CGState(torch.ones(()))
 
     def iteration() -> None:
-        curvature = reference.partial_dot(p, q)
-        square = reference.cg_update_(x, y, r, p, t, q, curvature, state)
-        reference.cg_scalars_(state, curvature, square)
-        reference.cg_direction_(p, r, state)
+        curvature = cg.reference.partial_dot(p, q)
+        square = cg.reference.cg_update_(x, y, r, p, t, q, curvature, state)
+        cg.reference.cg_scalars_(state, curvature, square)
+        cg.reference.cg_direction_(p, r, state)
 
     def setup() -> None:
         for size in (n, m):
             average, grad, *outputs = (torch.ones(size) for _ in range(5))
-            adaptive_reference.adaptive_setup_(average, grad, 0.99, 0.1, 1e-5, *outputs)
+            adaptive.reference.adaptive_setup_(average, grad, 0.99, 0.1, 1e-5, *outputs)
 
     with use_backend("torch"):
         return {

@@ -1,25 +1,17 @@
 """Autograd of bias and activation; the two nodes of the backward pass as in ``_norms.py``."""
 
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from compopt.kernels import activations, forms
+from compopt.kernels import activations
 from compopt.nn._norms import is_dual, refuse_forward_mode
 
 
-class Kind(NamedTuple):
-    """Which activation, and where the bias lies."""
-
-    name: str
-    slope: float
-    dim: int
-
-
-def _written(z: Tensor, kind: Kind) -> tuple[Tensor, Tensor]:
+def _written(z: Tensor, activation: activations.Activation) -> tuple[Tensor, Tensor]:
     """Return f' and f'' in plain operations, for derivatives of any order."""
-    name, slope, _ = kind
+    name, slope, _ = activation
     if name == "leaky_relu":
         return torch.where(z > 0, z.new_ones(()), z.new_full((), slope)), torch.zeros_like(z)
     if name == "tanh":
@@ -57,24 +49,22 @@ class _Curvature(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, bias: Any, given: Any, kind: Kind) -> Tensor:
+    def forward(x: Tensor, bias: Any, given: Any, activation: activations.Activation) -> Tensor:
         return x.new_zeros(()).expand(x.shape)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, bias, given, ctx.kind = inputs
+        x, bias, given, ctx.activation = inputs
         ctx.save_for_backward(x, bias, *given)
 
     @staticmethod
     def backward(ctx: Any, u: Tensor) -> Any:
         x, bias, grad, source = ctx.saved_tensors
-        name, slope, dim = ctx.kind
+        dim = ctx.activation.dim
         if torch.is_grad_enabled():
-            out = u * grad * _written(_biased(x, bias, dim), ctx.kind)[1]
+            out = u * grad * _written(_biased(x, bias, dim), ctx.activation)[1]
             return out, _sum_to_bias(out, bias, dim), None, None
-        out, for_bias = forms.activation(u).bias_act_curvature(
-            u, None, grad, source, bias, name, slope, dim
-        )
+        out, for_bias = activations.bias_act_curvature(u, None, grad, source, bias, ctx.activation)
         return out, _cast(for_bias, bias), None, None
 
     @staticmethod
@@ -86,23 +76,26 @@ class _Backward(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(grad: Tensor, u: Any, given: Any, kind: Kind) -> Any:
+    def forward(grad: Tensor, u: Any, given: Any, activation: activations.Activation) -> Any:
         _, source, bias = given
-        for_x, for_bias = forms.activation(grad).bias_act_backward(grad, source, bias, *kind)
+        for_x, for_bias = activations.bias_act_backward(grad, source, bias, activation)
         return for_x, _cast(for_bias, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        _, _, given, ctx.kind = inputs
+        _, _, given, ctx.activation = inputs
         ctx.save_for_backward(*given)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor, v_bias: Any = None) -> Any:
         x, source, bias = ctx.saved_tensors
-        u = v if bias is None else _biased(v, v_bias, ctx.kind.dim)
+        dim = ctx.activation.dim
+        u = v if bias is None else _biased(v, v_bias, dim)
         if torch.is_grad_enabled():
-            return u * _written(_biased(x, bias, ctx.kind.dim), ctx.kind)[0], u, None, None
-        return forms.activation(u).bias_act_tangent(u, None, source, bias, *ctx.kind), u, None, None
+            out = u * _written(_biased(x, bias, dim), ctx.activation)[0]
+        else:
+            out = activations.bias_act_tangent(u, None, source, bias, ctx.activation)
+        return out, u, None, None
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> NoReturn:
@@ -113,35 +106,35 @@ class _BiasActivation(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, bias: Any, kind: Kind) -> Tensor:
-        y: Tensor = forms.activation(x).bias_act_forward(x, bias, *kind)
+    def forward(x: Tensor, bias: Any, activation: activations.Activation) -> Tensor:
+        y: Tensor = activations.bias_act_forward(x, bias, activation)
         return y
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        x, bias, ctx.kind = inputs
-        source = output if ctx.kind.name in activations.FROM_OUTPUT else x
+        x, bias, ctx.activation = inputs
+        source = output if ctx.activation.kind in activations.FROM_OUTPUT else x
         ctx.save_for_backward(x, source, bias)
         ctx.save_for_forward(x, source, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         given = x, source, bias = ctx.saved_tensors
-        dim = ctx.kind.dim
+        dim = ctx.activation.dim
         if is_dual(grad, x, bias):
-            out = grad * _written(_biased(x, bias, dim), ctx.kind)[0]
+            out = grad * _written(_biased(x, bias, dim), ctx.activation)[0]
             return out, _sum_to_bias(out, bias, dim), None
         if torch.is_grad_enabled():
-            token = _hand_out(x, bias, (grad, source), ctx.kind)
-            return *_gradients(grad, token, given, ctx.kind), None
-        return *_Backward.forward(grad, None, given, ctx.kind), None
+            token = _hand_out(x, bias, (grad, source), ctx.activation)
+            return *_gradients(grad, token, given, ctx.activation), None
+        return *_Backward.forward(grad, None, given, ctx.activation), None
 
     @staticmethod
     def jvp(ctx: Any, v: Any, v_bias: Any, *_: Any) -> Tensor:
         x, _, bias = ctx.saved_tensors
         v = torch.zeros_like(x) if v is None else v
-        changed = v if bias is None or v_bias is None else _biased(v, v_bias, ctx.kind.dim)
-        return changed * _written(_biased(x, bias, ctx.kind.dim), ctx.kind)[0]
+        changed = v if bias is None or v_bias is None else _biased(v, v_bias, ctx.activation.dim)
+        return changed * _written(_biased(x, bias, ctx.activation.dim), ctx.activation)[0]
 
 
 _hand_out: Any = _Curvature.apply
@@ -172,5 +165,5 @@ def bias_activation(
         raise ValueError(f"`kind` must be one of {known}, got {kind!r}.")
     if not slope >= 0:
         raise ValueError(f"`slope` must be at least 0, got {slope!r}: the side is read off y.")
-    output: Tensor = _activate(x, bias, Kind(kind, slope, dim))
+    output: Tensor = _activate(x, bias, activations.Activation(kind, slope, dim))
     return output

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from compopt.kernels import forms, norms
+from compopt.kernels import batch_norm, layer_norm
 
 Pair = tuple[Tensor, Tensor]
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -38,27 +38,24 @@ class BatchNormRule(NamedTuple):
 
     def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
         """Return output, mean and inverse deviation."""
-        return forms.batch_norm(x).batch_norm_forward(
+        return batch_norm.batch_norm_forward(
             x, weight, bias, *running, self.momentum, self.eps, self.slope
         )
 
     def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return forms.batch_norm(grad).batch_norm_backward(grad, *saved, slope=self.slope)
+        return batch_norm.batch_norm_backward(grad, self._named(saved))
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        x, y, weight, mean, invstd = saved
-        return forms.batch_norm(saved[0]).batch_norm_tangent(
-            *v, x, y, weight, mean, invstd, self.slope
-        )
+        return batch_norm.batch_norm_tangent(*v, self._named(saved))
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, sums: Pair, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
-        x, y, weight, mean, invstd = saved
-        return forms.batch_norm(grad).batch_norm_curvature(
-            *v, reused, grad, *sums, x, y, weight, mean, invstd, self.slope
-        )
+        return batch_norm.batch_norm_curvature(*v, reused, grad, *sums, self._named(saved))
+
+    def _named(self, saved: Saved) -> batch_norm.BatchNormSaved:
+        return batch_norm.BatchNormSaved(*saved, self.slope)
 
 
 class LayerNormRule(NamedTuple):
@@ -86,34 +83,30 @@ class LayerNormRule(NamedTuple):
 
     def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
         """Return output, mean and inverse deviation."""
-        form = forms.layer_norm(x, self.num_dims)
-        return form.layer_norm_forward(x, weight, bias, self.num_dims, self.eps)
+        return layer_norm.layer_norm_forward(x, weight, bias, self.num_dims, self.eps)
 
     def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return forms.layer_norm(grad, self.num_dims).layer_norm_backward(
-            grad, saved[0], *saved[2:], num_dims=self.num_dims
-        )
+        return layer_norm.layer_norm_backward(grad, self._named(saved))
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        return forms.layer_norm(saved[0], self.num_dims).layer_norm_tangent(
-            *v, saved[0], *saved[2:], num_dims=self.num_dims
-        )
+        return layer_norm.layer_norm_tangent(*v, self._named(saved))
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, _: Any, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
+        return layer_norm.layer_norm_curvature(*v, reused, grad, self._named(saved))
+
+    def _named(self, saved: Saved) -> layer_norm.LayerNormSaved:
         x, _, weight, mean, invstd = saved
-        return forms.layer_norm(grad, self.num_dims).layer_norm_curvature(
-            *v, reused, grad, x, weight, mean, invstd, self.num_dims
-        )
+        return layer_norm.LayerNormSaved(x, weight, mean, invstd, self.num_dims)
 
 
 Rule = BatchNormRule | LayerNormRule
 
 
 class Written:
-    """The formulas of ``kernels/norms.py`` in plain operations, for derivatives of any order."""
+    """The formulas of ``kernels/batch_norm`` in plain operations, for derivatives of any order."""
 
     def __init__(self, rule: Rule, x: Tensor, y: Tensor, weight: Tensor | None) -> None:
         self._rule, self._dims, self._x = rule, rule.dims(x), x
@@ -131,7 +124,7 @@ class Written:
         return self._r * (v - self._mean(v) - x_hat * self._mean(v * x_hat))
 
     def _masked(self, v: Tensor) -> Tensor:
-        return norms.leaky_relu_backward(v, self._y.detach(), self._rule.slope)
+        return batch_norm.leaky_relu_backward(v, self._y.detach(), self._rule.slope)
 
     def gradient(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients for x, weight and bias."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from compopt.kernels.tables import Place
+from compopt.kernels.lists.tables import Place
 from compopt.solvers import Solver
 
 

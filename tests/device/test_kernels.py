@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 from strict_interpreter import strict
 
 from benchmarks.kernels.checks import error
-from compopt.kernels.registry import entries
+from benchmarks.kernels.registry import entries
 
 pytestmark = pytest.mark.gpu
 

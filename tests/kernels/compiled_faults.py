@@ -8,8 +8,8 @@ import triton.language as tl
 
 from benchmarks.kernels.aot import compile_entry, complaints
 from benchmarks.kernels.dry_run import dry_run
+from benchmarks.kernels.registry import Entry
 from benchmarks.kernels.targets import TARGETS
-from compopt.kernels.registry import Entry
 
 
 @triton.jit

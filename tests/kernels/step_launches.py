@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.kernels.dry_run import dry_run
 from compopt import ACGD, ConjugateGradient
-from compopt.kernels.tables import Place
+from compopt.kernels.lists.tables import Place
 
 
 class Operations(TorchDispatchMode):

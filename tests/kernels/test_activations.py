@@ -4,9 +4,9 @@ import pytest
 import torch
 from strict_interpreter import strict
 
-from compopt.kernels import activations
+from compopt.kernels.activations import reference as activations
 
-triton_activations = pytest.importorskip("compopt.kernels.activations_triton")
+triton_activations = pytest.importorskip("compopt.kernels.activations.triton")
 
 RTOL = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 1e-2, torch.float16: 1.5e-3}
 SHAPES = {"1": ((1, 1), 1), "63": ((9, 7), -1), "4d": ((3, 5, 9, 8), 1), "exact": ((4, 256), -1)}
@@ -23,13 +23,13 @@ def all_derivatives(module, given, kind, dim, *, biased):
     x, v, grad, bias, v_bias = given
     if not biased:
         bias = v_bias = None
-    y = module.bias_act_forward(x, bias, kind, 0.2, dim)
-    options = kind, 0.2, dim
+    options = activations.Activation(kind, 0.2, dim)
+    y = module.bias_act_forward(x, bias, options)
     # Not the module's own output: its rounding would be the derivatives' error.
     source = y if kind in activations.FROM_OUTPUT else x
-    for_x, for_bias = module.bias_act_backward(grad, source, bias, *options)
-    tangent = module.bias_act_tangent(v, v_bias, source, bias, *options)
-    curvature = module.bias_act_curvature(v, v_bias, grad, source, bias, *options)
+    for_x, for_bias = module.bias_act_backward(grad, source, bias, options)
+    tangent = module.bias_act_tangent(v, v_bias, source, bias, options)
+    curvature = module.bias_act_curvature(v, v_bias, grad, source, bias, options)
     found = [y, for_x, for_bias, tangent, *curvature]
     return [t for t in found if t is not None]
 

@@ -5,7 +5,8 @@ import torch
 from kernel_checks import ORDERS, SIZES, assert_accurate, nan_empty, vector
 from strict_interpreter import strict
 
-from compopt.kernels import adaptive_reference, adaptive_setup_, average_squares_, use_backend
+from compopt.kernels import adaptive_setup_, average_squares_, use_backend
+from compopt.kernels.adaptive import reference
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
 
@@ -75,7 +76,7 @@ def test_setup_is_that_of_torch_to_the_last_digits(dtype):
     ours, plain = ([torch.empty(1000, dtype=dtype) for _ in range(3)] for _ in range(2))
     with strict():
         adaptive_setup_(average, grad, 0.999, 1e-4, 0.0, *ours)
-    adaptive_reference.adaptive_setup_(average, grad, 0.999, 1e-4, 0.0, *plain)
+    reference.adaptive_setup_(average, grad, 0.999, 1e-4, 0.0, *plain)
     for actual, expected in zip(ours, plain, strict=True):
         torch.testing.assert_close(actual, expected, rtol=4 * torch.finfo(dtype).eps, atol=0)
 
@@ -112,11 +113,11 @@ def test_the_plain_form_is_the_same_in_blocks(n, monkeypatch):
     average, grad = vector(n, torch.float64).square(), vector(n, torch.float64)
     results = []
     for block in (256, n):
-        monkeypatch.setattr(adaptive_reference, "BLOCK", block)
+        monkeypatch.setattr(reference, "BLOCK", block)
         outputs = [torch.empty(n, dtype=torch.float64) for _ in range(3)]
         kept = average.clone()
-        adaptive_reference.adaptive_setup_(average, grad, 0.9, 0.1, 1e-5, *outputs, sign=-1)
-        adaptive_reference.average_squares_(kept, grad, 0.9)
+        reference.adaptive_setup_(average, grad, 0.9, 0.1, 1e-5, *outputs, sign=-1)
+        reference.average_squares_(kept, grad, 0.9)
         results.append([*outputs, kept])
     for ours, whole in zip(*results, strict=True):
         torch.testing.assert_close(ours, whole, rtol=1e-14, atol=0)

@@ -13,9 +13,9 @@ from compopt.kernels import (
     cg_scalars_,
     cg_update_,
     partial_dot,
-    reference,
     use_backend,
 )
+from compopt.kernels.cg import reference
 
 DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
 ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks.kernels.checks import dtype_of, error, operation_of
+from benchmarks.kernels.registry import entries
 from benchmarks.kernels.timing import failure_of
-from compopt.kernels.registry import entries
 
 
 @pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)

@@ -6,8 +6,8 @@ import pytest
 from compiled_table import one_of_each
 from compiling import run_compiling
 
+from benchmarks.kernels.registry import entries
 from benchmarks.kernels.targets import TARGETS
-from compopt.kernels.registry import entries
 
 PROGRAM = Path(__file__).parent.with_name("compiled_table.py")
 ONE_OF_EACH = one_of_each()

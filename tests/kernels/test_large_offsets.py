@@ -5,17 +5,15 @@ import torch
 import triton.language as tl
 from noted_addresses import note_addresses
 
-from compopt.kernels import (
-    activations_triton,
-    adaptive_triton,
-    blocks_triton,
-    cg_triton,
-    layer_norm_triton,
-    linear_triton,
-    lists_triton,
-    norms_kernels,
-    penalties_triton,
-)
+from compopt.kernels import _blocks
+from compopt.kernels.activations import triton as activations_triton
+from compopt.kernels.adaptive import triton as adaptive_triton
+from compopt.kernels.batch_norm import kernels as norms_kernels
+from compopt.kernels.cg import triton as cg_triton
+from compopt.kernels.layer_norm import triton as layer_norm_triton
+from compopt.kernels.linear import triton as linear_triton
+from compopt.kernels.lists import triton as lists_triton
+from compopt.kernels.penalties import triton as penalties_triton
 
 N = 2**31 + 5
 BLOCK = 1 << 16
@@ -88,7 +86,7 @@ def test_set_ups(vectors):
 
 
 def test_offsets_of_vectors_are_formed_in_one_place():
-    assert blocks_triton.lanes is cg_triton.lanes is adaptive_triton.lanes
+    assert _blocks.lanes is cg_triton.lanes is adaptive_triton.lanes
 
 
 @pytest.mark.parametrize("start", [N - 5, N - 5 - BLOCK], ids=["end of a tensor", "whole block"])

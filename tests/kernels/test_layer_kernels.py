@@ -34,8 +34,8 @@ def _large_tiles(monkeypatch, request):
     constants = penalties._constants
     monkeypatch.setattr(penalties, "_constants", lambda *a: {**constants(*a), "INNER": 512})
     monkeypatch.setattr(penalties, "_ROWS", 1024)
-    monkeypatch.setattr("compopt.kernels.norms_triton._TILE", 1 << 14)
-    monkeypatch.setattr("compopt.kernels.activations_triton._BLOCK", 1 << 13)
+    monkeypatch.setattr("compopt.kernels.batch_norm.triton._TILE", 1 << 14)
+    monkeypatch.setattr("compopt.kernels.activations.triton._BLOCK", 1 << 13)
 
 
 def exact(given):
@@ -94,7 +94,7 @@ def layouts(tensor):
 
 @ALL_CASES
 def test_layouts(case):
-    if "norm" not in case.name and case.plain is not activations:
+    if "norm" not in case.name and case.operation is not activations:
         skip_without_wide_products(case.form)
     given = case.inputs(case.shape(126), torch.float64)
     expected = case.results(case.plain, truth := dict(given))
@@ -123,9 +123,9 @@ def test_half_precision(case, dtype):
 
 @ALL_CASES
 def test_results_repeat_bit_by_bit_in_any_order_of_programs(case, monkeypatch):
-    monkeypatch.setattr("compopt.kernels.norms_triton._PROGRAMS", 6)
-    monkeypatch.setattr("compopt.kernels.layer_norm_triton._PROGRAMS", 4)
-    monkeypatch.setattr("compopt.kernels.activations_triton._BLOCK", 64)
+    monkeypatch.setattr("compopt.kernels.batch_norm.triton._PROGRAMS", 6)
+    monkeypatch.setattr("compopt.kernels.layer_norm.triton._PROGRAMS", 4)
+    monkeypatch.setattr("compopt.kernels.activations.triton._BLOCK", 64)
     given = case.inputs(case.shape(504), torch.float32)
     results = []
     for order in ORDERS:

@@ -7,7 +7,7 @@ from strict_interpreter import strict
 from torch.func import jvp
 from torch.nn import functional
 
-from compopt.kernels import linear_reference
+from compopt.kernels.linear import reference
 
 RTOL = {torch.float64: 1e-13, torch.float32: 1e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 """Relative to the largest entry. Narrow types: one rounding, of the result."""
@@ -18,8 +18,8 @@ SHAPES = {"one": (1, 1, 1), "63": (63, 5, 17), "odd": (65, 70, 33), "long": (3, 
 @pytest.fixture(params=["torch", "triton"])
 def form(request):
     if request.param == "torch":
-        return linear_reference
-    return pytest.importorskip("compopt.kernels.linear_triton")
+        return reference
+    return pytest.importorskip("compopt.kernels.linear.triton")
 
 
 def inputs(shape, dtype):
@@ -48,7 +48,7 @@ def test_shapes_and_dtypes(form, shape, dtype):
     with strict():
         found = form.linear_tangent(*given)
     assert found.dtype == dtype
-    assert error(found, expected(*given)) <= (2 if form is linear_reference else 1) * RTOL[dtype]
+    assert error(found, expected(*given)) <= (2 if form is reference else 1) * RTOL[dtype]
 
 
 def test_without_bias_and_with_other_strides(form):
@@ -63,7 +63,7 @@ def test_without_bias_and_with_other_strides(form):
 
 @pytest.mark.parametrize(("precision", "rtol"), [("tf32", 1e-3), ("tf32x3", 1e-6)])
 def test_precision_of_float32_products(precision, rtol):
-    form = pytest.importorskip("compopt.kernels.linear_triton")
+    form = pytest.importorskip("compopt.kernels.linear.triton")
     given = inputs((65, 70, 33), torch.float32)
     with strict():
         found = form.linear_tangent(*given, precision=precision)
@@ -97,7 +97,7 @@ def matmul():
     ],
 )
 def test_precision_is_that_of_torch_by_either_of_its_names(matmul, name, value, is_tf32):
-    form = pytest.importorskip("compopt.kernels.linear_triton")
+    form = pytest.importorskip("compopt.kernels.linear.triton")
     _set(matmul, name, value)
     given = inputs((65, 70, 33), torch.float32)
     with strict():
@@ -106,7 +106,7 @@ def test_precision_is_that_of_torch_by_either_of_its_names(matmul, name, value, 
 
 
 def test_large_tiles_and_the_order_of_programs():
-    form = pytest.importorskip("compopt.kernels.linear_triton")
+    form = pytest.importorskip("compopt.kernels.linear.triton")
     given = inputs((1500, 1400, 8), torch.bfloat16)
     assert form.tile_for(torch.bfloat16, "ieee", 1500, 1400).rows == 128
     results = []

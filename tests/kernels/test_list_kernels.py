@@ -6,7 +6,7 @@ from kernel_checks import ORDERS, SIZES, assert_accurate, nan_empty, vector
 from strict_interpreter import ViolationError, strict
 
 from compopt.kernels import gather, scatter, use_backend
-from compopt.kernels.tables import ALIGNED, CONTIGUOUS, STRIDED, collapse, row
+from compopt.kernels.lists.tables import ALIGNED, CONTIGUOUS, STRIDED, collapse, row
 
 
 @pytest.fixture(autouse=True)

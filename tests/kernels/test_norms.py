@@ -4,9 +4,9 @@ import pytest
 import torch
 from strict_interpreter import strict
 
-from compopt.kernels import norms
+from compopt.kernels.batch_norm import reference as norms
 
-triton_norms = pytest.importorskip("compopt.kernels.norms_triton")
+triton_norms = pytest.importorskip("compopt.kernels.batch_norm.triton")
 
 RTOL = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 """Largest error relative to the largest entry. float32: sums of up to 1000 entries around 2."""
@@ -44,9 +44,9 @@ def all_derivatives(module, given, slope, eps=1e-3):
     x, v, grad, weight, bias, v_weight, v_bias = given
     y, mean, invstd = module.batch_norm_forward(x, weight, bias, None, None, 0.1, eps, slope)
     saved = x, y, weight, mean, invstd, slope
-    for_x, for_weight, for_bias = module.batch_norm_backward(grad, *saved)
-    tangent, sums = module.batch_norm_tangent(v, v_weight, v_bias, *saved)
-    curvature = module.batch_norm_curvature(v, v_weight, sums, grad, for_weight, for_bias, *saved)
+    for_x, for_weight, for_bias = module.batch_norm_backward(grad, saved)
+    tangent, sums = module.batch_norm_tangent(v, v_weight, v_bias, saved)
+    curvature = module.batch_norm_curvature(v, v_weight, sums, grad, for_weight, for_bias, saved)
     return [y, mean, invstd, for_x, for_weight, for_bias, tangent, sums, *curvature]
 
 

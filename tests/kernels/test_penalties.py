@@ -5,7 +5,8 @@ import torch
 from kernel_checks import needs_wide_products, skip_without_wide_products
 from strict_interpreter import strict
 
-from compopt.kernels import penalties, power_iteration, use_backend
+from compopt.kernels import power_iteration, use_backend
+from compopt.kernels.penalties import reference
 from compopt.penalties import block_power_iteration, diversity_penalty
 
 SHAPES = {"one row": (1, 3), "63": (63, 20), "tall": (130, 7), "wide": (5, 200), "1000": (65, 1000)}
@@ -15,8 +16,12 @@ TAUS = {"both": (0.1, 0.2), "positive only": (0.2, 2.0), "all": (0.0, 0.0), "non
 @pytest.fixture(params=["torch", "triton"])
 def form(request):
     if request.param == "torch":
-        return penalties
-    return pytest.importorskip("compopt.kernels.penalties_triton")
+        return reference
+    return pytest.importorskip("compopt.kernels.penalties.triton")
+
+
+def backend_of(form):
+    return "torch" if form is reference else "triton"
 
 
 def dense(weight, tau_pos, tau_neg):
@@ -69,7 +74,7 @@ def test_diversity_in_narrower_types(form, dtype):
 
 @pytest.mark.parametrize(("precision", "rtol"), [("tf32", 2e-3), ("tf32x3", 1e-5)])
 def test_precision_of_float32_products(precision, rtol):
-    form = pytest.importorskip("compopt.kernels.penalties_triton")
+    form = pytest.importorskip("compopt.kernels.penalties.triton")
     weight = torch.randn(70, 33)
     found = both(form, weight, (0.0, 0.0), precision=precision)
     assert_close(found, expected(weight, (0.0, 0.0)), rtol)
@@ -101,7 +106,7 @@ def test_no_rows(form):
 
 @pytest.mark.parametrize("order", ["reverse", 5])
 def test_order_of_programs_changes_no_bit(order):
-    form = pytest.importorskip("compopt.kernels.penalties_triton")
+    form = pytest.importorskip("compopt.kernels.penalties.triton")
     weight, block = torch.randn(150, 20), torch.randn(20, 3)
     results = []
     for one in (None, order):
@@ -132,8 +137,8 @@ def test_power_iteration_finds_the_leading_triplets(form, dtype, rtol):
     right, _ = torch.linalg.qr(torch.randn(25, 8, dtype=torch.float64))
     true = torch.tensor([5.0, 4.0, 3.0, 2.0, 0.1, 0.05, 0.02, 0.0], dtype=torch.float64)
     weight = ((left * true) @ right.T).to(dtype)
-    with strict():
-        found = power_iteration(weight, torch.randn(25, 4, dtype=dtype), 6, form=form)
+    with strict(), use_backend(backend_of(form)):
+        found = power_iteration(weight, torch.randn(25, 4, dtype=dtype), 6)
     assert found.values.dtype == dtype
     assert_close([found.values], [true[:4]], rtol)
     eye = torch.eye(4, dtype=torch.float64)
@@ -152,8 +157,8 @@ def test_power_iteration_of_a_singular_and_of_a_zero_matrix(form):
         torch.outer(vector, torch.ones(9, dtype=torch.float64)),
         torch.zeros(12, 9).double(),
     ):
-        with strict():
-            found = power_iteration(weight, start, 2, form=form)
+        with strict(), use_backend(backend_of(form)):
+            found = power_iteration(weight, start, 2)
         assert all(t.isfinite().all() for t in found)
         norm = torch.linalg.matrix_norm(weight, 2)
         assert abs(found.values[0] - norm) <= 1e-7 * norm

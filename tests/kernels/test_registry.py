@@ -9,6 +9,7 @@ from kernel_checks import fill_new_memory_with_nan, vector
 from layer_cases import CASES
 from strict_interpreter import strict
 
+from benchmarks.kernels.registry import entries
 from compopt.kernels import (
     CGState,
     adaptive_setup_,
@@ -21,7 +22,6 @@ from compopt.kernels import (
     scatter,
     use_backend,
 )
-from compopt.kernels.registry import entries
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENTRIES = entries()
@@ -48,7 +48,7 @@ WRITES = {
         *("y_ptr", "mean_ptr", "invstd_ptr", "running_mean_ptr", "running_var_ptr"),
     },
     "partial_dot_kernel": {"partial_ptr"},
-    "scatter_kernel": {"room_ptr"},
+    "scatter_kernel": {"storage_ptr"},
 }
 """Arguments that a kernel may write to: never a tensor that its caller was given to read."""
 
@@ -57,7 +57,7 @@ def decorated(decorator):
     """Return the functions of the folder with a decorator, called or not."""
     return {
         node.name
-        for path in (ROOT / "kernels").glob("*.py")
+        for path in (ROOT / "kernels").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef)
         and any(ast.unparse(found).split("(")[0] == decorator for found in node.decorator_list)

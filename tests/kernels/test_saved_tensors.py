@@ -5,9 +5,9 @@ import torch
 from strict_interpreter import strict
 from torch import nn
 
+from benchmarks.kernels.registry import entries
 from compopt import ACGD, ConjugateGradient
 from compopt.kernels import use_backend
-from compopt.kernels.registry import entries
 from compopt.nn import fuse
 
 PENALTIES = {"gram_strip_kernel", "gram_product_kernel", "linear_tangent_kernel"}

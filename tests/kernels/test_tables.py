@@ -9,8 +9,10 @@ from kernel_checks import assert_accurate, vector
 from strict_interpreter import strict
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from compopt.kernels import gather, lists_triton, scatter, tables, use_backend
-from compopt.kernels.tables import Place
+from compopt.kernels import gather, scatter, use_backend
+from compopt.kernels.lists import tables
+from compopt.kernels.lists import triton as lists_triton
+from compopt.kernels.lists.tables import Place
 
 CPU = torch.device("cpu")
 SIZES = (1, 1023, 1024, 1025, 5000)

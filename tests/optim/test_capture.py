@@ -9,7 +9,7 @@ from games import NetworkGame
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from compopt import ACGD, CGD, ConjugateGradient
-from compopt.kernels.tables import Place
+from compopt.kernels.lists.tables import Place
 
 FIXED = ConjugateGradient(rtol=0.0, max_iter=2)
 FORMS = {

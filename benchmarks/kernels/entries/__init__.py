@@ -1,0 +1,1 @@
+"""The table of kernels, a module for each operation."""

@@ -1,0 +1,14 @@
+"""The dtypes in which kernels compute."""
+
+import torch
+from torch import Tensor
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums over tensors of ``dtype``: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors in their accumulator: a sum of terms is then rounded once."""
+    return tuple(tensor.to(accumulator(tensor.dtype)) for tensor in tensors)

@@ -1,0 +1,88 @@
+"""The set-up of an adaptive step in plain torch."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+BLOCK = 2**18
+"""Entries of a vector that stay in the processor's caches from one operation to the next."""
+
+
+def _blocks(vector: Tensor) -> Iterator[slice]:
+    """Yield where the blocks of a long vector on the CPU lie; any other vector is one block."""
+    step = BLOCK if vector.device.type == "cpu" else max(vector.numel(), 1)
+    for start in range(0, vector.numel(), step):
+        yield slice(start, start + step)
+
+
+def adaptive_setup_(
+    average: Tensor,
+    grad: Tensor,
+    beta: float,
+    rate: float | Tensor,
+    eps: float,
+    step_sizes: Tensor,
+    root: Tensor | None = None,
+    scaled: Tensor | None = None,
+    sign: int = 1,
+    num_steps: Tensor | None = None,
+) -> None:
+    """Form step sizes from an average of squared gradients, and what a solve begins with.
+
+    With ``v = beta average + (1 - beta) grad^2`` the step sizes are ``H = rate / (sqrt(v) + eps)``.
+    ``v`` itself is not kept: whether the step is taken is known only later.
+
+    Args:
+        average: [n] before this step. Not modified.
+        grad: [n]. Not modified.
+        beta: decay rate of the average.
+        rate: learning rate with its bias correction; 0-dim on the device if it is a tensor.
+            Without its correction if ``num_steps`` is given.
+        eps: added to the root.
+        step_sizes: [n] where to write H.
+        root: [n] where to write ``S = sqrt(H)``, or None.
+        scaled: [n] where to write the scaled gradient, ``sign S grad`` with ``root`` and
+            ``sign H grad`` without, or None.
+        sign: 1 or -1.
+        num_steps: 0-dim on the device, steps before this one: the rate is then multiplied by
+            ``sqrt(1 - beta^(num_steps + 1))`` there.
+    """
+    if num_steps is not None:
+        # In float64: 1 - beta^t cancels.
+        rate = rate * (1 - beta ** (num_steps.double() + 1)).sqrt()
+    if isinstance(rate, Tensor) and rate.device == step_sizes.device:
+        rate = rate.to(step_sizes.dtype)
+    else:
+        # An argument of a launch, where a copy from the host would wait for the device.
+        rate = step_sizes.new_full((), float(rate))
+    for at in _blocks(grad):
+        piece, factor = grad[at], step_sizes[at]
+        torch.mul(average[at], beta, out=factor)
+        factor.addcmul_(piece, piece, value=1 - beta).sqrt_().add_(eps)
+        torch.div(rate, factor, out=factor)
+        if root is not None:
+            factor = torch.sqrt(factor, out=root[at])
+        if scaled is not None:
+            torch.mul(factor, piece, out=scaled[at])
+            if sign < 0:
+                scaled[at].neg_()
+
+
+def average_squares_(
+    average: Tensor, grad: Tensor, beta: float, advance: Tensor | None = None
+) -> None:
+    """Take ``grad`` into the average: ``average = beta average + (1 - beta) grad^2``, in place.
+
+    Args:
+        average: [n]. Modified.
+        grad: [n].
+        beta: decay rate of the average.
+        advance: 0-dim boolean on the device, whether to do so; None for yes.
+    """
+    if advance is None:
+        for at in _blocks(grad):
+            average[at].mul_(beta).addcmul_(grad[at], grad[at], value=1 - beta)
+    else:
+        new = (average * beta).addcmul_(grad, grad, value=1 - beta)
+        average.copy_(torch.where(advance, new, average))

@@ -1,0 +1,12 @@
+"""Lists of tensors and flat vectors."""
+
+from .._dispatch import dispatch
+from . import reference
+
+__all__ = [
+    "gather",
+    "scatter",
+]
+
+gather = dispatch(reference.gather)
+scatter = dispatch(reference.scatter)

@@ -1,0 +1,99 @@
+"""The two implementations of an operation, and which of them is called."""
+
+import inspect
+import pkgutil
+from importlib import import_module
+
+import pytest
+import torch
+from strict_interpreter import strict
+
+from compopt import kernels
+from compopt.kernels import _blocks, partial_dot, use_backend
+from compopt.kernels._dispatch import dispatch
+from compopt.kernels.layer_norm import layer_norm_forward, reference
+from compopt.kernels.linear import linear_tangent
+
+PACKAGES = [
+    import_module(f"compopt.kernels.{found.name}")
+    for found in pkgutil.iter_modules(kernels.__path__)
+    if found.ispkg
+]
+OPERATIONS = {
+    f"{package.__name__.rpartition('.')[2]}.{name}": (package, getattr(package, name))
+    for package in PACKAGES
+    for name in package.__all__
+    if hasattr(getattr(package, name), "__wrapped__")
+}
+
+
+def test_every_package_has_operations_and_every_name_is_at_the_top_or_in_one_package():
+    assert {name.partition(".")[0] for name in OPERATIONS} == {
+        package.__name__.rpartition(".")[2] for package in PACKAGES
+    }
+    names = [name for package in PACKAGES for name in package.__all__]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_both_implementations_have_the_same_signature(name):
+    """But for options of Triton's own, which are keywords that have a default."""
+    package, operation = OPERATIONS[name]
+    twin = getattr(import_module(f"{package.__name__}.triton"), operation.__name__)
+    ours, theirs = (inspect.signature(function) for function in (operation, twin))
+    assert ours.return_annotation == theirs.return_annotation
+    own = [theirs.parameters[key] for key in theirs.parameters if key not in ours.parameters]
+    shared = [theirs.parameters[key] for key in theirs.parameters if key in ours.parameters]
+    assert shared == list(ours.parameters.values())
+    for parameter in own:
+        assert parameter.kind is parameter.KEYWORD_ONLY
+        assert parameter.default is not parameter.empty
+    assert operation.__doc__
+    assert not twin.__doc__
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_first_tensor_decides_whatever_it_is_called(name):
+    """A meta tensor is one that Triton refuses: the choice was made for it."""
+    _, operation = OPERATIONS[name]
+    with use_backend("triton"), pytest.raises(RuntimeError, match="no kernels for tensors on meta"):
+        operation(None, [], later=torch.ones(1, device="meta"))
+
+
+def test_rows_too_long_for_a_program_go_to_torch():
+    x = torch.randn(2, 16385)
+    expected = reference.layer_norm_forward(x, None, None, 1, 1e-5)
+    with use_backend("triton"), strict() as run:
+        found = layer_norm_forward(x, None, None, num_dims=1, eps=1e-5)
+    assert not run.launches
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("wide", [True, False])
+def test_float64_products_go_to_torch_where_triton_has_none(monkeypatch, wide):
+    monkeypatch.setattr(_blocks, "has_wide_products", lambda: wide)
+    x, weight = torch.randn(2, 3).double(), torch.randn(4, 3).double()
+    with use_backend("triton"), strict() as run:
+        linear_tangent(x, weight, x, weight)
+        assert len(run.launches) == wide
+        linear_tangent(x.float(), weight.float(), x.float(), weight.float())
+    assert len(run.launches) == 1 + wide
+
+
+def test_an_error_of_a_kernel_is_not_hidden(monkeypatch):
+    def fail(a, b):
+        raise ValueError("It is wrong.")
+
+    monkeypatch.setattr("compopt.kernels.cg.triton.partial_dot", fail)
+    with use_backend("triton"), pytest.raises(ValueError, match=r"It is wrong\."):
+        partial_dot(torch.ones(3), torch.ones(3))
+
+
+def test_what_is_called_is_documented_as_the_reference():
+    def plain(x: torch.Tensor) -> torch.Tensor:
+        """Return it."""
+        return x
+
+    found = dispatch(plain)
+    assert found.__doc__ == plain.__doc__
+    assert inspect.signature(found) == inspect.signature(plain)
