@@ -101,4 +101,25 @@ EVERY = (
     ),
 )
 
+# One of each way through the package, and wrappers with and without state.
+KINDS = [
+    entry
+    for entry in EVERY
+    if entry.name
+    in (
+        "ACGD",
+        "ExtraAdam",
+        "OptimisticAdam",
+        "SimultaneousDescentAscent-SGD",
+        "AlternatingDescentAscent-Adam",
+        "PolymatrixCGD-adaptive",
+        "CMD-nonnegative",
+        "ACMD-box",
+        "LookaheadMinmax-ACGD",
+    )
+]
+
 each_entry = pytest.mark.parametrize("entry", EVERY, ids=lambda entry: entry.name)
+"""For what every class computes or keeps itself."""
+each_kind = pytest.mark.parametrize("entry", KINDS, ids=lambda entry: entry.name)
+"""For what they have from their base classes."""

@@ -191,18 +191,67 @@ def _each_of(infos: Sequence[OptimizerInfo], name: str, field: str) -> pytest.Ma
     return pytest.mark.parametrize(("info", name), cases)
 
 
+def _options(infos: Sequence[OptimizerInfo]) -> list[Any]:
+    """Return each variant with one class that solves a system and with one that does not."""
+    able: dict[tuple[bool, str], list[tuple[OptimizerInfo, Variant]]] = {}
+    for info in infos:
+        for variant in info.variants:
+            key = (info.is_competitive, variant.description)
+            able.setdefault(key, []).append((info, variant))
+    counts = dict.fromkeys(map(id, infos), 0)
+    cases = []
+    # Those that few classes have come first, and each goes to the class with the fewest so far.
+    for pairs in sorted(able.values(), key=len):
+        info, variant = min(pairs, key=lambda pair: counts[id(pair[0])])
+        counts[id(info)] += 1
+        cases.append(pytest.param(info, variant, id=f"{info.name}-{variant.description}"))
+    assert all(counts.values())
+    return cases
+
+
+def _errors() -> list[Any]:
+    """Return each mistake once, and one in each argument that a class checks itself."""
+    cases: dict[tuple[str, str], tuple[OptimizerInfo, ErrorInput]] = {}
+    seen: set[str] = set()
+    for number, info in enumerate(OPTIMIZERS):
+        by_argument: dict[tuple[str, ...], list[ErrorInput]] = {}
+        for invalid in info.errors:
+            by_argument.setdefault(tuple(invalid.kwargs), []).append(invalid)
+        for invalids in by_argument.values():
+            new = [invalid for invalid in invalids if invalid.description not in seen]
+            if not new and invalids[0] not in COMMON_ERRORS:
+                new = [invalids[number % len(invalids)]]
+            for invalid in new:
+                seen.add(invalid.description)
+                cases[info.name, invalid.description] = info, invalid
+    return [pytest.param(*case, id="-".join(names)) for names, case in cases.items()]
+
+
+def _named(*names: str) -> list[OptimizerInfo]:
+    return [info for info in OPTIMIZERS if info.name in names]
+
+
+# One of each way through the package: a solve, one in local coordinates, a second point, a rule on
+# the gradients, products beside them.
+KINDS = _named("ACGD", "CMD", "ExtraAdam", "OptimisticAdam", "SGA")
+COMPETITIVE_KINDS = [info for info in KINDS if info.is_competitive]
+
 each_optimizer = _each(OPTIMIZERS)
+"""For what every class computes or declares itself."""
+each_kind = _each(KINDS)
+"""For what they have from their base classes."""
 each_competitive = _each(COMPETITIVE)
-each_of_one_point = _each([info for info in OPTIMIZERS if not info.needs_closure])
+each_competitive_kind = _each(COMPETITIVE_KINDS)
+each_kind_of_one_point = _each([info for info in KINDS if not info.needs_closure])
 each_variant = _each_of(OPTIMIZERS, "variant", "variants")
-each_competitive_variant = _each_of(COMPETITIVE, "variant", "variants")
-each_entry = pytest.mark.parametrize(
-    ("info", "method"),
-    [
-        pytest.param(info, method, id=f"{info.name}-{method}")
-        for info in OPTIMIZERS
-        for method in (("step", "backward") if info.is_competitive else ("step",))
-    ],
-)
-"""Each optimizer with each of its methods that take a loss."""
-each_error = _each_of(OPTIMIZERS, "invalid", "errors")
+each_option = pytest.mark.parametrize(("info", "variant"), _options(OPTIMIZERS))
+"""Each way to set an optimizer up, and each class."""
+each_competitive_option = pytest.mark.parametrize(("info", "variant"), _options(COMPETITIVE))
+ENTRIES = {
+    f"{info.name}-{method}": (info, method)
+    for info in _named("ACGD", "ExtraAdam", "OptimisticAdam")
+    for method in (("step", "backward") if info.is_competitive else ("step",))
+}
+each_entry = pytest.mark.parametrize(("info", "method"), ENTRIES.values(), ids=ENTRIES)
+"""Each way to take a loss."""
+each_error = pytest.mark.parametrize(("info", "invalid"), _errors())

@@ -114,6 +114,6 @@ def num_products(info: OptimizerInfo, after: int, **kwargs: Any) -> int:
     return fault.num_products
 
 
+STARTS = {"first-step": 0, "later-step": 3}
+PLACES = ("first", "last")
 each_policy = pytest.mark.parametrize("on_failure", ON_FAILURE)
-each_start = pytest.mark.parametrize("after", [0, 3], ids=["first-step", "later-step"])
-each_place = pytest.mark.parametrize("place", ["first", "last"])

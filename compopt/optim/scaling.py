@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.amp import GradScaler
 
-from compopt.kernels.tables import Place
+from compopt.kernels.lists.tables import Place
 
 NOT_UNSCALED = (
     "The gradients of `optimizer.backward(loss, scaler=scaler)` are still scaled. Call "

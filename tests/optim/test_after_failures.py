@@ -8,7 +8,7 @@ import pytest
 import torch
 from dense_steps import assert_close, assert_dense_step
 from games import QuadraticGame, flat
-from optimizer_registry import OptimizerInfo, each_competitive
+from optimizer_registry import OptimizerInfo, each_competitive_kind
 from snapshots import all_params, assert_same_bits, snapshot
 from step_faults import SOLVERS, Fault, each_policy, setting
 from torch import nn
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::compopt.StepWarning")
 
 
 @each_policy
-@each_competitive
+@each_competitive_kind
 def test_buffers_of_a_failed_step_are_the_users(info: OptimizerInfo, on_failure: str) -> None:
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
@@ -39,7 +39,7 @@ def test_buffers_of_a_failed_step_are_the_users(info: OptimizerInfo, on_failure:
 
 
 @each_policy
-@each_competitive
+@each_competitive_kind
 def test_warm_start_goes_on_after_a_failure(info: OptimizerInfo, on_failure: str) -> None:
     """Whatever was stored, the next solve starts from something finite and is exact again."""
     now = setting(
@@ -63,7 +63,7 @@ def test_warm_start_goes_on_after_a_failure(info: OptimizerInfo, on_failure: str
 
 
 @each_policy
-@each_competitive
+@each_competitive_kind
 def test_alternation_waits_for_a_failed_step(info: OptimizerInfo, on_failure: str) -> None:
     """A step that was not taken is not counted, so the same player is solved for again."""
     now = setting(info, 1, solver=SOLVERS["cg"], on_failure=on_failure, solve_for="alternate")

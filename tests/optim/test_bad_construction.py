@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from covering import one_each
 from games import QuadraticGame
-from optimizer_registry import ErrorInput, OptimizerInfo, each_error, each_optimizer
+from optimizer_registry import OPTIMIZERS, ErrorInput, OptimizerInfo, each_error
 from torch import Tensor, nn
 
 
@@ -21,14 +22,17 @@ GROUP_KEYS = ("lr", "weight_decay", "max_grad_norm", "beta", "eps", "betas", "co
 GROUP_KEYS += ("interaction", "momentum", "coupling", "mirror")
 
 
-@each_error
+# A group is checked as arguments are, so one mistake in each of them says that it is.
+IN_A_GROUP = {tuple(case.values[1].kwargs): case for case in each_error.args[1]}
+
+
+@pytest.mark.parametrize(
+    ("info", "invalid"), [case for (name, *_), case in IN_A_GROUP.items() if name in GROUP_KEYS]
+)
 def test_bad_hyperparameters_of_a_group(info: OptimizerInfo, invalid: ErrorInput) -> None:
     """The same values are refused in a group, and as a default that every group overrides."""
     game = QuadraticGame()
-    own = {name: value for name, value in invalid.kwargs.items() if name in GROUP_KEYS}
-    if not own:
-        return
-    group = {"params": game.max_params, **own}
+    group = {"params": game.max_params, **invalid.kwargs}
     with pytest.raises((TypeError, ValueError), match=invalid.match):
         info.cls(game.min_params, [group])
     good = dict(info.build(game).param_groups[0])
@@ -157,8 +161,7 @@ CONSTRUCTIONS: dict[str, tuple[Callable[[], tuple[Any, ...]], type[Exception], s
 }
 
 
-@pytest.mark.parametrize("case", CONSTRUCTIONS)
-@each_optimizer
+@pytest.mark.parametrize(("info", "case"), one_each(OPTIMIZERS, list(CONSTRUCTIONS)))
 def test_bad_players(info: OptimizerInfo, case: str) -> None:
     make, error, match = CONSTRUCTIONS[case]
     with pytest.raises(error, match=match):

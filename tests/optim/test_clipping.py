@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from optimizer_registry import OPTIMIZERS, OptimizerInfo
+from optimizer_registry import OPTIMIZERS, OptimizerInfo, each_kind
 from torch import Tensor, nn
 
 from compopt import PolymatrixCGD
@@ -13,10 +13,6 @@ from compopt import PolymatrixCGD
 
 def scalar() -> nn.Parameter:
     return nn.Parameter(torch.zeros(1, dtype=torch.float64))
-
-
-CLIPPING = [info for info in OPTIMIZERS if any("max_grad_norm" in v.kwargs for v in info.variants)]
-each_clipping = pytest.mark.parametrize("info", CLIPPING, ids=lambda info: info.name)
 
 
 def move(info: OptimizerInfo, frozen_first: bool) -> Tensor:
@@ -36,7 +32,7 @@ def move(info: OptimizerInfo, frozen_first: bool) -> Tensor:
     return torch.cat([a.detach(), b.detach()]) - before
 
 
-@each_clipping
+@each_kind
 def test_group_is_clipped_as_one_vector_after_unfreezing(info: OptimizerInfo) -> None:
     gradients: list[Tensor] = []
     a, b, y = scalar(), scalar(), scalar()
@@ -62,7 +58,7 @@ def test_group_is_clipped_as_one_vector_after_unfreezing(info: OptimizerInfo) ->
     )
 
 
-@each_clipping
+@each_kind
 def test_each_group_of_both_players_is_clipped_by_itself(info: OptimizerInfo) -> None:
     """Gradients (3, 4), 0.5 and 12 of three groups a player, each to its own norm or none."""
     seen: dict[Any, Tensor] = {}
@@ -97,7 +93,9 @@ def test_each_group_of_both_players_is_clipped_by_itself(info: OptimizerInfo) ->
 
 
 @pytest.mark.parametrize(
-    "info", [info for info in CLIPPING if info.name in ("CGD", "CMD", "LCGD")], ids=lambda i: i.name
+    "info",
+    [info for info in OPTIMIZERS if info.name in ("CGD", "CMD", "LCGD")],
+    ids=lambda i: i.name,
 )
 def test_steps_after_unfreezing_are_those_without_freezing(info: OptimizerInfo) -> None:
     expected = torch.tensor([-0.6e-2, -0.8e-2], dtype=torch.float64)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from cases import CASES
+from covering import pairwise
 from saved_tensors import counting_saved_tensors
 from torch import nn
 
@@ -29,10 +30,12 @@ def autograd_calls(monkeypatch):
     return calls
 
 
-@OPTIMIZERS
-@pytest.mark.parametrize("solve_for", ["min", "max", "smaller", "alternate"])
-@pytest.mark.parametrize("warm_start", [False, True], ids=["cold", "warm"])
-@pytest.mark.parametrize("check_last", [False, True], ids=["predicted", "computed"])
+@pairwise(
+    optimizer_class={"cgd": CGD, "acgd": ACGD},
+    solve_for=["min", "max", "smaller", "alternate"],
+    warm_start={"cold": False, "warm": True},
+    check_last={"predicted": False, "computed": True},
+)
 def test_number_of_products(optimizer_class, solve_for, warm_start, check_last, autograd_calls):
     case = CASES["mlp-gan"]()
     optimizer = optimizer_class(

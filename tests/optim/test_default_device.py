@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from every_optimizer import Entry, each_entry
+from every_optimizer import Entry, each_kind
 from games import QuadraticGame
 from snapshots import all_params
 
@@ -30,7 +30,7 @@ def after_steps(entry: Entry, device: str) -> list[Any]:
     return [param.tolist() for param in all_params(optimizer)]
 
 
-@each_entry
+@each_kind
 def test_a_step_does_not_depend_on_the_default_device(entry: Entry) -> None:
     assert after_steps(entry, "meta") == after_steps(entry, "cpu")
 

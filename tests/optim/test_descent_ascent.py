@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import pairwise
 from dense_steps import assert_close
 from games import NetworkGame, QuadraticGame
 from snapshots import all_params, assert_same_bits, snapshot
@@ -35,7 +36,6 @@ INNER: dict[str, Any] = {
     "rmsprop": torch.optim.RMSprop,
     "pair": (torch.optim.Adam, torch.optim.SGD),
 }
-each_inner = pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
 
 
 def by_hand(game: NetworkGame, inner: Any, order: tuple[tuple[str, ...], ...]) -> Callable:
@@ -60,7 +60,7 @@ def by_hand(game: NetworkGame, inner: Any, order: tuple[tuple[str, ...], ...]) -
 
 
 @pytest.mark.parametrize("first", ["min", "max", None], ids=["min-first", "max-first", "at-once"])
-@each_inner
+@pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
 def test_steps_are_those_of_two_torch_optimizers(inner: Any, first: str | None) -> None:
     game, twin = NetworkGame(torch.float64), NetworkGame(torch.float64)
     if first is None:
@@ -79,9 +79,7 @@ def test_steps_are_those_of_two_torch_optimizers(inner: Any, first: str | None) 
         assert_close(param.detach(), other.detach(), "parameter")
 
 
-@pytest.mark.parametrize("how", ["file", "deepcopy", "pickle"])
-@each_inner
-@each_class
+@pairwise(cls=CLASSES, inner=INNER, how=["file", "deepcopy", "pickle"])
 def test_resumed_run_is_bitwise_the_uninterrupted_one(cls: Any, inner: Any, how: str) -> None:
     def start() -> tuple[NetworkGame, Any]:
         game = NetworkGame()

@@ -1,9 +1,9 @@
 """Checkpoints by torch.distributed, which initializes the state of an optimizer itself."""
 
-import pytest
 import torch
+from covering import pairwise
 from games import NetworkGame
-from optimizer_registry import OptimizerInfo, Variant, each_optimizer
+from optimizer_registry import KINDS, OptimizerInfo, Variant, each_kind
 from snapshots import all_params, assert_same_bits, bits, snapshot
 from torch import nn
 from torch.distributed.checkpoint.state_dict import (
@@ -20,9 +20,11 @@ class Both(nn.Module):
         self.generator, self.critic = game.generator, game.critic
 
 
-@pytest.mark.parametrize("flatten", [False, True], ids=["nested", "flattened"])
-@pytest.mark.parametrize("lr", [0.05, torch.tensor(0.05)], ids=["number-lr", "tensor-lr"])
-@each_optimizer
+@pairwise(
+    info=KINDS,
+    lr={"number-lr": 0.05, "tensor-lr": torch.tensor(0.05)},
+    flatten={"nested": False, "flattened": True},
+)
 def test_distributed_checkpoint_round_trip(
     info: OptimizerInfo, lr: float | torch.Tensor, flatten: bool
 ) -> None:
@@ -41,7 +43,7 @@ def test_distributed_checkpoint_round_trip(
     assert_same_bits(snapshot(other[1]), snapshot(straight[1]))
 
 
-@each_optimizer
+@each_kind
 def test_distributed_checkpoint_of_a_fresh_optimizer_disturbs_nothing(info: OptimizerInfo) -> None:
     warm = Variant("", {"lr": 0.05, "warm_start": True, "solve_for": "alternate"})
     straight = advance(start(info, warm), 0, STOP)

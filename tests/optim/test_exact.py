@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from cases import CASES, Case, no_interaction
+from covering import pairwise
 from dense import AdaptiveStepSizes, assert_close, blocks, cgd_deltas, flat
 
 from compopt import ACGD, CGD, ConjugateGradient, ConvergenceWarning, DirectSolver, Game
@@ -23,14 +24,13 @@ def deltas_of_step(optimizer, case: Case):
     return flat(case.min_params) - before[0], flat(case.max_params) - before[1]
 
 
-@pytest.fixture(params=CASES, ids=str)
-def case(request):
-    return CASES[request.param]()
-
-
-@pytest.mark.parametrize("solve_for", ["min", "max", "smaller", "alternate"])
-@pytest.mark.parametrize("solver", [EXACT, DirectSolver()], ids=["cg", "direct"])
-def test_cgd_is_the_closed_form(case, solve_for, solver):
+@pairwise(
+    name=list(CASES),
+    solve_for=["min", "max", "smaller", "alternate"],
+    solver={"cg": EXACT, "direct": DirectSolver()},
+)
+def test_cgd_is_the_closed_form(name, solve_for, solver):
+    case = CASES[name]()
     optimizer = CGD(
         case.min_params, case.max_params, lr=(0.3, 0.7), solver=solver, solve_for=solve_for
     )
@@ -43,9 +43,13 @@ def test_cgd_is_the_closed_form(case, solve_for, solver):
         assert_close(actual[1], expected[1], 1e-10, "max player's move")
 
 
-@pytest.mark.parametrize("warm_start", [False, True], ids=["cold", "warm"])
-@pytest.mark.parametrize("solve_for", ["min", "max", "alternate"])
-def test_acgd_is_the_closed_form(case, solve_for, warm_start):
+@pairwise(
+    name=list(CASES),
+    solve_for=["min", "max", "alternate"],
+    warm_start={"cold": False, "warm": True},
+)
+def test_acgd_is_the_closed_form(name, solve_for, warm_start):
+    case = CASES[name]()
     optimizer = ACGD(
         case.min_params,
         case.max_params,

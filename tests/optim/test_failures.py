@@ -4,17 +4,19 @@ from typing import Any
 
 import pytest
 import torch
+from covering import pairwise
 from dense_steps import assert_dense_step
 from games import QuadraticGame
-from optimizer_registry import OptimizerInfo, each_competitive
+from optimizer_registry import COMPETITIVE, OptimizerInfo, each_competitive_kind
 from snapshots import assert_same_bits, snapshot
 from step_faults import (
     BAD_GRADIENTS,
+    ON_FAILURE,
+    PLACES,
     SOLVERS,
+    STARTS,
     Fault,
-    each_place,
     each_policy,
-    each_start,
     num_products,
     setting,
 )
@@ -38,11 +40,13 @@ def test_faults_do_nothing_unless_asked() -> None:
         assert torch.equal(grad, other)
 
 
-@each_start
-@each_policy
-@pytest.mark.parametrize("phases", [1, 2], ids=["step", "two-phase"])
-@pytest.mark.parametrize("case", BAD_GRADIENTS)
-@each_competitive
+@pairwise(
+    info=COMPETITIVE,
+    case=list(BAD_GRADIENTS),
+    phases={"step": 1, "two-phase": 2},
+    on_failure=ON_FAILURE,
+    after=STARTS,
+)
 def test_gradients_that_are_not_finite_move_nothing(
     info: OptimizerInfo, case: str, phases: int, on_failure: str, after: int
 ) -> None:
@@ -70,12 +74,14 @@ def test_gradients_that_are_not_finite_move_nothing(
     assert now.optimizer.last_step.taken
 
 
-@each_start
-@each_place
-@each_policy
-@pytest.mark.parametrize("kind", ["nan", "inf"])
-@pytest.mark.parametrize("solver", SOLVERS)
-@each_competitive
+@pairwise(
+    info=COMPETITIVE,
+    solver=list(SOLVERS),
+    kind=["nan", "inf"],
+    on_failure=ON_FAILURE,
+    place=PLACES,
+    after=STARTS,
+)
 def test_products_that_are_not_finite(
     info: OptimizerInfo, solver: str, kind: str, on_failure: str, place: str, after: int
 ) -> None:
@@ -123,10 +129,12 @@ class StatusSolver(DirectSolver):
         return Solution(**{**vars(solution), "status_code": code})
 
 
-@each_start
-@each_policy
-@pytest.mark.parametrize("status", [Status.BREAKDOWN, Status.NON_FINITE], ids=lambda s: s.name)
-@each_competitive
+@pairwise(
+    info=COMPETITIVE,
+    status=[Status.BREAKDOWN, Status.NON_FINITE],
+    on_failure=ON_FAILURE,
+    after=STARTS,
+)
 def test_status_of_a_failure_decides(
     info: OptimizerInfo, status: Status, on_failure: str, after: int
 ) -> None:
@@ -152,7 +160,7 @@ def test_status_of_a_failure_decides(
 
 
 @each_policy
-@each_competitive
+@each_competitive_kind
 def test_a_solve_that_runs_out_of_iterations_is_taken(info: OptimizerInfo, on_failure: str) -> None:
     now = setting(info, 0, solver=StatusSolver(Status.MAX_ITER, True), on_failure=on_failure)
     assert_dense_step(info, now.optimizer, now.reference)
@@ -163,10 +171,12 @@ def test_a_solve_that_runs_out_of_iterations_is_taken(info: OptimizerInfo, on_fa
         assert_dense_step(info, now.optimizer, now.reference)
 
 
-@each_start
-@pytest.mark.parametrize("on_failure", ["fallback", "skip"])
-@pytest.mark.parametrize("case", [*BAD_GRADIENTS, "product-nan"])
-@each_competitive
+@pairwise(
+    info=COMPETITIVE,
+    case=[*BAD_GRADIENTS, "product-nan"],
+    on_failure=["fallback", "skip"],
+    after=STARTS,
+)
 def test_failures_of_capturable_steps(
     info: OptimizerInfo, case: str, on_failure: str, after: int
 ) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import pairwise
 from dense import AdaptiveStepSizes
 from dense_steps import assert_close
 from games import GeneralGame, NetworkGame
@@ -26,7 +27,6 @@ SOLVERS = {
     "restarted": GMRES(rtol=1e-12, max_iter=400, restart=3),
     "direct": DirectSolver(),
 }
-each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 each_player = pytest.mark.parametrize("solve_for", ["min", "max", "alternate"])
 
 
@@ -39,9 +39,7 @@ def dense_move(game: GeneralGame, rates: Tensor) -> Tensor:
     return torch.linalg.solve(matrix, -rates * game.xi(w))
 
 
-@pytest.mark.parametrize("seed", range(4))
-@each_player
-@each_solver
+@pairwise(solver=SOLVERS, solve_for=["min", "max", "alternate"], seed=range(4))
 def test_cgd_is_the_joint_solution(solver: Any, solve_for: str, seed: int) -> None:
     game = GeneralGame(seed)
     optimizer = CGD(

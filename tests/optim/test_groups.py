@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from covering import one_each, pairwise
 from dense_steps import DenseReference, assert_close, assert_dense_step
 from games import PLAYERS, NetworkGame, QuadraticGame
-from optimizer_registry import OptimizerInfo, each_optimizer
+from optimizer_registry import KINDS, OPTIMIZERS, OptimizerInfo, each_kind, each_optimizer
 from snapshots import all_params, assert_same_bits, bits, snapshot
 
 from compopt import ACGD, CGD, ConjugateGradient, DirectSolver
@@ -57,7 +58,7 @@ def test_each_group_has_its_hyperparameters(info: OptimizerInfo) -> None:
         assert stays == [position == index for position in range(4)]
 
 
-@each_optimizer
+@each_kind
 def test_group_dictionaries_of_the_user_stay_as_they_are(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     groups = ([{"params": game.min_params, "lr": 0.1}], [{"params": game.max_params}])
@@ -72,7 +73,7 @@ def test_group_dictionaries_of_the_user_stay_as_they_are(info: OptimizerInfo) ->
     assert later == kept
 
 
-@each_optimizer
+@each_kind
 def test_hyperparameters_changed_by_hand_are_used(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -83,7 +84,7 @@ def test_hyperparameters_changed_by_hand_are_used(info: OptimizerInfo) -> None:
     assert_dense_step(info, optimizer, reference)
 
 
-@each_optimizer
+@each_kind
 def test_named_parameters(info: OptimizerInfo) -> None:
     game, named_game = NetworkGame(), NetworkGame()
     optimizer = info.build(game, lr=0.05)
@@ -98,7 +99,7 @@ def test_named_parameters(info: OptimizerInfo) -> None:
     assert_same_bits(snapshot(named), snapshot(optimizer))
 
 
-@each_optimizer
+@each_kind
 def test_named_parameters_in_groups_and_a_rebuild(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.cls(
@@ -116,7 +117,7 @@ def test_named_parameters_in_groups_and_a_rebuild(info: OptimizerInfo) -> None:
     assert_dense_step(info, rebuilt, DenseReference(info, game))
 
 
-@each_optimizer
+@each_kind
 def test_groups_in_any_order_give_the_same_step(info: OptimizerInfo) -> None:
     game, other = QuadraticGame(), QuadraticGame()
     optimizer = info.exact(game)
@@ -138,9 +139,7 @@ def test_groups_in_any_order_give_the_same_step(info: OptimizerInfo) -> None:
             assert_close(twin.detach(), param.detach(), f"{info.name} {player}")
 
 
-@pytest.mark.parametrize("warm_start", [False, True], ids=["cold", "warm"])
-@pytest.mark.parametrize("player", PLAYERS)
-@each_optimizer
+@pairwise(info=KINDS, player=PLAYERS, warm_start={"cold": False, "warm": True})
 def test_group_added_during_a_run(info: OptimizerInfo, player: str, warm_start: bool) -> None:
     game = QuadraticGame()
     late = game.params(player)[1]
@@ -170,7 +169,7 @@ def test_group_added_during_a_run(info: OptimizerInfo, player: str, warm_start: 
     assert optimizer.state[old]["step"].item() == 6
 
 
-@each_optimizer
+@each_kind
 def test_refused_group_leaves_the_optimizer_as_it_was(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -200,8 +199,7 @@ def test_refused_group_leaves_the_optimizer_as_it_was(info: OptimizerInfo) -> No
     assert repr(optimizer) == text
 
 
-@pytest.mark.parametrize("player", PLAYERS)
-@each_optimizer
+@pytest.mark.parametrize(("info", "player"), one_each(OPTIMIZERS, PLAYERS))
 def test_frozen_parameters_stay_and_count_nothing(info: OptimizerInfo, player: str) -> None:
     game = QuadraticGame()
     frozen = game.params(player)[0].requires_grad_(False)
@@ -216,7 +214,7 @@ def test_frozen_parameters_stay_and_count_nothing(info: OptimizerInfo, player: s
 
 
 @pytest.mark.parametrize("warm_start", [False, True], ids=["cold", "warm"])
-@each_optimizer
+@each_kind
 def test_freezing_and_thawing_during_a_run(info: OptimizerInfo, warm_start: bool) -> None:
     game = QuadraticGame()
     solver = ConjugateGradient(rtol=1e-13, max_iter=60)
@@ -237,7 +235,7 @@ def test_freezing_and_thawing_during_a_run(info: OptimizerInfo, warm_start: bool
 
 
 @pytest.mark.parametrize("player", PLAYERS)
-@each_optimizer
+@each_kind
 def test_player_that_is_frozen_altogether_is_an_error(info: OptimizerInfo, player: str) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -301,7 +299,7 @@ def test_moments_average_the_clipped_gradient() -> None:
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=0)
 
 
-@each_optimizer
+@each_kind
 def test_pair_of_learning_rates_of_any_kind(info: OptimizerInfo) -> None:
     for lr in [(0.2, 0.1), [0.2, 0.1], (torch.tensor(0.2), 0.1), (0.2, torch.tensor(0.1))]:
         game = QuadraticGame(torch.float32)
@@ -311,7 +309,7 @@ def test_pair_of_learning_rates_of_any_kind(info: OptimizerInfo) -> None:
         assert_dense_step(info, optimizer, DenseReference(info, game))
 
 
-@each_optimizer
+@each_kind
 def test_direction_of_a_player_cannot_be_turned(info: OptimizerInfo) -> None:
     x, y = (torch.zeros(1, requires_grad=True) for _ in range(2))
     with pytest.raises(ValueError, match=r"`maximize`.*max player raises the loss by itself"):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from games import QuadraticGame
 from optimizer_info import NAN
-from optimizer_registry import OPTIMIZERS, OptimizerInfo, Variant, each_optimizer
+from optimizer_registry import OPTIMIZERS, OptimizerInfo, Variant, each_kind
 from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor
 from training_runs import END, STOP, advance, start
@@ -16,7 +16,7 @@ from training_runs import END, STOP, advance, start
 from compopt import ACGD
 
 
-@each_optimizer
+@each_kind
 def test_loaded_state_does_not_alias_the_dictionary(info: OptimizerInfo) -> None:
     warm = Variant("", {"warm_start": True})
     _, optimizer = advance(start(info, warm), 0, STOP)
@@ -63,7 +63,7 @@ def other_shape(state: dict[str, Any]) -> None:
         pytest.param(other_shape, "shape", id="other-shape"),
     ],
 )
-@each_optimizer
+@each_kind
 def test_failing_load_changes_nothing(
     info: OptimizerInfo, spoil: Callable[[dict[str, Any]], None], match: str
 ) -> None:
@@ -140,18 +140,6 @@ def test_damaged_state_is_refused_and_changes_nothing(
     assert repr(run[1]) == groups
 
 
-@each_optimizer
-def test_counts_may_be_numbers(info: OptimizerInfo) -> None:
-    warm = Variant("", {"warm_start": True})
-    run = advance(start(info, warm), 0, STOP)
-    state = copy.deepcopy(run[1].state_dict())
-    for entry in state["state"].values():
-        entry["step"] = entry["step"].item()
-    run[1].load_state_dict(state)
-    advance(run, STOP, END)
-    assert_same_bits(snapshot(run[1]), snapshot(advance(start(info, warm), 0, END)[1]))
-
-
 def test_state_of_a_one_player_optimizer_is_refused() -> None:
     game = QuadraticGame()
     adam = torch.optim.Adam([{"params": game.min_params}, {"params": game.max_params}])
@@ -159,7 +147,7 @@ def test_state_of_a_one_player_optimizer_is_refused() -> None:
         ACGD(game.min_params, game.max_params).load_state_dict(adam.state_dict())
 
 
-@each_optimizer
+@each_kind
 def test_state_dict_hooks(info: OptimizerInfo) -> None:
     _, optimizer = advance(start(info), 0, STOP)
     calls = []
@@ -178,7 +166,7 @@ def test_state_dict_hooks(info: OptimizerInfo) -> None:
     assert all(caller is optimizer for _, caller in calls)
 
 
-@each_optimizer
+@each_kind
 def test_load_hooks_may_change_the_state(info: OptimizerInfo) -> None:
     """A hook may return another dictionary, e.g. to rename groups, and change what was loaded."""
     _, optimizer = advance(start(info), 0, STOP)
@@ -204,7 +192,7 @@ def test_load_hooks_may_change_the_state(info: OptimizerInfo) -> None:
     }
 
 
-@each_optimizer
+@each_kind
 def test_load_pre_hook_may_repair_the_players(info: OptimizerInfo) -> None:
     _, optimizer = advance(start(info), 0, STOP)
     saved = copy.deepcopy(optimizer.state_dict())

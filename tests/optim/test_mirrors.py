@@ -163,10 +163,11 @@ def distance_inside(mirror: Any, point: Tensor) -> float:
     return point.min().item()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
-@pytest.mark.parametrize(("cls", "lr"), [(CGD, 1.0), (ACGD, 1.0)])
-def test_iterates_stay_strictly_inside(cls: Any, lr: float, dtype: torch.dtype) -> None:
-    run_in_all_sets(cls, dtype, lr, steps=400, period=100)
+@pytest.mark.parametrize(
+    ("cls", "dtype"), [(CGD, torch.float32), (ACGD, torch.float64)], ids=["CGD", "ACGD"]
+)
+def test_iterates_stay_strictly_inside(cls: Any, dtype: torch.dtype) -> None:
+    run_in_all_sets(cls, dtype, 1.0, steps=400, period=100)
 
 
 @pytest.mark.slow

@@ -4,7 +4,8 @@ import warnings
 
 import pytest
 import torch
-from every_optimizer import Entry, each_entry
+from covering import one_each, pairwise
+from every_optimizer import EVERY, Entry
 from mistaken_graphs import GRAPHS
 from mistaken_sets import MIRRORS
 from mistaken_steps import FORMS
@@ -40,8 +41,7 @@ def stop(optimizer: torch.optim.Optimizer, player: object) -> list[dict]:
     return kept
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["first", "second"])
-@each_entry
+@pytest.mark.parametrize(("entry", "which"), one_each(EVERY, {"first": 0, "second": 1}))
 def test_one_player_moves_alone(entry: Entry, which: int) -> None:
     game, optimizer = entry.start()
     entry.step(optimizer, game.loss)
@@ -62,11 +62,13 @@ def test_one_player_moves_alone(entry: Entry, which: int) -> None:
     assert all(not torch.equal(a, b) for a, b in zip(still, before[0], strict=True))
 
 
-@pytest.mark.parametrize("interaction", [None, 0.7])
-@pytest.mark.parametrize("warm_start", [False, True])
-@pytest.mark.parametrize("solve_for", ["min", "max"])
-@pytest.mark.parametrize("player", ["min", "max"])
-@pytest.mark.parametrize("cls", [CGD, ACGD])
+@pairwise(
+    cls=[CGD, ACGD],
+    player=["min", "max"],
+    solve_for=["min", "max"],
+    warm_start=[False, True],
+    interaction=[None, 0.7],
+)
 def test_a_player_that_moves_alone_takes_its_plain_step(
     cls: type[CGD], player: str, solve_for: str, warm_start: bool, interaction: float | None
 ) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import pairwise
 from dense_steps import assert_close
 from games import GeneralGame, NetworkGame
 from snapshots import all_params, assert_same_bits, snapshot
@@ -53,9 +54,7 @@ class ManyPlayers:
         return torch.linalg.solve(matrix, -rates * self.xi)
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("solver", [TIGHT, DirectSolver()], ids=["gmres", "direct"])
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pairwise(count=[2, 3, 5], solver={"gmres": TIGHT, "direct": DirectSolver()}, seed=range(3))
 def test_steps_are_the_dense_ones(count: int, solver: Any, seed: int) -> None:
     game = ManyPlayers(count, seed)
     lr = [0.1 / (1 + player) for player in range(count)]

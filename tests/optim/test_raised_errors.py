@@ -3,10 +3,11 @@
 from typing import Any
 
 import pytest
+from covering import pairwise
 from dense_steps import assert_dense_step
-from optimizer_registry import OptimizerInfo, each_competitive
+from optimizer_registry import COMPETITIVE, OptimizerInfo
 from snapshots import assert_same_bits, snapshot
-from step_faults import SOLVERS, Fault, each_place, each_policy, each_start, num_products, setting
+from step_faults import ON_FAILURE, PLACES, SOLVERS, STARTS, Fault, num_products, setting
 from torch import Tensor
 
 from compopt import DirectSolver
@@ -23,11 +24,13 @@ class UncoupledSolver(DirectSolver):
         return super().solve(operator, rhs)
 
 
-@each_start
-@each_place
-@each_policy
-@pytest.mark.parametrize("solver", SOLVERS)
-@each_competitive
+@pairwise(
+    info=COMPETITIVE,
+    solver=list(SOLVERS),
+    on_failure=ON_FAILURE,
+    place=PLACES,
+    after=STARTS,
+)
 def test_products_that_raise_change_nothing(
     info: OptimizerInfo, solver: str, on_failure: str, place: str, after: int
 ) -> None:
@@ -49,24 +52,17 @@ def test_products_that_raise_change_nothing(
     assert_dense_step(info, now.optimizer, now.reference)
 
 
-@each_start
-@each_policy
-@pytest.mark.parametrize(
-    ("solver", "error", "match"),
-    [
-        pytest.param(RaisingSolver(), RuntimeError, "out of memory, say", id="raises"),
-        pytest.param(UncoupledSolver(), TypeError, "coupled half", id="uncoupled"),
-    ],
-)
-@each_competitive
+BAD_SOLVERS = {
+    "raises": (RaisingSolver(), RuntimeError, "out of memory, say"),
+    "uncoupled": (UncoupledSolver(), TypeError, "coupled half"),
+}
+
+
+@pairwise(info=COMPETITIVE, bad=BAD_SOLVERS, on_failure=ON_FAILURE, after=STARTS)
 def test_solvers_that_raise_change_nothing(
-    info: OptimizerInfo,
-    solver: Any,
-    error: type[Exception],
-    match: str,
-    on_failure: str,
-    after: int,
+    info: OptimizerInfo, bad: tuple[Any, type[Exception], str], on_failure: str, after: int
 ) -> None:
+    solver, error, match = bad
     now = setting(info, after, solver=solver, on_failure=on_failure, weight_decay=0.1)
     before = snapshot(now.optimizer)
     with pytest.raises(error, match=match):

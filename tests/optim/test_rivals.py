@@ -65,7 +65,7 @@ FACTORS = {
 }
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1, 3, 6])
+@pytest.mark.parametrize("alpha", [0.5, 3])
 @pytest.mark.parametrize("cls", FACTORS, ids=lambda cls: cls.__name__)
 def test_factor_on_the_bilinear_game(cls: type, alpha: float) -> None:
     factor = radius_after(cls, 1, alpha) / math.sqrt(0.5)
@@ -149,7 +149,7 @@ def general_lola(game: GeneralGame, s: FieldStep) -> Tensor:
     return -s.lr * (xi - shaping)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @each_rival
 def test_general_sum_steps_are_the_closed_form(info: OptimizerInfo, seed: int) -> None:
     game = GeneralGame(seed)

@@ -9,7 +9,7 @@ from optimizer_info import INF, NAN
 from snapshots import all_params, assert_same_bits, snapshot
 
 from compopt import ACGD, ConjugateGradient
-from compopt.kernels.tables import Place
+from compopt.kernels.lists.tables import Place
 from compopt.optim.rivals import LookaheadMinmax
 
 FIXED = ConjugateGradient(rtol=0.0, max_iter=2)

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from every_optimizer import Entry, each_entry
+from covering import pairwise
+from every_optimizer import KINDS, Entry
 from games import NetworkGame, QuadraticGame
 from snapshots import all_params, assert_same_bits, bits, snapshot
 from torch import Tensor
@@ -18,17 +19,12 @@ from compopt.optim.rivals import AlternatingDescentAscent, SimultaneousDescentAs
 OTHERS = {"done": True, "notes": {"epochs": [1, 2]}, "average": torch.ones(2)}
 FIXED = {"capturable": True, "solver": DirectSolver()}
 ENTRIES = (
-    *(pytest.param(entry, id=entry.name) for entry in each_entry.args[1]),
-    *(
-        pytest.param(
-            Entry(cls.__name__, partial(cls, **FIXED), cls), id=f"{cls.__name__}-capturable"
-        )
-        for cls in (CGD, ACGD)
-    ),
+    *KINDS,
+    *(Entry(f"{cls.__name__}-capturable", partial(cls, **FIXED), cls) for cls in (CGD, ACGD)),
 )
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
 def test_others_may_keep_things_in_the_state(entry: Entry) -> None:
     (game, optimizer), (twin_game, twin) = entry.start(), entry.start()
     for key, value in OTHERS.items():
@@ -77,10 +73,10 @@ class Replaced(QuadraticGame):
         return new
 
 
-@each_entry
+@pytest.mark.parametrize(
+    "entry", [e for e in KINDS if issubclass(Replaced, e.game)], ids=lambda entry: entry.name
+)
 def test_the_state_of_replaced_parameters_is_dropped(entry: Entry) -> None:
-    if not issubclass(Replaced, entry.game):
-        return
     game = Replaced()
     optimizer = entry.make(game.min_params, game.max_params, lr=(0.02, 0.01))
     entry.step(optimizer, game.loss)
@@ -150,11 +146,13 @@ INNER: dict[str, Any] = {
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 
 
-@pytest.mark.parametrize("counts", ["tensors", "numbers"])
-@pytest.mark.parametrize("to", DTYPES, ids=str)
-@pytest.mark.parametrize("saved_in", DTYPES[::2], ids=str)
-@pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
-@pytest.mark.parametrize("cls", [SimultaneousDescentAscent, AlternatingDescentAscent])
+@pairwise(
+    cls=[SimultaneousDescentAscent, AlternatingDescentAscent],
+    inner=INNER,
+    saved_in=DTYPES[::2],
+    to=DTYPES,
+    counts=["tensors", "numbers"],
+)
 def test_checkpoints_of_another_dtype(
     cls: Any, inner: Any, saved_in: torch.dtype, to: torch.dtype, counts: str
 ) -> None:

@@ -6,7 +6,13 @@ import pytest
 import torch
 from dense_steps import DenseReference, assert_close, assert_dense_step
 from games import NetworkGame, QuadraticGame, flat
-from optimizer_registry import OptimizerInfo, each_competitive, each_of_one_point, each_optimizer
+from optimizer_registry import (
+    KINDS,
+    OptimizerInfo,
+    each_competitive_kind,
+    each_kind,
+    each_kind_of_one_point,
+)
 from snapshots import assert_same_bits, bits, snapshot
 from torch import Tensor, nn
 
@@ -30,13 +36,26 @@ FORMS: dict[str, Callable[[torch.optim.Optimizer, Callable[[], Tensor]], Any]] =
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@each_optimizer
+# The others have the same `step`.
+FORMED = [info for info in KINDS if info.name in ("ACGD", "OptimisticAdam", "ExtraAdam")]
+
+
+def takes(info: OptimizerInfo, form: str) -> bool:
+    if "backward" in form:
+        return info.is_competitive
+    return not info.needs_closure or "closure" in form
+
+
+@pytest.mark.parametrize(
+    ("info", "form"),
+    [
+        pytest.param(info, form, id=f"{info.name}-{form}")
+        for info in FORMED
+        for form in FORMS
+        if takes(info, form)
+    ],
+)
 def test_every_form_takes_the_same_step(info: OptimizerInfo, form: str) -> None:
-    if (not info.is_competitive and "backward" in form) or (
-        info.needs_closure and "closure" not in form
-    ):
-        return
     game, twin_game = NetworkGame(), NetworkGame()
     optimizer = info.build(game, lr=0.05, warm_start=True)
     twin = info.build(twin_game, lr=0.05, warm_start=True)
@@ -48,7 +67,7 @@ def test_every_form_takes_the_same_step(info: OptimizerInfo, form: str) -> None:
     assert_same_bits(snapshot(optimizer), snapshot(twin))
 
 
-@each_optimizer
+@each_kind
 def test_micro_batches_are_their_mean(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(torch.float64), NetworkGame(torch.float64)
     optimizer = info.exact(game)
@@ -66,7 +85,7 @@ def test_micro_batches_are_their_mean(info: OptimizerInfo) -> None:
         assert_close(param.detach(), other.detach(), f"{info.name}, parameter {index}")
 
 
-@each_optimizer
+@each_kind
 def test_mean_of_equal_halves_is_the_whole_batch(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(torch.float64), NetworkGame(torch.float64)
     halves = [NetworkGame(torch.float64) for _ in range(2)]
@@ -79,7 +98,7 @@ def test_mean_of_equal_halves_is_the_whole_batch(info: OptimizerInfo) -> None:
         assert_close(param.detach(), other.detach(), info.name)
 
 
-@each_of_one_point
+@each_kind_of_one_point
 def test_micro_batches_of_games_are_averaged_term_by_term(info: OptimizerInfo) -> None:
     game, twin_game = QuadraticGame(), QuadraticGame()
     terms = quadratic_penalties(game)
@@ -94,7 +113,7 @@ def test_micro_batches_of_games_are_averaged_term_by_term(info: OptimizerInfo) -
         assert_close(params, twin, f"{info.name}, {player}")
 
 
-@each_optimizer
+@each_kind
 def test_closure_runs_with_gradients_enabled(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -139,12 +158,17 @@ PENALTY_FORMS: dict[str, Callable[..., Any]] = {
 }
 
 
-@pytest.mark.parametrize("form", PENALTY_FORMS)
-@each_of_one_point
+@pytest.mark.parametrize(
+    ("info", "form"),
+    [
+        pytest.param(info, form, id=f"{info.name}-{form}")
+        for info in FORMED
+        for form in PENALTY_FORMS
+        if not info.needs_closure and (info.is_competitive or form != "backward")
+    ],
+)
 def test_penalties_add_to_the_own_gradient_alone(info: OptimizerInfo, form: str) -> None:
     """They couple the players here, and still leave the mixed derivatives as the loss's."""
-    if form == "backward" and not info.is_competitive:
-        return
     game = QuadraticGame()
     optimizer = info.exact(game, lr=0.05)
     reference = DenseReference(info, game)
@@ -159,7 +183,7 @@ def test_penalties_add_to_the_own_gradient_alone(info: OptimizerInfo, form: str)
 
 
 @pytest.mark.parametrize("player", ["min", "max"])
-@each_of_one_point
+@each_kind_of_one_point
 def test_one_penalty_leaves_the_other_player_its_gradient(info: OptimizerInfo, player: str) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game, lr=0.05)
@@ -173,7 +197,7 @@ def test_one_penalty_leaves_the_other_player_its_gradient(info: OptimizerInfo, p
     assert_dense_step(info, optimizer, DenseReference(info, game), step, extra=extra)
 
 
-@each_competitive
+@each_competitive_kind
 def test_penalty_may_be_the_only_term_of_a_player(info: OptimizerInfo) -> None:
     """With the loss free of the max player, both players take plain gradient steps."""
     game = QuadraticGame()
@@ -188,7 +212,7 @@ def test_penalty_may_be_the_only_term_of_a_player(info: OptimizerInfo) -> None:
     assert_dense_step(info, optimizer, DenseReference(info, game), step)
 
 
-@each_competitive
+@each_competitive_kind
 def test_gradient_penalty_as_a_term_of_the_critic(info: OptimizerInfo) -> None:
     """A term that holds gradients itself: its gradient is right, without a third derivative."""
     game, twin_game = NetworkGame(torch.float64), NetworkGame(torch.float64)
@@ -207,7 +231,7 @@ def test_gradient_penalty_as_a_term_of_the_critic(info: OptimizerInfo) -> None:
     assert optimizer.last_step.taken
 
 
-@each_of_one_point
+@each_kind_of_one_point
 def test_penalty_without_a_part_in_some_parameters(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -220,7 +244,7 @@ def test_penalty_without_a_part_in_some_parameters(info: OptimizerInfo) -> None:
     assert_dense_step(info, optimizer, DenseReference(info, game), step, extra={"min": extra})
 
 
-@each_of_one_point
+@each_kind_of_one_point
 def test_loss_may_be_used_after_the_step(info: OptimizerInfo) -> None:
     """What the step retains of the user's graph is still there, and the loss keeps its value."""
     game = NetworkGame()
@@ -233,7 +257,7 @@ def test_loss_may_be_used_after_the_step(info: OptimizerInfo) -> None:
     assert loss.requires_grad
 
 
-@each_of_one_point
+@each_kind_of_one_point
 def test_batch_norm_counts_the_forwards_of_the_user(info: OptimizerInfo) -> None:
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(2, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2))

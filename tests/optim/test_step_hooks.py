@@ -6,7 +6,7 @@ import pytest
 import torch
 from dense_steps import DenseReference, assert_dense_step
 from games import QuadraticGame
-from optimizer_registry import OptimizerInfo, each_competitive, each_optimizer
+from optimizer_registry import OptimizerInfo, each_competitive_kind, each_kind
 from snapshots import all_params, assert_same_bits, snapshot
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -16,7 +16,7 @@ from torch.optim.optimizer import (
 from compopt import DirectSolver
 
 
-@each_optimizer
+@each_kind
 def test_hooks_of_the_step_fire_once(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer, other = info.exact(game), info.exact(QuadraticGame())
@@ -48,7 +48,7 @@ def test_hooks_of_the_step_fire_once(info: OptimizerInfo) -> None:
     ]
 
 
-@each_optimizer
+@each_kind
 def test_pre_hook_may_exchange_the_loss(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -57,7 +57,7 @@ def test_pre_hook_may_exchange_the_loss(info: OptimizerInfo) -> None:
     assert_dense_step(info, optimizer, reference, lambda: optimizer.step(lambda: 0 * game.loss()))
 
 
-@each_optimizer
+@each_kind
 def test_post_hook_sees_the_step_taken(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -72,7 +72,7 @@ def test_post_hook_sees_the_step_taken(info: OptimizerInfo) -> None:
     assert seen == [[True] * len(before)]
 
 
-@each_optimizer
+@each_kind
 def test_profiler_shows_the_step_by_name(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -84,7 +84,7 @@ def test_profiler_shows_the_step_by_name(info: OptimizerInfo) -> None:
     assert names.count(f"Optimizer.zero_grad#{info.name}.zero_grad") == 1
 
 
-@each_optimizer
+@each_kind
 def test_subclass_steps_once_and_keeps_its_name(info: OptimizerInfo) -> None:
     class Mine(info.cls):  # type: ignore[name-defined]
         pass
@@ -101,7 +101,7 @@ def test_subclass_steps_once_and_keeps_its_name(info: OptimizerInfo) -> None:
 
 @pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
 @pytest.mark.parametrize("method", ["step", "backward"])
-@each_competitive
+@each_competitive_kind
 def test_hooks_on_parameters_are_refused(info: OptimizerInfo, method: str, register: str) -> None:
     """Autograd would call them on every product; the remedy works on ``.grad``."""
     game = QuadraticGame()

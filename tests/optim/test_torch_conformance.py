@@ -1,13 +1,13 @@
-"""What torch's own tests ask of its optimizers, asked of every one here, wrappers included."""
+"""What torch's own tests ask of its optimizers, asked of every kind here, wrappers included."""
 
 import copy
 import inspect
 import io
 from typing import Any
 
-import pytest
 import torch
-from every_optimizer import Entry, each_entry
+from covering import pairwise
+from every_optimizer import KINDS, Entry, each_kind
 from games import QuadraticGame
 from snapshots import all_params, assert_same_bits, snapshot
 
@@ -30,7 +30,7 @@ def flat_state(state: dict[str, Any]) -> list[Any]:
     ]
 
 
-@each_entry
+@each_kind
 def test_state_dict_is_deterministic(entry: Entry) -> None:
     first, second = (stepped(entry)[1].state_dict() for _ in range(2))
     assert list(first["state"]) == list(second["state"])
@@ -41,7 +41,7 @@ def test_state_dict_is_deterministic(entry: Entry) -> None:
         assert torch.equal(one, other)
 
 
-@each_entry
+@each_kind
 def test_saved_and_loaded_with_weights_only_is_the_same(entry: Entry) -> None:
     _, optimizer = stepped(entry)
     file = io.BytesIO()
@@ -56,7 +56,7 @@ def test_saved_and_loaded_with_weights_only_is_the_same(entry: Entry) -> None:
         assert torch.equal(one, two)
 
 
-@each_entry
+@each_kind
 def test_loading_keeps_the_optimizer_s_own_tensors_apart(entry: Entry) -> None:
     game, optimizer = stepped(entry)
     saved = optimizer.state_dict()
@@ -76,7 +76,7 @@ def test_loading_keeps_the_optimizer_s_own_tensors_apart(entry: Entry) -> None:
     }
 
 
-@each_entry
+@each_kind
 def test_counts_may_be_numbers(entry: Entry) -> None:
     straight = stepped(entry, 3)[1]
     game, optimizer = stepped(entry)
@@ -89,7 +89,7 @@ def test_counts_may_be_numbers(entry: Entry) -> None:
     assert_same_bits(snapshot(optimizer), snapshot(straight))
 
 
-@each_entry
+@each_kind
 def test_deepcopy_copies_all_public_attributes(entry: Entry) -> None:
     if not entry.copies:
         return
@@ -101,9 +101,7 @@ def test_deepcopy_copies_all_public_attributes(entry: Entry) -> None:
     assert public(copy.deepcopy(optimizer)) == public(optimizer)
 
 
-@pytest.mark.parametrize("saved_with_names", [True, False])
-@pytest.mark.parametrize("loaded_with_names", [True, False])
-@each_entry
+@pairwise(entry=KINDS, saved_with_names=[True, False], loaded_with_names=[True, False])
 def test_states_go_from_and_to_named_parameters(
     entry: Entry, saved_with_names: bool, loaded_with_names: bool
 ) -> None:
@@ -135,7 +133,7 @@ def test_states_go_from_and_to_named_parameters(
     assert ("param_names" in other.state_dict()["param_groups"][0]) == has_names
 
 
-@each_entry
+@each_kind
 def test_it_can_be_printed(entry: Entry) -> None:
     _, optimizer = stepped(entry)
     text = repr(optimizer)
@@ -145,7 +143,7 @@ def test_it_can_be_printed(entry: Entry) -> None:
         assert key == "params" or f"{key}: " in text
 
 
-@each_entry
+@each_kind
 def test_rates_may_be_tensors(entry: Entry) -> None:
     rates = (torch.tensor(0.02, dtype=torch.float64), torch.tensor(0.01, dtype=torch.float64))
     assert_same_bits(
@@ -155,7 +153,7 @@ def test_rates_may_be_tensors(entry: Entry) -> None:
     assert [float(rate) for rate in rates] == [0.02, 0.01]
 
 
-@each_entry
+@each_kind
 def test_a_group_that_is_added_later_moves(entry: Entry) -> None:
     game = entry.game()
     first = [params[:1] for params in (game.min_params, game.max_params)]
@@ -173,7 +171,7 @@ def test_a_group_that_is_added_later_moves(entry: Entry) -> None:
     entry.step(optimizer, game.loss)
 
 
-@each_entry
+@each_kind
 def test_a_step_without_loss_or_gradients_is_no_step(entry: Entry) -> None:
     if not entry.copies:
         # A hook that counts calls.
@@ -189,7 +187,7 @@ def test_a_step_without_loss_or_gradients_is_no_step(entry: Entry) -> None:
             assert torch.equal(after[name], value)
 
 
-@each_entry
+@each_kind
 def test_steps_take_their_loss_by_the_name_that_frameworks_use(entry: Entry) -> None:
     parameters = list(inspect.signature(type(entry.start()[1]).step).parameters.values())
     assert parameters[1].name == "closure"

@@ -3,21 +3,29 @@ from typing import Any
 
 import pytest
 import torch
+from covering import pairwise
 from dense_steps import DenseReference, assert_close, assert_dense_step
 from games import NetworkGame, QuadraticGame, Token, flat
-from optimizer_registry import OptimizerInfo, Variant, each_competitive, each_competitive_variant
+from optimizer_registry import (
+    COMPETITIVE,
+    OptimizerInfo,
+    Variant,
+    each_competitive_kind,
+    each_competitive_option,
+)
 from snapshots import all_params, assert_same_bits, snapshot
 
 from compopt import StepWarning
 
-SCALES = {torch.float32: 2.0**10, torch.float64: 2.0**10}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+SCALE = 2.0**10
 
 
 def grads(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [param.grad for param in all_params(optimizer)]
 
 
-@each_competitive_variant
+@each_competitive_option
 def test_backward_and_step_equal_step(info: OptimizerInfo, variant: Variant) -> None:
     game, twin_game = NetworkGame(), NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params, **variant.kwargs)
@@ -31,7 +39,7 @@ def test_backward_and_step_equal_step(info: OptimizerInfo, variant: Variant) -> 
         assert_same_bits(snapshot(optimizer), snapshot(twin))
 
 
-@each_competitive
+@each_competitive_kind
 def test_grad_is_that_of_the_own_objective(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -46,7 +54,7 @@ def test_grad_is_that_of_the_own_objective(info: OptimizerInfo) -> None:
     assert all(not grad.requires_grad for grad in grads(optimizer))
 
 
-@each_competitive
+@each_competitive_kind
 def test_backward_alone_moves_nothing(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -56,7 +64,7 @@ def test_backward_alone_moves_nothing(info: OptimizerInfo) -> None:
     assert optimizer.last_step is None
 
 
-@each_competitive
+@each_competitive_kind
 def test_last_backward_counts(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -67,7 +75,7 @@ def test_last_backward_counts(info: OptimizerInfo) -> None:
     assert_dense_step(info, optimizer, reference, optimizer.step)
 
 
-@each_competitive
+@each_competitive_kind
 def test_step_with_a_loss_drops_the_prepared_one(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -77,7 +85,7 @@ def test_step_with_a_loss_drops_the_prepared_one(info: OptimizerInfo) -> None:
         optimizer.step()
 
 
-@each_competitive
+@each_competitive_kind
 def test_a_prepared_step_is_taken_once(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -89,7 +97,7 @@ def test_a_prepared_step_is_taken_once(info: OptimizerInfo) -> None:
     assert_same_bits(snapshot(optimizer), before)
 
 
-@each_competitive
+@each_competitive_kind
 def test_changed_grad_is_solved_with(info: OptimizerInfo) -> None:
     """What stands in ``.grad`` enters the system; None counts as zero; the mixed block stays."""
     game = QuadraticGame()
@@ -109,7 +117,7 @@ def test_changed_grad_is_solved_with(info: OptimizerInfo) -> None:
 
 
 @pytest.mark.parametrize("player", ["min", "max", "both"])
-@each_competitive
+@each_competitive_kind
 def test_clipping_between_the_phases(info: OptimizerInfo, player: str) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -150,7 +158,7 @@ def drop_by_other_loss(game: NetworkGame, optimizer: torch.optim.Optimizer) -> N
 @pytest.mark.parametrize(
     "drop", [drop_by_zero_grad, drop_by_step, drop_by_loading, drop_by_other_loss]
 )
-@each_competitive
+@each_competitive_kind
 def test_graph_is_kept_until_used_or_dropped(info: OptimizerInfo, drop: Any) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params)
@@ -163,16 +171,18 @@ def test_graph_is_kept_until_used_or_dropped(info: OptimizerInfo, drop: Any) -> 
     assert alive() is None
 
 
-@pytest.mark.parametrize("clip", [False, True], ids=["plain", "clipped"])
-@pytest.mark.parametrize("penalty", [False, True], ids=["loss", "penalty"])
-@pytest.mark.parametrize("dtype", SCALES, ids=str)
-@each_competitive
+@pairwise(
+    info=COMPETITIVE,
+    dtype=DTYPES,
+    penalty={"loss": False, "penalty": True},
+    clip={"plain": False, "clipped": True},
+)
 def test_grad_scaler_loop_equals_unscaled_steps(
     info: OptimizerInfo, dtype: torch.dtype, penalty: bool, clip: bool
 ) -> None:
     game, twin_game = NetworkGame(dtype), NetworkGame(dtype)
     optimizer, twin = (info.exact(g, lr=0.05) for g in (game, twin_game))
-    scaler = torch.amp.GradScaler("cpu", init_scale=SCALES[dtype], growth_interval=2)
+    scaler = torch.amp.GradScaler("cpu", init_scale=SCALE, growth_interval=2)
 
     def penalties(game: NetworkGame) -> dict[str, torch.Tensor]:
         return {"max_penalty": flat(game.max_params).square().sum()} if penalty else {}
@@ -194,11 +204,11 @@ def test_grad_scaler_loop_equals_unscaled_steps(
             zip(all_params(optimizer), all_params(twin), strict=True)
         ):
             assert_close(param.detach(), other.detach(), f"step {step}, parameter {index}")
-    assert scaler.get_scale() == 4 * SCALES[dtype]
+    assert scaler.get_scale() == 4 * SCALE
 
 
 @pytest.mark.parametrize("where", ["before", "inside"])
-@each_competitive
+@each_competitive_kind
 def test_closure_of_none_takes_the_prepared_step(info: OptimizerInfo, where: str) -> None:
     game, twin_game = QuadraticGame(), QuadraticGame()
     optimizer, twin = info.exact(game), info.exact(twin_game)
@@ -214,7 +224,7 @@ def test_closure_of_none_takes_the_prepared_step(info: OptimizerInfo, where: str
     assert_same_bits(snapshot(optimizer), snapshot(twin))
 
 
-@each_competitive
+@each_competitive_kind
 def test_backward_of_a_scaled_loss_names_the_scaler(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -224,7 +234,7 @@ def test_backward_of_a_scaled_loss_names_the_scaler(info: OptimizerInfo) -> None
         scaler.step(optimizer)
 
 
-@each_competitive
+@each_competitive_kind
 def test_scaler_that_is_off(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(), NetworkGame()
     optimizer, twin = (info.cls(g.min_params, g.max_params, lr=0.05) for g in (game, twin_game))
@@ -240,7 +250,7 @@ def test_scaler_that_is_off(info: OptimizerInfo) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 2], ids=["first-step", "later-step"])
-@each_competitive
+@each_competitive_kind
 def test_scaler_skips_an_overflow(info: OptimizerInfo, after: int) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params, lr=0.05, warm_start=True)
@@ -268,7 +278,7 @@ def test_scaler_skips_an_overflow(info: OptimizerInfo, after: int) -> None:
     )
 
 
-@each_competitive
+@each_competitive_kind
 def test_loop_goes_on_after_an_overflow(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(torch.float64), NetworkGame(torch.float64)
     optimizer, twin = (info.exact(g, lr=0.05) for g in (game, twin_game))
@@ -287,7 +297,7 @@ def test_loop_goes_on_after_an_overflow(info: OptimizerInfo) -> None:
         assert_close(param.detach(), other.detach(), info.name)
 
 
-@each_competitive
+@each_competitive_kind
 def test_scaler_with_a_closure_is_refused_by_torch(info: OptimizerInfo) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params)
@@ -296,7 +306,7 @@ def test_scaler_with_a_closure_is_refused_by_torch(info: OptimizerInfo) -> None:
         scaler.step(optimizer, closure=game.loss)
 
 
-@each_competitive
+@each_competitive_kind
 def test_penalties_of_a_prepared_step_belong_to_backward(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -307,7 +317,7 @@ def test_penalties_of_a_prepared_step_belong_to_backward(info: OptimizerInfo) ->
     assert_same_bits(snapshot(optimizer), before)
 
 
-@each_competitive
+@each_competitive_kind
 def test_failing_backward_leaves_grad_alone(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -318,7 +328,7 @@ def test_failing_backward_leaves_grad_alone(info: OptimizerInfo) -> None:
     assert all(torch.equal(grad, old) for grad, old in zip(grads(optimizer), kept, strict=True))
 
 
-@each_competitive
+@each_competitive_kind
 def test_players_changed_between_the_phases(info: OptimizerInfo) -> None:
     """A graph for other parameters must not be used, even where the sizes agree."""
     game = QuadraticGame()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
-from compopt.kernels.tables import Place
+from compopt.kernels.lists.tables import Place
 from compopt.optim.commit import Commit
 from compopt.optim.players import TwoPlayerOptimizer
 
