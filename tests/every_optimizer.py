@@ -92,9 +92,9 @@ EVERY = (
     ),
     Entry("PolymatrixCGD", _polymatrix, PolymatrixCGD),
     Entry("PolymatrixCGD-adaptive", partial(_polymatrix, beta=0.9), PolymatrixCGD),
-    Entry("CMD-box", partial(CGD, mirror=BOX), CGD),
-    Entry("CMD-nonnegative", partial(CGD, mirror="nonnegative"), CGD, PositiveGame),
-    Entry("ACMD-box", partial(ACGD, mirror=(BOX, "euclidean")), ACGD),
+    Entry("CGD-box", partial(CGD, mirror=BOX), CGD),
+    Entry("CGD-nonnegative", partial(CGD, mirror="nonnegative"), CGD, PositiveGame),
+    Entry("ACGD-box", partial(ACGD, mirror=(BOX, "euclidean")), ACGD),
     *(
         Entry(f"LookaheadMinmax-{cls.__name__}", partial(_lookahead, cls), cls, copies=False)
         for cls in (compopt.CGD, compopt.ACGD, rivals.OGDA, rivals.ExtraAdam)
@@ -113,8 +113,8 @@ KINDS = [
         "SimultaneousDescentAscent-SGD",
         "AlternatingDescentAscent-Adam",
         "PolymatrixCGD-adaptive",
-        "CMD-nonnegative",
-        "ACMD-box",
+        "CGD-nonnegative",
+        "ACGD-box",
         "LookaheadMinmax-ACGD",
     )
 ]

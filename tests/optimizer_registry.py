@@ -233,7 +233,7 @@ def _named(*names: str) -> list[OptimizerInfo]:
 
 # One of each way through the package: a solve, one in local coordinates, a second point, a rule on
 # the gradients, products beside them.
-KINDS = _named("ACGD", "CMD", "ExtraAdam", "OptimisticAdam", "SGA")
+KINDS = _named("CGD", "ACGD", "ExtraAdam", "OptimisticAdam", "SGA")
 COMPETITIVE_KINDS = [info for info in KINDS if info.is_competitive]
 
 each_optimizer = _each(OPTIMIZERS)

@@ -79,7 +79,7 @@ class TwoPhases(Entry):
 FORMS = (
     Entry("ACGD-warm", _competitive(ACGD, warm_start=True, weight_decay=0.1), ACGD),
     Entry("ACGD-capturable", _competitive(ACGD, capturable=True, solve_for="min"), ACGD),
-    Entry("ACMD-warm", _competitive(ACGD, warm_start=True, mirror=("box", -20.0, 15.0)), ACGD),
+    Entry("ACGD-warm", _competitive(ACGD, warm_start=True, mirror=("box", -20.0, 15.0)), ACGD),
     TwoPhases("CGD-two-phase", _competitive(CGD, max_grad_norm=0.3), CGD),
     PairOfLosses("CGD-pair", partial(CGD, solver=GMRES(rtol=1e-2)), CGD),
 )
