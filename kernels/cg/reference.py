@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .._dtypes import accumulator
-from .state import BETA, GAMMA, NUM_ITER, SCALE, THRESHOLD, WORST_FALL, CGState
+from .state import BETA, GAMMA, NUM_ITER, SCALE, WORST_FALL, CGState
 
 
 def partial_dot(a: Tensor, b: Tensor) -> Tensor:
@@ -20,9 +20,9 @@ def _step(state: CGState, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the step length and the flags, of breakdown and of finite numbers, as booleans."""
     if state.step is not None and state.step[0] is curvature:
         return state.step[1]
-    gamma, threshold = state.values[GAMMA], state.values[THRESHOLD]
+    gamma = state.values[GAMMA]
     total = curvature.sum()
-    live = gamma > threshold
+    live = gamma > 0
     finite = state.finite & torch.isfinite(total)
     breakdown = state.breakdown | (live & (total <= 0))
     moves = live & finite & ~breakdown
@@ -105,10 +105,10 @@ def cg_scalars_(state: CGState, curvature: Tensor, square: Tensor | None) -> Non
         # is as good as solved gets no better than rounding allows.
         fall = torch.where(alpha >= 0.5, beta, torch.inf)
         worst_fall = torch.fmax(worst_fall, fall).clamp(min=0.01)
-    num_iter, kept = state.values[NUM_ITER] + moves, state.values[THRESHOLD:].unbind()
+    num_iter, scale = state.values[NUM_ITER] + moves, state.values[SCALE]
     flags = breakdown.to(alpha.dtype), finite.to(alpha.dtype)
     state.step = None
-    state.values = torch.stack([gamma, alpha, beta, worst_fall, *flags, num_iter, *kept])
+    state.values = torch.stack([gamma, alpha, beta, worst_fall, *flags, num_iter, scale])
 
 
 def cg_direction_(p: Tensor, r: Tensor, state: CGState) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-GAMMA, ALPHA, BETA, WORST_FALL, BREAKDOWN, FINITE, NUM_ITER, THRESHOLD, SCALE = range(9)
+GAMMA, ALPHA, BETA, WORST_FALL, BREAKDOWN, FINITE, NUM_ITER, SCALE = range(8)
 
 
 class CGState:
@@ -12,12 +12,11 @@ class CGState:
     No method reads a value on the host.
 
     Attributes:
-        values: [9] squared residual norm; step length and direction factor of the last
+        values: [8] squared residual norm; step length and direction factor of the last
             iteration; largest factor by which an iteration has changed the squared residual norm
             (NaN before the first); whether the operator was found not to be positive definite;
-            whether all was finite; iterations that moved; squared residual norm at which the
-            system counts as solved and is frozen; in which unit of the iterates residual and
-            direction are.
+            whether all was finite; iterations that moved; in which unit of the iterates residual
+            and direction are. A system whose residual is exactly zero is frozen.
     """
 
     def __init__(self, gamma: Tensor, scale: Tensor | None = None) -> None:
@@ -31,14 +30,9 @@ class CGState:
         nan = torch.full_like(gamma, torch.nan)
         finite = torch.isfinite(gamma).to(gamma.dtype)
         unit = torch.ones_like(gamma) if scale is None else scale
-        self.values = torch.stack([gamma, zero, zero, nan, zero, finite, zero, zero, unit])
+        self.values = torch.stack([gamma, zero, zero, nan, zero, finite, zero, unit])
         # What `reference.py` has computed from a curvature, for its next call.
         self.step: tuple[Tensor, tuple[Tensor, Tensor, Tensor]] | None = None
-
-    def freeze_at(self, norm: Tensor) -> None:
-        """Count the system as solved once its residual norm is at most ``norm``, 0-dim."""
-        # Slightly smaller, so rounding cannot freeze a system the caller considers unconverged.
-        self.values[THRESHOLD] = norm * norm * (1 - 1e-6)
 
     @property
     def gamma(self) -> Tensor:

@@ -48,9 +48,8 @@ def partial_dot_kernel(
 @triton.jit
 def _step(state_ptr, curvature_ptr, num_curvature, ACC: tl.constexpr, MAX_PROGRAMS: tl.constexpr):
     gamma = tl.load(state_ptr)
-    threshold = tl.load(state_ptr + 7)
     total = sum_partials(curvature_ptr, num_curvature, ACC, MAX_PROGRAMS)
-    live = gamma > threshold
+    live = gamma > 0
     finite = (tl.load(state_ptr + 5) > 0) & is_finite(total)
     breakdown = (tl.load(state_ptr + 4) > 0) | (live & (total <= 0))
     moves = live & finite & (breakdown == 0)
@@ -93,7 +92,7 @@ def cg_update_kernel(
     """Advance x [n], r [n] and y [m]; write each program's part of r . r in ``ACC``."""
     program, programs = tl.program_id(0), tl.num_programs(0)
     alpha, _, _ = _step(state_ptr, curvature_ptr, num_curvature, ACC, MAX_PROGRAMS)
-    length = alpha * tl.load(state_ptr + 8)
+    length = alpha * tl.load(state_ptr + 7)
     total = tl.zeros([BLOCK], ACC)
     if alpha != 0:
         for block in range(program, num_blocks, programs):
