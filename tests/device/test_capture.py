@@ -8,7 +8,7 @@ import torch
 from device_games import DeviceGame, fixed, on_side_stream, relative
 
 from compopt import ACGD, CGD
-from compopt.kernels import tables
+from compopt.kernels.lists import tables
 from compopt.nn import fuse
 
 pytestmark = pytest.mark.gpu
