@@ -26,6 +26,7 @@ TESTS = (
     "test_penalties.py",
     "test_layer_kernels.py",
     "test_registry.py",
+    "test_dispatch.py",
     "test_saved_tensors.py",
 )
 # With a newer NumPy the loops of interpreted kernels fail on these.
