@@ -1,12 +1,13 @@
 """A list of tensors as one flat vector, and views back."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from compopt.kernels import gather
+from compopt.kernels import gather, pieces
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class FlatLayout:
     Attributes:
         shapes: shape of each tensor.
         sizes: number of elements of each tensor.
+        dtypes: of each tensor.
         dtype: of the flat vector: the widest of the tensors' dtypes and at least float32, because
             inner products over millions of half-precision entries lose all their digits.
         device: of all tensors.
@@ -26,23 +28,28 @@ class FlatLayout:
 
     shapes: tuple[torch.Size, ...]
     sizes: tuple[int, ...]
+    dtypes: tuple[torch.dtype, ...]
     dtype: torch.dtype
     device: torch.device
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> "FlatLayout":
         """Return the layout of ``tensors``, which must be on one device."""
-        dtype = torch.float32
-        for other in {tensor.dtype for tensor in tensors}:
-            dtype = torch.promote_types(dtype, other)
-        return cls(
-            shapes=tuple(tensor.shape for tensor in tensors),
-            sizes=tuple(tensor.numel() for tensor in tensors),
-            dtype=dtype,
-            device=tensors[0].device,
-        )
+        shapes = tuple(tensor.shape for tensor in tensors)
+        return cls.with_shapes(shapes, [tensor.dtype for tensor in tensors], tensors[0].device)
 
-    @property
+    @classmethod
+    def with_shapes(
+        cls, shapes: Sequence[torch.Size], dtypes: Sequence[torch.dtype], device: torch.device
+    ) -> "FlatLayout":
+        """Return the layout of tensors of these shapes."""
+        dtype = torch.float32
+        for other in set(dtypes):
+            dtype = torch.promote_types(dtype, other)
+        sizes = tuple(shape.numel() for shape in shapes)
+        return cls(tuple(shapes), sizes, tuple(dtypes), dtype, device)
+
+    @functools.cached_property
     def numel(self) -> int:
         """Length of the flat vector."""
         return sum(self.sizes)
@@ -62,10 +69,9 @@ class FlatLayout:
         """
         if out is None:
             out = torch.empty(self.numel, dtype=self.dtype, device=self.device)
-        gather(tensors, self.sizes, out, scale)
+        gather(tensors, self.shapes, out, scale)
         return out
 
-    def views(self, vector: Tensor) -> list[Tensor]:
+    def views(self, vector: Tensor) -> Sequence[Tensor]:
         """Return one view of ``vector`` [numel] per tensor, each in that tensor's shape."""
-        pieces = torch.split(vector, list(self.sizes))
-        return [piece.view(shape) for piece, shape in zip(pieces, self.shapes, strict=True)]
+        return pieces(vector, self.shapes)

@@ -15,7 +15,7 @@ from ._backend import BACKENDS, resolve_backend, use_backend
 from .adaptive import adaptive_setup_, average_squares_
 from .cg import CGState, cg_direction_, cg_scalars_, cg_update_, partial_dot
 from .linear import linear_tangent
-from .lists import gather, scatter
+from .lists import gather, pieces, scatter
 from .penalties import SingularTriplets, power_iteration
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "gather",
     "linear_tangent",
     "partial_dot",
+    "pieces",
     "power_iteration",
     "resolve_backend",
     "scatter",

@@ -69,3 +69,11 @@ def skip_without_wide_products(form: Any, dtype: torch.dtype = torch.float64) ->
     """Skip what multiplies float64 matrices in Triton where it cannot: torch does it there."""
     if form.__name__.endswith(".triton") and dtype == torch.float64 and not has_wide_products():
         pytest.skip("Triton multiplies float64 matrices from 3.5 on.")
+
+
+def shapes_of(tensors, sizes):
+    """Return the shapes of tensors; of missing ones those of vectors of these sizes."""
+    return [
+        torch.Size([size]) if tensor is None else tensor.shape
+        for tensor, size in zip(tensors, sizes, strict=True)
+    ]

@@ -101,34 +101,33 @@ def _forms(operation: Operation, *, compiled: bool) -> dict[str, Callable[..., A
 
 def _two_pass_gather(
     tensors: list[torch.Tensor],
-    sizes: list[int],
+    shapes: list[torch.Size],
     out: torch.Tensor,
     scale: torch.Tensor,
     base: torch.Tensor,
 ) -> torch.Tensor:
-    lists.reference.gather(tensors, sizes, out, scale)
+    lists.reference.gather(tensors, shapes, out, scale)
     out.add_(base)
     return cg.reference.partial_dot(base, out)
 
 
 def _foreach_gather(
     tensors: list[torch.Tensor],
-    sizes: list[int],
+    shapes: list[torch.Size],
     out: torch.Tensor,
     scale: torch.Tensor,
     base: torch.Tensor,
 ) -> torch.Tensor:
-    views = [v.view(t.shape) for v, t in zip(out.split(sizes), tensors, strict=True)]
-    factors = [v.view(t.shape) for v, t in zip(scale.split(sizes), tensors, strict=True)]
+    views = lists.pieces(out, shapes)
     torch._foreach_copy_(views, tensors)
-    torch._foreach_mul_(views, factors)
+    torch._foreach_mul_(views, lists.pieces(scale, shapes))
     out.add_(base)
     return cg.reference.partial_dot(base, out)
 
 
 def _cat_gather(
     tensors: list[torch.Tensor],
-    sizes: list[int],
+    shapes: list[torch.Size],
     out: torch.Tensor,
     scale: torch.Tensor,
     base: torch.Tensor,

@@ -51,6 +51,7 @@ def differentiate(
         player: loss_gradients(f"{player}_penalty", term, params[player], retain_graph=True)
         for player, term in penalties.items()
     }
+    layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
     grads: dict[K, Tensor] = {}
     first: dict[K, Mapping[K, Grads]] = {}
     losses = []
@@ -70,11 +71,13 @@ def differentiate(
         )
         own = [param for tensors in by_owners.values() for param in tensors]
         value = objective.loss.detach()
-        message = placement.message(own, [value])
+        own_layouts = {player: layouts[player] for player in owners}
+        message = placement.message([*own_layouts.values()], [value])
         gathered = _vector(workspace, message, owners)
         placement.gather(
             derive,
             own,
+            message,
             gathered,
             "the gradients",
             added=_signed(objective, by_owners, added),
@@ -82,15 +85,15 @@ def differentiate(
         )
         for player in owners:
             without[player] = check_takes_part(player, found[player], penalties.get(player))
-        layouts = {player: placement.layout(params[player]) for player in owners}
-        split = split_players(gathered, layouts)
+        split = split_players(gathered, own_layouts)
         for player, sign in objective.signs.items():
             grad = split[player] if sign == 1 else split[player].neg_()
             grads[player] = grad.to(layouts[player].dtype)
             first[player] = found
-        mean = gathered[sum(layout.numel for layout in layouts.values()) :]
-        # The mean stands behind the gradients, in memory that the next step writes.
-        losses.append(mean.reshape(value.shape).to(value.dtype, copy=True) if len(mean) else value)
+        if len(message.shapes) > len(own):
+            # The mean stands behind the gradients, in memory that the next step writes.
+            value = gathered[-1:].reshape(value.shape).to(value.dtype, copy=True)
+        losses.append(value)
     if curvature_loss is not None and second_order:
         found = {}
         curvature = Objective("curvature_loss", curvature_loss, objectives[0].signs)
@@ -98,7 +101,14 @@ def differentiate(
         first = dict.fromkeys(params, found)
     signs = {player: sign for each in objectives for player, sign in each.signs.items()}
     derivatives = Derivatives(
-        {player: grads[player] for player in params}, losses, first, signs, params, placement, scale
+        {player: grads[player] for player in params},
+        losses,
+        first,
+        signs,
+        params,
+        placement,
+        scale,
+        layouts,
     )
     derivatives.without_gradient = without
     return derivatives

@@ -45,10 +45,10 @@ class Derivatives(Generic[K]):
         params: by player.
         placement: of the vectors.
         scale: what losses were multiplied by; products are divided by it.
+        layouts: of the players' vectors, if they are known already.
 
     Attributes:
         is_zero_sum: whether there are two players and one loss.
-        layouts: of the players' vectors.
         num_products: backward passes made for products so far.
         without_gradient: by player, the places of parameters that its loss does not depend on.
     """
@@ -62,12 +62,15 @@ class Derivatives(Generic[K]):
         params: Mapping[K, Sequence[Tensor]],
         placement: Placement = HERE,
         scale: float = 1.0,
+        layouts: Mapping[K, FlatLayout] | None = None,
     ) -> None:
         self.grads = dict(grads)
         self.losses = tuple(losses)
         self.signs = signs
         self.placement = placement
-        self.layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
+        if layouts is None:
+            layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
+        self.layouts = layouts
         self.is_zero_sum = sum(signs.values()) == 0
         self.num_products = 0
         self.without_gradient: dict[K, tuple[int, ...]] = {}
@@ -177,6 +180,7 @@ class Derivatives(Generic[K]):
         self.placement.gather(
             lambda: self._first[objective][player],
             self.params[player],
+            layout,
             out,
             f"the gradient of the {objective} player's loss by the {player} player",
             factor=self.signs[objective],
@@ -202,7 +206,7 @@ class Derivatives(Generic[K]):
     def transposed(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
         """Return ``J^T @ vectors``. Cost: one backward pass in all."""
         everything = [param for params in self.params.values() for param in params]
-        layout = self.placement.layout(everything)
+        layout = self.placement.message([*self.layouts.values()], ())
         out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
 
         def derive() -> Grads:
@@ -213,7 +217,7 @@ class Derivatives(Generic[K]):
             ]
             return self._backward(pairs, everything)
 
-        self.placement.gather(derive, everything, out, "a transposed product")
+        self.placement.gather(derive, everything, layout, out, "a transposed product")
         return self._split(out)
 
     def antisymmetric_transposed(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
@@ -269,6 +273,7 @@ class Derivatives(Generic[K]):
         return self.placement.gather(
             partial(self._derive, objective, rows, vectors, weight, scratch),
             self.params[rows],
+            self.layouts[rows],
             out,
             f"product {self.num_products + 1}, for the {rows} player",
             scale=scale,
@@ -305,6 +310,7 @@ class Derivatives(Generic[K]):
         check_vector("vector", vector, self.layouts[player].numel)
         tensors = self.placement.scatter(
             self.params[player],
+            self.layouts[player],
             vector,
             weight,
             scratch,

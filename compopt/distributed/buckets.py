@@ -8,6 +8,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from compopt._flat import FlatLayout
 from compopt.distributed.collectives import Collectives, Pending
 from compopt.distributed.placement import sums
 from compopt.kernels import gather
@@ -53,8 +54,8 @@ class OverlappedSum:
     Args:
         collectives: of the process group.
         params: the tensors that are differentiated by.
-        sizes: number of elements of each, followed by those of ``extra``.
-        out: [sum of ``sizes``] where the sum is written.
+        layout: of ``out``: what this process keeps of each, followed by ``extra``.
+        out: [size of the layout] where the sum is written.
         bucket_bytes: see :func:`plan_buckets`.
         phase: what is summed, for errors.
         scale: as ``out``, multiplies this process's derivatives.
@@ -66,7 +67,7 @@ class OverlappedSum:
         self,
         collectives: Collectives,
         params: Sequence[Tensor],
-        sizes: Sequence[int],
+        layout: FlatLayout,
         out: Tensor,
         bucket_bytes: int,
         phase: str,
@@ -77,7 +78,7 @@ class OverlappedSum:
     ) -> None:
         self._collectives = collectives
         self._params = params
-        self._sizes = sizes
+        self._layout = layout
         self._out = out
         self._scale = scale
         self._added = added
@@ -85,7 +86,7 @@ class OverlappedSum:
         self._arrived: dict[int, Tensor | None] = {
             len(params) + index: tensor for index, tensor in enumerate(extra)
         }
-        self._buckets = plan_buckets(sizes, out.element_size(), bucket_bytes)
+        self._buckets = plan_buckets(layout.sizes, out.element_size(), bucket_bytes)
         self._sent: list[Pending] = []
         self._stop = out.numel()
 
@@ -125,23 +126,24 @@ class OverlappedSum:
             bucket = self._buckets[len(self._sent)]
             if any(index not in self._arrived for index in bucket):
                 return
-            sizes = [self._sizes[index] for index in bucket]
-            where = slice(self._stop - sum(sizes), self._stop)
+            shapes = self._layout.shapes[bucket.start : bucket.stop]
+            size = sum(self._layout.sizes[bucket.start : bucket.stop])
+            where = slice(self._stop - size, self._stop)
             tensors = [self._arrived.pop(index) for index in bucket]
             if self._added is not None:
                 known = [*self._added[bucket.start : bucket.stop]]
                 known += [None] * (len(tensors) - len(known))
                 tensors = sums(tensors, known, self._out.dtype)
-            self._sent.append(self._send(tensors, sizes, where))
+            self._sent.append(self._send(tensors, shapes, where))
             self._stop = where.start
 
     def _send(
-        self, tensors: Sequence[Tensor | None], sizes: Sequence[int], where: slice
+        self, tensors: Sequence[Tensor | None], shapes: Sequence[torch.Size], where: slice
     ) -> Pending:
         """Begin to sum the tensors of a bucket into ``out[where]``."""
         gather(
             tensors,
-            sizes,
+            shapes,
             self._out[where],
             None if self._scale is None else self._scale[where],
         )

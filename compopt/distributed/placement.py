@@ -73,38 +73,44 @@ class Placement:
         """Return the number of entries that this process keeps for ``param``."""
         return param.numel()
 
-    def message(self, params: Sequence[Tensor], scalars: Sequence[Tensor]) -> FlatLayout:
-        """Return the layout of what :meth:`gather` writes: a vector, then means of ``scalars``.
+    def message(self, layouts: Sequence[FlatLayout], scalars: Sequence[Tensor]) -> FlatLayout:
+        """Return the layout of what :meth:`gather` writes: vectors, then means of ``scalars``.
 
         Where a process works alone there are no means.
         """
-        return self.layout(params)
+        if len(layouts) == 1:
+            return layouts[0]
+        shapes = [shape for layout in layouts for shape in layout.shapes]
+        dtypes = [dtype for layout in layouts for dtype in layout.dtypes]
+        return FlatLayout.with_shapes(shapes, dtypes, layouts[0].device)
 
     def scatter(
         self,
         params: Sequence[Tensor],
+        layout: FlatLayout,
         vector: Tensor,
         weight: Tensor | None = None,
         scratch: Tensor | None = None,
         *,
         phase: str = "the moves",
-    ) -> list[Tensor]:
+    ) -> Sequence[Tensor]:
         """Return ``weight * vector``, of which this process keeps a part, as whole tensors.
 
         Args:
             params: whose shapes and dtypes the tensors have.
+            layout: of the part.
             vector: [size of the part].
             weight: None, or [size of the part].
             scratch: [size of the part] where the product may be written.
             phase: what is sent, for errors.
         """
-        shapes = [param.shape for param in params]
-        return scatter(vector, shapes, [param.dtype for param in params], weight, scratch)
+        return scatter(vector, layout.shapes, layout.dtypes, weight, scratch)
 
     def gather(
         self,
         derive: Derive,
         params: Sequence[Tensor],
+        layout: FlatLayout,
         out: Tensor,
         phase: str,
         *,
@@ -121,7 +127,8 @@ class Placement:
         Args:
             derive: makes a backward pass; returns derivatives by ``params``.
             params: the tensors that are differentiated by.
-            out: [size of the :meth:`message`].
+            layout: of ``out``: that of the part of ``params``, or a :meth:`message`.
+            out: [size of the layout] where to write.
             phase: what is sent, for errors.
             added: further derivatives of this process, known beforehand.
             scalars: see :meth:`message`.
@@ -136,17 +143,16 @@ class Placement:
         derivatives = derive()
         if added is not None:
             derivatives = sums(derivatives, added, out.dtype)
-        sizes = [param.numel() for param in params]
         if factor == 1.0:
-            return gather(derivatives, sizes, out, scale, base)
-        gather(derivatives, sizes, out, scale)
+            return gather(derivatives, layout.shapes, out, scale, base)
+        gather(derivatives, layout.shapes, out, scale)
         return add_to(base, out.mul_(factor), out)
 
     def part(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
         """Return this process's part of a vector that is given as tensors like ``params``."""
         return FlatLayout.of(params).flatten(tensors)
 
-    def whole(self, params: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
+    def whole(self, params: Sequence[Tensor], vector: Tensor) -> Sequence[Tensor]:
         """Return a vector, of which this process keeps ``vector``, in the shapes of ``params``."""
         return FlatLayout.of(params).views(vector)
 

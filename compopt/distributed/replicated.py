@@ -135,16 +135,17 @@ class Replicated(Placement):
         mine = f"{type(self).__name__}, buckets of {self.bucket_bytes} bytes"
         return {"`process_group`": mine}
 
-    def message(self, params: Sequence[Tensor], scalars: Sequence[Tensor]) -> FlatLayout:
-        """Return the layout of a vector and of the means of ``scalars``."""
-        whole = FlatLayout.of([*params, *scalars])
-        sizes = (*self.layout(params).sizes, *(1 for _ in scalars))
-        return FlatLayout(tuple(torch.Size([n]) for n in sizes), sizes, whole.dtype, whole.device)
+    def message(self, layouts: Sequence[FlatLayout], scalars: Sequence[Tensor]) -> FlatLayout:
+        """Return the layout of vectors and of the means of ``scalars``, joined."""
+        single = (torch.Size([1]),) * len(scalars), [scalar.dtype for scalar in scalars]
+        numbers = FlatLayout.with_shapes(*single, layouts[0].device)
+        return super().message([*layouts, numbers], ())
 
     def gather(
         self,
         derive: Derive,
         params: Sequence[Tensor],
+        layout: FlatLayout,
         out: Tensor,
         phase: str,
         *,
@@ -158,7 +159,7 @@ class Replicated(Placement):
         with self._reduction(
             self.collectives,
             params,
-            [*self.layout(params).sizes, *(1 for _ in scalars)],
+            layout,
             out,
             self.bucket_bytes,
             phase,

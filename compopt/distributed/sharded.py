@@ -24,10 +24,12 @@ class ScatteredSum(OverlappedSum):
     """As its base, each process keeping its part of the sum: ``out`` [sum of ``sizes``]."""
 
     def _send(
-        self, tensors: Sequence[Tensor | None], sizes: Sequence[int], where: slice
+        self, tensors: Sequence[Tensor | None], shapes: Sequence[torch.Size], where: slice
     ) -> Pending:
         out = self._out[where]
-        chunks = Chunks.of_lengths(sizes, self._collectives.rank, self._collectives.size)
+        chunks = Chunks.of_lengths(
+            [s.numel() for s in shapes], self._collectives.rank, self._collectives.size
+        )
         packed = chunks.pack(tensors, out.dtype, out.device)
         return self._collectives.scatter_sum(packed.view(-1), out, self._phase)
 
@@ -90,7 +92,7 @@ class Sharded(Replicated):
         """Return the layout of the part of a player's vectors that this process keeps."""
         whole, chunks = FlatLayout.of(params), self.chunks(params)
         shapes = tuple(torch.Size([length]) for length in chunks.lengths)
-        return FlatLayout(shapes, chunks.lengths, whole.dtype, whole.device)
+        return FlatLayout(shapes, chunks.lengths, whole.dtypes, whole.dtype, whole.device)
 
     def size(self, param: Tensor) -> int:
         """Return the number of entries that this process keeps for ``param``, with padding."""
@@ -100,6 +102,7 @@ class Sharded(Replicated):
         self,
         derive: Derive,
         params: Sequence[Tensor],
+        layout: FlatLayout,
         out: Tensor,
         phase: str,
         *,
@@ -110,7 +113,9 @@ class Sharded(Replicated):
         factor: float = 1.0,
     ) -> Tensor | None:
         """As :meth:`Placement.gather`, for this process's part of the sum."""
-        super().gather(derive, params, out, phase, added=added, scalars=scalars, factor=factor)
+        super().gather(
+            derive, params, layout, out, phase, added=added, scalars=scalars, factor=factor
+        )
         # Of the scale each process keeps its part as well.
         return add_to(base, out if scale is None else out.mul_(scale), out)
 
@@ -120,18 +125,19 @@ class Sharded(Replicated):
     def scatter(
         self,
         params: Sequence[Tensor],
+        layout: FlatLayout,
         vector: Tensor,
         weight: Tensor | None = None,
         scratch: Tensor | None = None,
         *,
         phase: str = "the moves",
-    ) -> list[Tensor]:
+    ) -> Sequence[Tensor]:
         """As :meth:`Placement.scatter`. One all-gather."""
         own = vector if weight is None else torch.mul(vector, weight, out=scratch)
         whole = self._all(params, own, phase)
         return [tensor.to(param.dtype) for tensor, param in zip(whole, params, strict=True)]
 
-    def whole(self, params: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
+    def whole(self, params: Sequence[Tensor], vector: Tensor) -> Sequence[Tensor]:
         """Return a vector, of which this process keeps ``vector``, in the shapes of ``params``.
 
         One all-gather.

@@ -1,6 +1,6 @@
 """What a step writes, prepared in full before the first write."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -81,7 +81,8 @@ class _Write:
 
 def stage_moves(
     commit: Commit,
-    moves: Mapping[Tensor, Tensor],
+    params: Sequence[Tensor],
+    moves: Sequence[Tensor],
     decay: float | Tensor | None,
     advance: Advance,
 ) -> None:
@@ -89,11 +90,12 @@ def stage_moves(
 
     Args:
         commit: to add to.
-        moves: what is added to each parameter, of its shape.
+        params: that are moved.
+        moves: what is added to each, of its shape.
         decay: what parameters are multiplied by first, or None.
         advance: whether to do any of this.
     """
-    params, deltas = list(moves), list(moves.values())
+    params, deltas = list(params), list(moves)
     if not params:
         return
     if advance is True:
@@ -107,6 +109,6 @@ def stage_moves(
         return
     # What may have to stay as it is moves as a copy: multiplying by one and adding zero would not
     # leave every bit in place.
-    for param, delta in moves.items():
+    for param, delta in zip(params, deltas, strict=True):
         moved = param.clone() if decay is None else param * decay
         commit.copy(param, moved.add_(delta).where(advance, param))

@@ -110,12 +110,13 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                 return None
             self._report_independence(derivatives)
             self._trouble.report_without_gradient(derivatives)
-            grad_norm = self._clip(derivatives)
-            step_sizes = self._set_up(derivatives)
-            update = self._solve(derivatives, step_sizes, interacts(self.param_groups))
-            for player, delta in update.delta.items():
-                scale_to_learning_rate(self._segments(player), delta, step_sizes[player].values)
-            self._finish(update, derivatives, grad_norm, step_sizes)
+            with self._stepping():
+                grad_norm = self._clip(derivatives)
+                step_sizes = self._set_up(derivatives)
+                update = self._solve(derivatives, step_sizes, interacts(self.param_groups))
+                for player, delta in update.delta.items():
+                    scale_to_learning_rate(self._segments(player), delta, step_sizes[player].values)
+                self._finish(update, derivatives, grad_norm, step_sizes)
             return self._result_of(derivatives)
 
     def _step_alone(self, player: K, closure: Any, terms: tuple[Any, ...]) -> Any:

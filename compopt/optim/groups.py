@@ -134,28 +134,6 @@ def interaction_strength(group: dict[str, Any]) -> float | Tensor:
     return group["interaction"] or learning_rate(group)
 
 
-def group_parts(
-    param_groups: Sequence[dict[str, Any]],
-    player: Any,
-    size: Callable[[Tensor], int] = Tensor.numel,
-) -> Iterator[tuple[slice, dict[str, Any]]]:
-    """Yield the groups of ``player`` that have trainable parameters, and where their entries are.
-
-    Args:
-        param_groups: of the optimizer.
-        player: whose groups.
-        size: number of entries of a parameter in the flat vector.
-    """
-    start = 0
-    for group in param_groups:
-        params = [param for param in group["params"] if param.requires_grad]
-        # A rank may keep no entry of a group and still has to join the collectives for it.
-        if group["player"] == player and params:
-            stop = start + sum(size(param) for param in params)
-            yield slice(start, stop), group
-            start = stop
-
-
 class Segment(NamedTuple):
     """A run of a player's flat vector that shares its hyperparameters and its step count."""
 
@@ -188,29 +166,26 @@ def trainable(
 
 
 def segments(
-    param_groups: Sequence[dict[str, Any]],
-    state: Mapping[Tensor, dict[str, Any]],
-    player: Any,
+    entries: Sequence[tuple[Tensor, dict[str, Any]]],
+    sizes: Sequence[int],
+    counts: Sequence[Tensor | None],
     *,
     on_device: bool,
-    size: Callable[[Tensor], int] = Tensor.numel,
 ) -> Iterator[Segment]:
-    """Yield the segments of ``player``'s flat vector, as few as there can be.
+    """Yield the segments of a player's flat vector, as few as there can be.
 
     Args:
-        param_groups: of the optimizer.
-        state: of the optimizer; read for the step counts.
-        player: whose segments.
+        entries: the player's trainable parameters with their groups.
+        sizes: number of entries of each parameter in the flat vector.
+        counts: of each parameter's steps; None before the first.
         on_device: whether step counts live on the device and must not be read. Those that are
             one tensor are equal then, and no others.
-        size: number of entries of a parameter in the flat vector.
     """
     run: Segment | None = None
     last_count: Tensor | None = None
     start = 0
-    for param, group in trainable(param_groups, player):
-        stop = start + size(param)
-        count = state[param].get("step") if param in state else None
+    for (param, group), size, count in zip(entries, sizes, counts, strict=True):
+        stop = start + size
         num_steps: float | Tensor
         if not on_device:
             num_steps = 0.0 if count is None else float(count)
@@ -219,7 +194,7 @@ def segments(
         same = count is last_count if on_device else run is not None and run.num_steps == num_steps
         last_count = count
         if run is not None and run.group is group and same:
-            run = run._replace(where=slice(run.where.start, stop))
+            run = Segment(slice(run.where.start, stop), group, run.num_steps)
         else:
             if run is not None:
                 yield run

@@ -1,6 +1,6 @@
 """Steps in the coordinates of the groups' mirror maps."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from torch import Tensor
@@ -89,13 +89,16 @@ class MirroredOptimizer(TwoPhaseOptimizer):
         self,
         commit: Commit,
         group: dict[str, Any],
-        moves: Mapping[Tensor, Tensor],
+        params: Sequence[Tensor],
+        moves: Sequence[Tensor],
         advance: Advance,
     ) -> None:
-        plain = {param: move for param, move in moves.items() if param not in self._charts}
-        super()._stage_group(commit, group, plain, advance)
-        for param in moves.keys() - plain.keys():
-            moved = self._charts[param].moved(moves[param]).to(param.dtype)
+        # The parameters of a group have one mirror map.
+        if params[0] not in self._charts:
+            super()._stage_group(commit, group, params, moves, advance)
+            return
+        for param, move in zip(params, moves, strict=True):
+            moved = self._charts[param].moved(move).to(param.dtype)
             commit.copy(param, moved if advance is True else moved.where(advance, param))
 
 

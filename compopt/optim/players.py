@@ -1,7 +1,8 @@
 """A torch optimizer over two players: their groups, their state, its checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -21,13 +22,12 @@ from compopt.optim.groups import (
     Segment,
     check_hyperparameters,
     complete_group,
-    group_parts,
     player_groups,
     player_lr,
     segments,
-    trainable,
 )
 from compopt.optim.loading import check_loadable
+from compopt.optim.plan import Plan
 from compopt.optim.scaling import check_unscaled
 from compopt.optim.state import FlatState, drop_strangers, restore_state, unshare_state
 from compopt.optim.step_counts import stage_counts
@@ -141,6 +141,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
         self.state_keys_of_hooks: set[str] = set()
+        self._plans: dict[Any, Plan] = {}
+        self._is_stepping = False
         self._calls_seen: set[str] = set()
         # Whether the last step was taken, for hooks that reset it before a step.
         self._is_taken: Advance | Literal[False] = False
@@ -172,20 +174,37 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         check_hyperparameters(group)
         self._check_hyperparameters(group)
 
+    def _plan(self, player: Any) -> Plan:
+        plan = self._plans.get(player)
+        if plan is None or not (self._is_stepping or plan.is_current(self.param_groups, player)):
+            plan = self._plans[player] = Plan.of(self.param_groups, player, self._placement)
+        return plan
+
+    @contextmanager
+    def _stepping(self) -> Iterator[None]:
+        """Let what is known of groups and step counts stay as it is, once the loss is known."""
+        for player in self._players:
+            self._plan(player).segments = None
+        self._is_stepping = True
+        try:
+            yield
+        finally:
+            self._is_stepping = False
+
     def _entries(self, player: Any) -> list[tuple[Tensor, dict[str, Any]]]:
-        return trainable(self.param_groups, player)
+        return self._plan(player).entries
 
     def _params(self, player: Any) -> list[Tensor]:
-        return [param for param, _ in self._entries(player)]
+        return self._plan(player).params
 
-    def _segments(self, player: Any) -> Iterator[Segment]:
-        return segments(
-            self.param_groups,
-            self.state,
-            player,
-            on_device=self.capturable,
-            size=self._placement.size,
-        )
+    def _segments(self, player: Any) -> Sequence[Segment]:
+        plan = self._plan(player)
+        if plan.segments is None or not self._is_stepping:
+            state = self.state
+            counts = [state[p].get("step") if p in state else None for p in plan.params]
+            found = segments(plan.entries, plan.layout.sizes, counts, on_device=self.capturable)
+            plan.segments = list(found)
+        return plan.segments
 
     def _read_state(self, player: Any, key: str) -> Tensor | None:
         """Return a state vector [size of the player], None if there is none.
@@ -200,12 +219,12 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
 
     def _buffer(self, player: Any, name: str) -> Tensor:
         """Return a vector [size of the player] that is kept from step to step, of any content."""
-        return self._workspace.vector(self._placement.layout(self._params(player)), player, name)
+        return self._workspace.vector(self._plan(player).layout, player, name)
 
     def _clip_groups(self, player: Any, grad: Tensor) -> None:
         """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
         # By group, not by segment: a group may have parameters with different step counts.
-        for where, group in group_parts(self.param_groups, player, self._placement.size):
+        for group, where, _ in self._plan(player).parts:
             if group["max_grad_norm"] is not None:
                 norm = self._placement.norms({player: grad[where]}, of_any_size=True)[player]
                 grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
@@ -237,15 +256,14 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         """
         if self.capturable:
             warn_of_fixed_rates(self._entries(player))
-        params = self._params(player)
+        plan = self._plan(player)
+        params = plan.params
         if any(param not in self.state for param in params):
             # One may have come in the place of another.
             commit.add(partial(drop_strangers, self.state, self.param_groups))
-        views = dict(zip(params, self._placement.whole(params, delta), strict=True))
-        for group in self.param_groups:
-            own = [param for param in group["params"] if param in views]
-            if group["player"] == player and own:
-                self._stage_group(commit, group, {p: views[p] for p in own}, advance)
+        views = self._placement.whole(params, delta)
+        for group, _, which in plan.parts:
+            self._stage_group(commit, group, params[which], views[which], advance)
         for key, vector in state.items():
             stored = self._stage_state(commit, player, key)
             if stored is not vector:
@@ -257,12 +275,13 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self,
         commit: Commit,
         group: dict[str, Any],
-        moves: Mapping[Tensor, Tensor],
+        params: Sequence[Tensor],
+        moves: Sequence[Tensor],
         advance: Advance,
     ) -> None:
         """Add decay and moves of a group's parameters, given as what is added to each."""
         decay = group["weight_decay"]
-        stage_moves(commit, moves, 1 - group["lr"] * decay if decay else None, advance)
+        stage_moves(commit, params, moves, 1 - group["lr"] * decay if decay else None, advance)
 
     def _refuse_gradients(self) -> None:
         """Raise if ``.grad`` holds anything: a step without a loss would not see it."""

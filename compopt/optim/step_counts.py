@@ -34,6 +34,11 @@ def stage_counts(
             parameters can be worked on together.
     """
     counts = [state[param].get("step") if param in state else None for param in params]
+    if not on_device and advance is True:
+        present = [count for count in counts if count is not None]
+        if len(present) == len(params):
+            commit.add(lambda: torch._foreach_add_(present, 1), present[0])
+            return
     # Others may keep what they like under keys of their own.
     entries = [entry for key, entry in state.items() if isinstance(key, Tensor)]
     holders = Counter(id(entry["step"]) for entry in entries if "step" in entry)

@@ -3,10 +3,8 @@
 from .._dispatch import dispatch
 from . import reference
 
-__all__ = [
-    "gather",
-    "scatter",
-]
+__all__ = ["gather", "pieces", "scatter"]
 
+pieces = reference.pieces
 gather = dispatch(reference.gather)
 scatter = dispatch(reference.scatter)

@@ -1,4 +1,8 @@
-"""Lists of tensors and flat vectors in plain torch."""
+"""Lists of tensors and flat vectors in plain torch.
+
+The views of a vector are kept with it: work vectors live on from step to step, and making views
+takes longer than the work on short ones.
+"""
 
 from collections.abc import Sequence
 
@@ -7,10 +11,29 @@ from torch import Tensor
 
 from ..cg.reference import partial_dot
 
+SHORT = 2**16
+"""Entries up to which a vector is worked on as a whole, in the fewest operations.
+
+Longer ones are worked on tensor by tensor, which stay in the processor's caches meanwhile.
+"""
+
+
+def pieces(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
+    """Return the pieces of ``vector`` [n] as views of these shapes, which are kept with it."""
+    kept = getattr(vector, "_pieces", None)
+    if kept is not None and kept[0] == shapes:
+        views: tuple[Tensor, ...] = kept[1]
+        return views
+    # Of an alias, so that vector and views hold each other in no circle.
+    split = torch.split(vector.detach(), [shape.numel() for shape in shapes])
+    views = tuple(piece.view(shape) for piece, shape in zip(split, shapes, strict=True))
+    vector._pieces = shapes, views  # type: ignore[attr-defined]
+    return views
+
 
 def gather(
     tensors: Sequence[Tensor | None],
-    sizes: Sequence[int],
+    shapes: Sequence[torch.Size],
     out: Tensor,
     scale: Tensor | None = None,
     base: Tensor | None = None,
@@ -20,21 +43,37 @@ def gather(
     Args:
         tensors: of any strides and floating-point dtype; a missing one counts as zeros. Elements
             are taken in logical (row-major) order.
-        sizes: number of elements of each, also of missing ones.
-        out: [n = sum of sizes] where to write.
+        shapes: of each, also of missing ones.
+        out: [n] where to write.
         scale: [n] multiplies the tensors, or None for one.
         base: [n] is added, or None for zero.
 
     Returns:
         Numbers [k >= 1] whose sum is ``base . out``, or None without ``base``.
     """
-    lengths = list(sizes)
-    absent: Sequence[None] = [None] * len(lengths)
-    views = torch.split(out, lengths)
-    factors = absent if scale is None else torch.split(scale, lengths)
-    terms = absent if base is None else torch.split(base, lengths)
-    for tensor, view, factor, term in zip(tensors, views, factors, terms, strict=True):
-        _gather_one(tensor, view, factor, term)
+    views = pieces(out, shapes)
+    if len(out) <= SHORT:
+        present = [tensor.detach() for tensor in tensors if tensor is not None]
+        if len(present) < len(views):
+            out.zero_()
+            views = tuple(
+                view for view, tensor in zip(views, tensors, strict=True) if tensor is not None
+            )
+        if present:
+            torch._foreach_copy_(views, present)
+        if base is None:
+            if scale is not None:
+                out.mul_(scale)
+        elif scale is None:
+            torch.add(base, out, out=out)
+        else:
+            torch.addcmul(base, out, scale, out=out)
+    else:
+        absent: Sequence[None] = [None] * len(views)
+        factors = absent if scale is None else pieces(scale, shapes)
+        terms = absent if base is None else pieces(base, shapes)
+        for tensor, view, factor, term in zip(tensors, views, factors, terms, strict=True):
+            _gather_one(tensor, view, factor, term)
     return None if base is None else partial_dot(base, out)
 
 
@@ -44,18 +83,17 @@ def _gather_one(
     if tensor is None:
         out.zero_() if base is None else out.copy_(base)
         return
-    tensor, shape = tensor.detach(), tensor.shape
-    out = out.view(shape)
+    tensor = tensor.detach()
     # One pass for each tensor: of the variants in `benchmarks.kernels` the quickest on the CPU.
     if scale is None:
         if base is None:
             out.copy_(tensor)
         else:
-            torch.add(base.view(shape), tensor, out=out)
+            torch.add(base, tensor, out=out)
     elif base is None:
-        torch.mul(tensor, scale.view(shape), out=out)
+        torch.mul(tensor, scale, out=out)
     else:
-        torch.addcmul(base.view(shape), tensor, scale.view(shape), out=out)
+        torch.addcmul(base, tensor, scale, out=out)
 
 
 def scatter(
@@ -64,7 +102,7 @@ def scatter(
     dtypes: Sequence[torch.dtype],
     scale: Tensor | None = None,
     out: Tensor | None = None,
-) -> list[Tensor]:
+) -> Sequence[Tensor]:
     """Return the pieces of ``scale * vector`` as tensors.
 
     Args:
@@ -78,8 +116,7 @@ def scatter(
         Contiguous tensors. They may be views of ``out``, and without ``scale`` of ``vector``.
     """
     scaled = vector if scale is None else torch.mul(vector, scale, out=out)
-    pieces = torch.split(scaled, [shape.numel() for shape in shapes])
-    return [
-        piece.view(shape).to(dtype)
-        for piece, shape, dtype in zip(pieces, shapes, dtypes, strict=True)
-    ]
+    views = pieces(scaled, shapes)
+    if all(dtype is scaled.dtype for dtype in dtypes):
+        return views
+    return [view.to(dtype) for view, dtype in zip(views, dtypes, strict=True)]

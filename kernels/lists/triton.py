@@ -175,11 +175,12 @@ def _row_key(tensor: Tensor | None) -> tuple[object, ...] | None:
 
 def gather(
     tensors: Sequence[Tensor | None],
-    sizes: Sequence[int],
+    shapes: Sequence[torch.Size],
     out: Tensor,
     scale: Tensor | None = None,
     base: Tensor | None = None,
 ) -> Tensor | None:
+    sizes = [shape.numel() for shape in shapes]
     # Copies, if any, live until the launch: the device's allocator is ordered by the stream.
     tensors = [_reachable(tensor) for tensor in tensors]
 
@@ -256,7 +257,7 @@ def scatter(
     dtypes: Sequence[torch.dtype],
     scale: Tensor | None = None,
     out: Tensor | None = None,
-) -> list[Tensor]:
+) -> Sequence[Tensor]:
     # In memory of its own, for addresses divisible by 16: `out` is not used.
     shapes, dtypes = tuple(shapes), tuple(dtypes)
     storage = _storage(shapes, dtypes)

@@ -42,7 +42,7 @@ def product():
     shapes = [torch.Size(shape) for shape in ((64, 32), (64,), (8, 64), (8,))]
     sizes = [shape.numel() for shape in shapes]
     vector, out = torch.zeros(sum(sizes)), torch.zeros(sum(sizes))
-    gather(scatter(vector, shapes, [torch.float32] * 4, vector), sizes, out, vector, vector)
+    gather(scatter(vector, shapes, [torch.float32] * 4, vector), shapes, out, vector, vector)
 
 
 def record(function):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from kernel_checks import ORDERS, SIZES, assert_accurate, nan_empty, vector
+from kernel_checks import ORDERS, SIZES, assert_accurate, nan_empty, shapes_of, vector
 from strict_interpreter import ViolationError, strict
 
 from compopt.kernels import gather, scatter, use_backend
@@ -88,9 +88,9 @@ def test_gather(layout, form, dtype, flat_dtype):
         # A tensor of too many dimensions is copied, which strict does not know of.
         if layout == "five dimensions":
             with pytest.raises(ViolationError):
-                gather(tensors, sizes, out, scale, base)
+                gather(tensors, shapes_of(tensors, sizes), out, scale, base)
             return
-        partials = gather(tensors, sizes, out, scale, base)
+        partials = gather(tensors, shapes_of(tensors, sizes), out, scale, base)
     assert len(run.launches) == (1 if n else 0)
     assert_accurate(out, truth, rtol=0.0 if form == "copy" else None)
     if base is not None:
@@ -102,7 +102,7 @@ def test_gather(layout, form, dtype, flat_dtype):
 def test_gather_copies_what_has_too_many_dimensions():
     tensors = layouts(torch.float32)["five dimensions"]
     out = torch.empty(96)
-    gather(tensors, [96], out)
+    gather(tensors, shapes_of(tensors, [96]), out)
     assert torch.equal(out, tensors[0].reshape(-1))
 
 
@@ -111,7 +111,7 @@ def test_gather_of_one_tensor_of_any_size(n):
     tensor, out, scale, base = (vector(n, torch.float32) for _ in range(4))
     truth = base.double() + scale.double() * tensor.double()
     with strict(also={"tensors": [tensor]}):
-        gather([tensor], [n], out, scale, base)
+        gather([tensor], shapes_of([tensor], [n]), out, scale, base)
     assert_accurate(out, truth)
 
 
@@ -127,7 +127,7 @@ def test_gather_of_mixed_dtypes_takes_one_launch_for_each():
     out = torch.empty_like(base)
     truth = base.double() + scale.double() * flat(tensors, sizes)
     with strict(also={"tensors": [t for t in tensors if t is not None]}) as run:
-        partials = gather(tensors, sizes, out, scale, base)
+        partials = gather(tensors, shapes_of(tensors, sizes), out, scale, base)
     assert len(run.launches) == 2
     assert_accurate(out, truth)
     assert_accurate(partials.sum(), truth @ base.double(), rtol=1e-5)
@@ -146,7 +146,7 @@ def test_gather_repeats_bit_by_bit_in_any_order_of_programs():
         base, scale = vector(sum(sizes), torch.float32), vector(sum(sizes), torch.float32)
         out = torch.empty_like(base)
         with strict(order=order, also={"tensors": tensors}):
-            partials = gather(tensors, sizes, out, scale, base)
+            partials = gather(tensors, shapes_of(tensors, sizes), out, scale, base)
         results.append(torch.cat([out, partials]))
     assert all(torch.equal(result, results[0]) for result in results)
 

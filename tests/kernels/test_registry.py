@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_checks import fill_new_memory_with_nan, vector
+from kernel_checks import fill_new_memory_with_nan, shapes_of, vector
 from layer_cases import CASES
 from strict_interpreter import strict
 
@@ -149,7 +149,7 @@ def written():
             tensor = run_vector_kernels()
         out, scale, base = (vector(2000, torch.float32) for _ in range(3))
         with strict(also={"tensors": [tensor]}) as also:
-            gather([tensor], [2000], out, scale, base)
+            gather([tensor], shapes_of([tensor], [2000]), out, scale, base)
         runs = [run, also]
         for case in CASES.values():
             with strict() as run:

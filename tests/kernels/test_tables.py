@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 import torch
-from kernel_checks import assert_accurate, vector
+from kernel_checks import assert_accurate, shapes_of, vector
 from strict_interpreter import strict
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +16,7 @@ from compopt.kernels.lists.tables import Place
 
 CPU = torch.device("cpu")
 SIZES = (1, 1023, 1024, 1025, 5000)
+SHAPES = [torch.Size([size]) for size in SIZES]
 
 MADE = {"lift_fresh", "_to_copy", "zeros", "_foreach_add_", "repeat_interleave"}
 """Operations that make tables, the first two of numbers of the host."""
@@ -51,7 +52,7 @@ def gathered(tensors, base):
     out = torch.empty_like(base)
     sizes = [tensor.numel() for tensor in tensors]
     with strict(also={"tensors": tensors}) as run:
-        partials = gather(tensors, sizes, out, base, base)
+        partials = gather(tensors, shapes_of(tensors, sizes), out, base, base)
     truth = torch.cat([tensor.reshape(-1) for tensor in tensors]).double()
     assert_accurate(out, base.double() * (1 + truth))
     return partials.numel(), run.launches
@@ -68,7 +69,7 @@ def test_what_depends_on_sizes_alone_is_made_once():
     tensors = [vector(size, torch.float32) for size in SIZES]
     gathered(tensors, base)
     with Operations() as operations:
-        gather(tensors, SIZES, torch.empty_like(base))
+        gather(tensors, shapes_of(tensors, SIZES), torch.empty_like(base))
     assert not set(operations.names) & MADE
     tensors[-1] = vector(2 * SIZES[-1], torch.float32)[::2]
     gathered(tensors, base)
@@ -79,9 +80,17 @@ def test_what_depends_on_sizes_alone_is_made_once():
 
 def test_other_addresses_copy_nothing_from_the_host():
     base = vector(sum(SIZES), torch.float32)
-    gather([vector(size, torch.float32) for size in SIZES], SIZES, torch.empty_like(base))
+    gather(
+        [vector(size, torch.float32) for size in SIZES],
+        SHAPES,
+        torch.empty_like(base),
+    )
     with Operations() as operations:
-        gather([torch.ones(size) for size in SIZES], SIZES, torch.empty_like(base))
+        gather(
+            [torch.ones(size) for size in SIZES],
+            SHAPES,
+            torch.empty_like(base),
+        )
     names = set(operations.names)
     assert names & MADE == {"_foreach_add_", "zeros"}
     assert "_local_scalar_dense" not in names
@@ -137,13 +146,17 @@ def test_a_capture_without_a_warm_up_is_plain(monkeypatch):
 def test_what_a_graph_reads_is_kept_and_nothing_else(monkeypatch):
     captured, other = ([vector(size, torch.float32)] for size in (3000, 4000))
     for tensors in (captured, other):
-        gather(tensors, [len(tensors[0])], torch.empty(len(tensors[0])))
+        gather(tensors, shapes_of(tensors, [len(tensors[0])]), torch.empty(len(tensors[0])))
     references = [weakref.ref(found[0][0].rows) for found in tables._tables._recent.values()]
     with monkeypatch.context() as context:
         be_in(context, stream=7, capturing=True)
-        gather(captured, [3000], torch.empty(3000))
+        gather(captured, [torch.Size([3000])], torch.empty(3000))
     for size in range(1, 200):
-        gather([vector(size, torch.float32)], [size], torch.empty(size))
+        gather(
+            [vector(size, torch.float32)],
+            [torch.Size([size])],
+            torch.empty(size),
+        )
     gc.collect()
     assert [reference() is not None for reference in references] == [True, False]
 

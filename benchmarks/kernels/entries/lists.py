@@ -25,10 +25,11 @@ def _shapes(size: int) -> list[torch.Size]:
 
 
 def _gather_inputs(size: int, device: torch.device) -> tuple[object, ...]:
-    tensors = [torch.randn(shape, device=device) for shape in _shapes(size)]
-    sizes = [tensor.numel() for tensor in tensors]
-    out, scale, base = (torch.randn(sum(sizes), device=device) for _ in range(3))
-    return tensors, sizes, out, scale, base
+    shapes = _shapes(size)
+    tensors = [torch.randn(shape, device=device) for shape in shapes]
+    n = sum(shape.numel() for shape in shapes)
+    out, scale, base = (torch.randn(n, device=device) for _ in range(3))
+    return tensors, shapes, out, scale, base
 
 
 def _scatter_inputs(size: int, device: torch.device) -> tuple[object, ...]:
