@@ -260,10 +260,15 @@ class Replicated(Placement):
             This process's derivatives.
         """
         bucket_bytes = self.bucket_bytes
-        with self._reduction(
+        running = self._reduction(
             self.collectives, params, sizes, out, bucket_bytes, phase, **options
-        ) as running:
-            derivatives = derive()
+        )
+        try:
+            with running:
+                derivatives = derive()
+        finally:
+            # An interrupt can come on the way into a `with` or out of it.
+            running.release()
         running.finish(derivatives)
         return derivatives
 
