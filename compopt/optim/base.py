@@ -157,6 +157,7 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
         if closure is None:
             raise TypeError(f'`step(loss, player="{player}")` needs a loss, got None.')
         # A prepared step would be one from where the player has been.
+        self._tell_of_lost_step()
         self._pending = None
         params = self._params(player)
         game = as_game(closure, terms, params[0].device, allows_pair=True)
@@ -199,7 +200,9 @@ class CompetitiveOptimizer(TwoPhaseOptimizer):
     def _gradients(self, closure: LossOrClosure | None, terms: Terms) -> Gradients | None:
         closure = evaluated(closure, lambda: self._pending is not None)
         if closure is None:
-            self._check_taken_back()
+            self._check_prepared()
+        else:
+            self._tell_of_lost_step()
         pending, self._pending = self._pending, None
         params = {player: self._params(player) for player in PLAYERS}
         if closure is not None:
