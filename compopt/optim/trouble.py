@@ -68,9 +68,14 @@ class Trouble:
 
     def report_independence(self, gradients: GameGradients | GeneralGradients) -> None:
         """Warn of a loss that does not depend on the opponent, as after a `detach()`."""
-        if INDEPENDENCE in self._said or not isinstance(gradients, GeneralGradients):
+        if isinstance(gradients, GeneralGradients):
+            self.report_independent_pair(gradients.mixed)
+
+    def report_independent_pair(self, field: GradientField[Any]) -> None:
+        """Warn of two players of which one has a loss that does not depend on the other."""
+        if INDEPENDENCE in self._said or len(field.players) > 2:
             return
-        pairs = gradients.mixed.independent()
+        pairs = field.independent()
         if pairs:
             self.warn_once(INDEPENDENCE, independence(pairs), StepWarning)
 
@@ -94,8 +99,9 @@ class Trouble:
 
     def report_strangers(self, field: GradientField[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
+        self.report_independent_pair(field)
         count = len(field.players)
-        if self.watches and len(field.independent()) == count * (count - 1):
+        if count > 2 and self.watches and len(field.independent()) == count * (count - 1):
             self.warn_once(
                 APART,
                 f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "

@@ -231,6 +231,8 @@ class Evaluation:
             self._optimizer._check_unscaled("step", game.terms())
             self.losses.append(game.detached_loss())
             result = game_field(game, params, second_order=self._optimizer._is_second_order)
+            if self._optimizer._is_second_order and not result.is_zero_sum:
+                self._optimizer._trouble.report_independent_pair(result)
         for player, grad in result.grads.items():
             self._optimizer._clip_groups(player, grad)
         return result
