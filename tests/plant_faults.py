@@ -239,8 +239,8 @@ FAULTS = (
     Fault(
         "a prepared step outlives a move of one player",
         "compopt/optim/base.py",
-        "has been.\n        self._pending = None\n",
-        "has been.\n",
+        "        self._tell_of_lost_step()\n        self._pending = None\n",
+        "",
         (OPTIM + "test_alone.py",),
     ),
     Fault(

@@ -34,6 +34,7 @@ def run_ranks(
     *,
     timeout_s: float = 60.0,
     killed: Sequence[int] = (),
+    limit_s: float = LIMIT_S,
 ) -> list[dict[str, Any]]:
     """Run scenarios on ``num_ranks`` processes; return, by rank, what each returned by name.
 
@@ -47,7 +48,7 @@ def run_ranks(
     for worker in workers:
         worker.start()
     for worker in workers:
-        worker.join(timeout=LIMIT_S)
+        worker.join(timeout=limit_s)
     alive = [worker for worker in workers if worker.is_alive()]
     for worker in alive:
         worker.kill()

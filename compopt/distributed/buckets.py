@@ -7,6 +7,7 @@ from types import TracebackType
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from compopt._flat import FlatLayout
 from compopt.distributed.collectives import Collectives, Pending
@@ -88,16 +89,18 @@ class OverlappedSum:
         }
         self._buckets = plan_buckets(layout.sizes, out.element_size(), bucket_bytes)
         self._sent: list[Pending] = []
+        self._handles: list[RemovableHandle] = []
         self._stop = out.numel()
 
     def __enter__(self) -> "OverlappedSum":
         # Hooks of accelerators' tensors are called by other threads, which would not know the
         # backend that was chosen for the kernels.
         self._context = copy_context()
-        self._handles = [
-            param.register_hook(partial(self._arrive, index))  # type: ignore[no-untyped-call]
-            for index, param in enumerate(self._params)
-        ]
+        for index, param in enumerate(self._params):
+            # Noted at once, so that an interrupt leaves no hook that nobody takes off.
+            self._handles.append(
+                param.register_hook(partial(self._arrive, index))  # type: ignore[no-untyped-call]
+            )
         return self
 
     def __exit__(
@@ -106,6 +109,10 @@ class OverlappedSum:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Take the hooks off the parameters; once more does no harm."""
         for handle in self._handles:
             handle.remove()
 

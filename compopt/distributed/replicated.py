@@ -156,7 +156,7 @@ class Replicated(Placement):
         factor: float = 1.0,
     ) -> Tensor | None:
         """As :meth:`Placement.gather`. Each bucket is sent while the backward pass goes on."""
-        with self._reduction(
+        running = self._reduction(
             self.collectives,
             params,
             layout,
@@ -166,8 +166,13 @@ class Replicated(Placement):
             scale=scale,
             added=added,
             extra=[self._for_all(scalar) for scalar in scalars],
-        ) as running:
-            derivatives = derive()
+        )
+        try:
+            with running:
+                derivatives = derive()
+        finally:
+            # An interrupt can come on the way into a `with` or out of it.
+            running.release()
         running.finish(derivatives)
         return add_to(base, out.mul_(factor / self.collectives.size), out)
 

@@ -124,6 +124,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         if closure is None:
             raise TypeError(f"`step(loss, player={player!r})` needs a loss, got None.")
         # A prepared step would be one from where the player has been.
+        self._tell_of_lost_step()
         self._pending = None
         game = self._as_game(closure, terms, player)
         params = self._params(player)
@@ -168,7 +169,9 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
     def _derivatives(self, closure: Any, terms: tuple[Any, ...]) -> Derivatives[K] | None:
         closure = evaluated(closure, lambda: self._pending is not None)
         if closure is None:
-            self._check_taken_back()
+            self._check_prepared()
+        else:
+            self._tell_of_lost_step()
         pending, self._pending = self._pending, None
         params = {player: self._params(player) for player in self._players}
         if closure is not None:

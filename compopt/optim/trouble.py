@@ -67,7 +67,8 @@ class Trouble:
 
     def report_independence(self, derivatives: Derivatives[Any]) -> None:
         """Warn of a loss that does not depend on the opponent, as after a `detach()`."""
-        if INDEPENDENCE in self._said or derivatives.is_zero_sum:
+        is_pair = len(derivatives.layouts) == 2 and not derivatives.is_zero_sum
+        if INDEPENDENCE in self._said or not is_pair:
             return
         pairs = derivatives.independent()
         if pairs:
@@ -89,8 +90,9 @@ class Trouble:
 
     def report_strangers(self, derivatives: Derivatives[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
+        self.report_independence(derivatives)
         count = len(derivatives.layouts)
-        if self.watches and len(derivatives.independent()) == count * (count - 1):
+        if count > 2 and self.watches and len(derivatives.independent()) == count * (count - 1):
             self.warn_once(
                 APART,
                 f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from operator import is_not
 from typing import Any, ClassVar
 
 import torch
@@ -21,8 +22,8 @@ from compopt.optim.scaling import check_ready, check_taken_back
 from compopt.optim.trouble import Trouble
 
 LOST_STEP = (
-    "`backward` replaces gradients and graph of an earlier `backward` that no `step` has used: "
-    "they are not added up. To accumulate, give the losses of all micro-batches at once, "
+    "This call drops an earlier `backward` that no `step` has used: its gradients and its graph "
+    "are not added up. To accumulate, give the losses of all micro-batches at once, "
     "`backward(MicroBatches([loss1, loss2]))`; to drop a step, call `zero_grad()`."
 )
 
@@ -46,6 +47,7 @@ class TwoPhaseOptimizer(SharesSteps):
         self._pending: Derivatives[Any] | None = None
         # What has scaled the gradients of the prepared step, and by what.
         self._pending_scaler: tuple[torch.amp.GradScaler, float] | None = None
+        self._pending_params: dict[Any, list[Tensor]] = {}
         # Whether a scaler has had the prepared step, which it skips if gradients are not finite.
         self._was_offered = False
         self._trouble = Trouble()
@@ -97,8 +99,7 @@ class TwoPhaseOptimizer(SharesSteps):
         }
         if scale != 1.0:
             pending.losses = losses
-        if self._pending is not None and not self._was_offered:
-            self._trouble.warn_once("lost step", LOST_STEP, StepWarning)
+        self._tell_of_lost_step()
 
         def prepare() -> None:
             for param, grad in grads.items():
@@ -106,6 +107,7 @@ class TwoPhaseOptimizer(SharesSteps):
             self._pending = pending
             self._pending_scaler = None if scaler is None else (scaler, scale)
             self._was_offered = False
+            self._pending_params = params
 
         commit = Commit()
         commit.add(prepare)
@@ -146,10 +148,28 @@ class TwoPhaseOptimizer(SharesSteps):
         self._was_offered = True
         return False
 
-    def _check_taken_back(self) -> None:
-        """Raise if the gradients of the prepared step still have the scale of its scaler."""
-        if self._pending is not None and self._pending_scaler is not None:
+    def _check_prepared(self) -> None:
+        """Raise unless the prepared step can be taken: of these parameters, by unscaled gradients.
+
+        Its gradients may have been scaled by a scaler.
+        """
+        if self._pending is None:
+            return
+        if self._pending_scaler is not None:
             check_taken_back(*self._pending_scaler, self)
+        for player, params in self._pending_params.items():
+            now = self._params(player)
+            if len(now) != len(params) or any(map(is_not, now, params)):
+                raise RuntimeError(
+                    f"Other parameters of the {player} player require grad now, {len(now)}, than "
+                    f"at `backward`, {len(params)}. Freeze, unfreeze and add parameters before "
+                    "`backward`, and call it anew."
+                )
+
+    def _tell_of_lost_step(self) -> None:
+        """Warn if a prepared step is about to be dropped that no scaler has skipped."""
+        if self._pending is not None and not self._was_offered:
+            self._trouble.warn_once("lost step", LOST_STEP, StepWarning)
 
 
 def _scaled(game: AnyGame[Any], scaler: torch.amp.GradScaler | None) -> tuple[AnyGame[Any], float]:

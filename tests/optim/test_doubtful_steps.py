@@ -22,6 +22,7 @@ from compopt import (
     StepWarning,
 )
 from compopt.optim import PolymatrixCGD
+from compopt.optim.rivals import LCGD, LOLA, SGA, ConsensusOptimization
 from compopt.solvers import Solution, Status
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -270,7 +271,7 @@ def test_a_stationary_point_does_not_look_like_players_apart() -> None:
 
 UNSOLVED = {
     "too few": (GMRES(rtol=1e-10, max_iter=1), Status.MAX_ITER),
-    "stagnation": (GMRES(rtol=1e-25, max_iter=50, restart=2), Status.STAGNATED),
+    "stagnation": (GMRES(rtol=1e-25, max_iter=200, restart=2), Status.STAGNATED),
 }
 
 
@@ -296,3 +297,15 @@ def test_a_fixed_count_is_not_told() -> None:
     game = GeneralGame()
     optimizer = PolymatrixCGD([[game.x], [game.y]], solver=GMRES(rtol=0.0, max_iter=1))
     optimizer.step(game.losses())
+
+
+@pytest.mark.parametrize("cls", [SGA, LCGD, LOLA, ConsensusOptimization, PolymatrixCGD])
+@pytest.mark.filterwarnings("default:The players do not interact:compopt.StepWarning")
+def test_a_detached_loss_of_a_pair_is_told_by_all_that_take_products(cls: Any) -> None:
+    game = GeneralGame()
+    players = [[game.x], [game.y]]
+    optimizer = cls(*([players] if cls is PolymatrixCGD else players), lr=0.01)
+    loss, _ = game.losses()
+    detached = (game.x.detach().sum() * game.y).sum()
+    with pytest.warns(StepWarning, match=r"the loss of (max|1) does not depend on (min|0)\. "):
+        optimizer.step([loss, detached] if cls is PolymatrixCGD else (loss, detached))

@@ -80,7 +80,8 @@ def test_step_with_a_loss_drops_the_prepared_one(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
     optimizer.backward(5 * game.loss())
-    assert_dense_step(info, optimizer, DenseReference(info, game))
+    with pytest.warns(StepWarning, match="drops an earlier `backward`"):
+        assert_dense_step(info, optimizer, DenseReference(info, game))
     with pytest.raises(RuntimeError, match="no graph"):
         optimizer.step()
 
@@ -340,6 +341,10 @@ def test_players_changed_between_the_phases(info: OptimizerInfo) -> None:
     x.requires_grad_(False)
     x_twin.requires_grad_(True)
     before = snapshot(optimizer)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="Other parameters of the min player require grad now"):
         optimizer.step()
     assert_same_bits(snapshot(optimizer), before)
+    # The remedy of the message.
+    optimizer.zero_grad()
+    optimizer.backward(game.loss() + x_twin.sum())
+    optimizer.step()

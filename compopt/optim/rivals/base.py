@@ -266,6 +266,8 @@ class Evaluation:
             if not self.all_losses:
                 optimizer._meet(Act.STEP, game)
             result = optimizer._differentiate(game, second_order=optimizer._is_second_order)
+            if optimizer._is_second_order:
+                optimizer._trouble.report_independence(result)
         if not self.all_losses:
             self.loss = as_loss(result.losses)
         self.all_losses += result.losses
