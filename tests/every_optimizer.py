@@ -101,7 +101,7 @@ EVERY = (
     ),
 )
 
-# One of each way through the package, and wrappers with and without state.
+# One of each base class.
 KINDS = [
     entry
     for entry in EVERY
@@ -109,12 +109,9 @@ KINDS = [
     in (
         "ACGD",
         "ExtraAdam",
-        "OptimisticAdam",
-        "SimultaneousDescentAscent-SGD",
         "AlternatingDescentAscent-Adam",
         "PolymatrixCGD-adaptive",
         "CGD-nonnegative",
-        "ACGD-box",
         "LookaheadMinmax-ACGD",
     )
 ]

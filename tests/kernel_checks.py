@@ -12,6 +12,10 @@ SIZES = (0, 1, 63, 1000, 2**16 + 1)
 ORDERS = (None, None, "reverse", 0, 1)
 """Of programs. The first two alike, to see that results repeat at all."""
 
+FP32, FP64, BF16 = torch.float32, torch.float64, torch.bfloat16
+# Sizes decide about masks, dtypes about sums: not both together.
+SIZES_AND_DTYPES = (*((n, FP32) for n in SIZES), (1000, FP64), (1000, BF16), (2**16 + 1, BF16))
+
 RTOL = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 4e-3, torch.float16: 1e-3}
 """Relative error in the Euclidean norm that a kernel may make, by dtype of its output."""
 

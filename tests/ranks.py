@@ -40,7 +40,9 @@ def run_ranks(
 
     All of them must end by themselves and in order, but for those that a scenario kills.
     """
-    context = torch.multiprocessing.get_context("spawn")
+    # Imports once for all ranks; a process that computes nothing, so that its forks may.
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch.distributed.checkpoint.state_dict", "compopt"])
     workers = [
         context.Process(target=_work, args=(rank, num_ranks, scenarios, folder, timeout_s))
         for rank in range(num_ranks)

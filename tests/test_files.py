@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from covering import one_each, pairwise
 
 from compopt import load_checkpoint, save_checkpoint
 from compopt._files import replacing
@@ -41,7 +42,11 @@ def test_new_files_have_the_usual_mode(tmp_path, mask):
     assert os.listdir(tmp_path) == ["file"]
 
 
-@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o666, 0o400, 0o755], ids=oct)
+@pytest.mark.parametrize(
+    ("mask", "mode"),
+    one_each([0o022, 0o077, 0o000], [0o600, 0o666, 0o400, 0o755]),
+    indirect=["mask"],
+)
 def test_the_mode_of_a_file_is_kept(tmp_path, mask, mode):
     path = tmp_path / "file"
     path.write_bytes(b"old")
@@ -151,9 +156,11 @@ def stopped(*args: object, **kwargs: object) -> None:
     raise Stop
 
 
-@pytest.mark.parametrize("failure", [full, stopped], ids=["full", "interrupted"])
-@pytest.mark.parametrize("place", ["writing", "fchmod", "fsync", "rename"])
-@pytest.mark.parametrize("existed", [True, False], ids=["old", "none"])
+@pairwise(
+    place=["writing", "fchmod", "fsync", "rename"],
+    failure={"full": full, "interrupted": stopped},
+    existed={"old": True, "none": False},
+)
 def test_failures_leave_the_old_file_and_no_draft(tmp_path, monkeypatch, place, failure, existed):
     path = tmp_path / "file"
     if existed:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import one_each
 from games import QuadraticGame
 from torch import Tensor, nn
 
@@ -99,8 +100,10 @@ def from_a_hook(optimizer: Any, loss: Any) -> int:
 WAYS = (plainly, scheduled, decorated, from_a_hook)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
-@pytest.mark.parametrize("case", TROUBLE)
+@pytest.mark.parametrize(
+    ("case", "way"),
+    [case for shift in (0, 1) for case in one_each(list(TROUBLE), [*WAYS[shift:], *WAYS[:shift]])],
+)
 def test_steps_warn_at_the_line_of_the_call(case: str, way: Callable[..., int]) -> None:
     make, category = TROUBLE[case]
     optimizer, loss = make(QuadraticGame())

@@ -4,6 +4,7 @@ import re
 
 import pytest
 import torch
+from covering import one_each
 from games import GeneralGame
 from preflight_games import Layer, Once, generator
 from torch import nn
@@ -64,8 +65,9 @@ def test_every_form_is_measured(form):
         assert f"loss {report.loss:.4g}, {report.max_loss:.4g}, the" in str(report)
 
 
-@pytest.mark.parametrize("closure", [False, True], ids=["value", "function"])
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "closure"), one_each(list(FORMS), {"value": False, "function": True})
+)
 def test_operator_of_every_form(form, closure):
     parts = Parts()
     given = (lambda: FORMS[form](parts)) if closure else FORMS[form](parts)

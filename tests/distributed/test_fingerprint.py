@@ -41,7 +41,7 @@ def test_every_swap_counts(dtype, monkeypatch):
     assert len(numbers) == 1 + len(pairs)
 
 
-@pytest.mark.parametrize("distance", [2**k for k in range(20)])
+@pytest.mark.parametrize("distance", [2**k for k in range(0, 20, 3)])
 def test_distant_entries_that_differ_in_their_highest_bits_alone(distance):
     tensor = torch.ones(2**20, dtype=torch.float64)
     tensor[0] = 2.0

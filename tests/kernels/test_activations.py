@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from covering import pairwise
 from strict_interpreter import strict
 
 from compopt.kernels.activations import reference as activations
@@ -42,10 +43,9 @@ def assert_close(found, expected, rtol):
         assert error <= rtol * scale, f"{error=} {scale=}"
 
 
-@pytest.mark.parametrize("biased", [True, False], ids=["bias", "none"])
-@pytest.mark.parametrize("kind", activations.ACTIVATIONS)
-@pytest.mark.parametrize(("shape", "dim"), SHAPES.values(), ids=SHAPES)
-def test_shapes(shape, dim, kind, biased):
+@pairwise(at=SHAPES, kind=activations.ACTIVATIONS, biased={"bias": True, "none": False})
+def test_shapes(at, kind, biased):
+    shape, dim = at
     given = inputs(shape, dim, torch.float64)
     with strict():
         found = all_derivatives(triton_activations, given, kind, dim, biased=biased)

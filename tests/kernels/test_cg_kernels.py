@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from kernel_checks import ORDERS, SIZES, assert_accurate, nan_empty, vector
+from covering import pairwise
+from kernel_checks import FP32, ORDERS, SIZES_AND_DTYPES, assert_accurate, nan_empty, vector
 from strict_interpreter import strict
 
 from compopt.kernels import (
@@ -17,9 +18,7 @@ from compopt.kernels import (
 )
 from compopt.kernels.cg import reference
 
-DTYPES = {"fp32": torch.float32, "fp64": torch.float64, "bf16": torch.bfloat16}
-ALL_DTYPES = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-ALL_SIZES = pytest.mark.parametrize("n", SIZES)
+ALL_SIZES = pytest.mark.parametrize(("n", "dtype"), SIZES_AND_DTYPES, ids=str)
 
 
 def state_of(gamma, dtype):
@@ -37,7 +36,6 @@ def _triton():
         yield
 
 
-@ALL_DTYPES
 @ALL_SIZES
 def test_partial_dot(n, dtype):
     a, b = vector(n, dtype), vector(n, dtype)
@@ -49,9 +47,14 @@ def test_partial_dot(n, dtype):
     assert error <= scale * (1e-15 if dtype == torch.float64 else 2e-7)
 
 
-@ALL_DTYPES
-@ALL_SIZES
-@pytest.mark.parametrize("m", [None, 63, 2000], ids=["alone", "short", "long"])
+@pytest.mark.parametrize(
+    ("n", "dtype", "m"),
+    [
+        *((*at, 2000) for at in SIZES_AND_DTYPES),
+        *((n, FP32, m) for n in (0, 63, 1000) for m in (None, 63)),
+    ],
+    ids=str,
+)
 def test_update(n, m, dtype):
     x, r, p, q = (vector(n, dtype) for _ in range(4))
     y, t = (None, None) if m is None else (vector(m, dtype), vector(m, dtype))
@@ -69,7 +72,6 @@ def test_update(n, m, dtype):
     assert_accurate(square.double().sum(), r.double().square().sum(), dtype=square.dtype)
 
 
-@ALL_DTYPES
 @ALL_SIZES
 def test_update_without_a_residual(n, dtype):
     x, y, p, t = (vector(n, dtype) for _ in range(4))
@@ -81,7 +83,6 @@ def test_update_without_a_residual(n, dtype):
     assert_accurate(x, truth)
 
 
-@ALL_DTYPES
 @ALL_SIZES
 def test_direction(n, dtype):
     p, r = vector(n, dtype), vector(n, dtype)
@@ -106,9 +107,11 @@ SCALARS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
-@pytest.mark.parametrize("case", SCALARS)
-@pytest.mark.parametrize("seen", [math.nan, 0.5], ids=["first", "later"])
+@pairwise(
+    case=list(SCALARS),
+    seen={"first": math.nan, "later": 0.5},
+    dtype=[torch.float32, torch.float64],
+)
 def test_scalars_are_those_of_torch(case, seen, dtype):
     curvature, square = SCALARS[case]
     curvature = torch.tensor(curvature, dtype=dtype)

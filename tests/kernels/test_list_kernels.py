@@ -60,19 +60,24 @@ def flat(tensors, sizes):
     return torch.cat([piece.double() for piece in pieces] or [torch.zeros(0).double()])
 
 
-@pytest.mark.parametrize("layout", layouts(torch.float32))
-@pytest.mark.parametrize("form", ["copy", "product"])
 @pytest.mark.parametrize(
-    ("dtype", "flat_dtype"),
+    ("layout", "form", "dtype"),
     [
-        (torch.float32, torch.float32),
-        (torch.float64, torch.float64),
-        (torch.float16, torch.float32),
-        (torch.bfloat16, torch.float32),
+        *(
+            (layout, form, torch.float32)
+            for layout in layouts(torch.float32)
+            for form in ("copy", "product")
+        ),
+        *(
+            (layout, "product", dtype)
+            for layout in ("odd sizes", "transposed")
+            for dtype in (torch.float64, torch.float16, torch.bfloat16)
+        ),
     ],
-    ids=["fp32", "fp64", "fp16", "bf16"],
+    ids=str,
 )
-def test_gather(layout, form, dtype, flat_dtype):
+def test_gather(layout, form, dtype):
+    flat_dtype = torch.promote_types(dtype, torch.float32)
     tensors = layouts(dtype)[layout]
     sizes = sizes_of(tensors)
     n = sum(sizes)

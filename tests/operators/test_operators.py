@@ -5,6 +5,7 @@ import pytest
 import scipy.sparse.linalg
 import torch
 from cases import CASES
+from covering import one_each
 from dense import assert_close, blocks
 
 from compopt import ConjugateGradient, Game
@@ -12,15 +13,15 @@ from compopt._workspace import Workspace
 from compopt.derivatives import differentiate
 from compopt.operators import MatrixOperator, TwoPlayerOperator
 
+NAMES = ["bilinear", "quadratic", "scalar", "no-interaction", "mlp-gan", "wgan"]
+# With the dense form each game is solved for both players, with what follows from it for one.
+SOME = one_each(NAMES, ["min", "max"])
+each_game = pytest.mark.parametrize(("case", "player"), SOME, indirect=["case"])
 
-@pytest.fixture(params=["bilinear", "quadratic", "scalar", "no-interaction", "mlp-gan", "wgan"])
+
+@pytest.fixture
 def case(request):
     return CASES[request.param]()
-
-
-@pytest.fixture(params=["min", "max"])
-def player(request):
-    return request.param
 
 
 @pytest.fixture
@@ -35,12 +36,15 @@ def built(case, player):
     return operator, sizes[player].sqrt()[:, None] * block, torch.diag(weights)
 
 
+@pytest.mark.parametrize("player", ["min", "max"])
+@pytest.mark.parametrize("case", NAMES, indirect=True)
 def test_dense_form(built):
     operator, factor, weights = built
     identity = torch.eye(operator.size, dtype=torch.float64)
     assert_close(operator.to_dense(), identity + factor @ weights @ factor.T, 1e-12)
 
 
+@each_game
 def test_parts(built):
     operator, factor, weights = built
     inner = torch.randn(operator.inner_size, dtype=torch.float64)
@@ -54,6 +58,7 @@ def test_parts(built):
     assert_close(energy, vector @ factor @ weights @ factor.T @ vector, 1e-12)
 
 
+@each_game
 def test_results_go_where_they_are_asked_for(built):
     operator, factor, weights = built
     inner = torch.randn(operator.inner_size, dtype=torch.float64)
@@ -73,6 +78,7 @@ def test_results_go_where_they_are_asked_for(built):
     assert_close(out, reaction, 1e-12)
 
 
+@each_game
 def test_vectors_to_work_in_are_kept_in_the_workspace(case, player):
     mixed = differentiate(Game(case()), case.players)
     other = {"min": "max", "max": "min"}[player]
@@ -90,6 +96,7 @@ def test_vectors_to_work_in_are_kept_in_the_workspace(case, player):
         assert any(vector is kept for kept in workspace.vectors.values())
 
 
+@each_game
 def test_symmetric_with_eigenvalues_of_at_least_one(built):
     operator, _, _ = built
     dense = operator.to_dense()
@@ -98,6 +105,7 @@ def test_symmetric_with_eigenvalues_of_at_least_one(built):
     assert torch.linalg.eigvalsh(dense).min() >= 1 - 1e-12
 
 
+@each_game
 def test_arguments_are_not_modified(built):
     operator, _, _ = built
     vector = torch.randn(operator.size, dtype=torch.float64)
@@ -106,6 +114,7 @@ def test_arguments_are_not_modified(built):
     assert torch.equal(vector, before)
 
 
+@each_game
 def test_scipy_solves_the_same_system(built):
     operator, _, _ = built
     rhs = torch.randn(operator.size, dtype=torch.float64)
@@ -115,6 +124,7 @@ def test_scipy_solves_the_same_system(built):
     assert_close(ours.value, torch.from_numpy(theirs), 1e-9)
 
 
+@each_game
 def test_scipy_sees_the_transpose_of_a_symmetric_operator(built):
     operator, _, _ = built
     vector = np.random.default_rng(0).standard_normal(operator.size)
@@ -149,6 +159,7 @@ def test_scipy_multiplies_complex_vectors(dtype, positive):
         np.testing.assert_allclose(operator.H @ vector, matrix.numpy() @ vector, rtol=rtol)
 
 
+@each_game
 def test_scipy_solves_complex_systems(built):
     operator, factor, weights = built
     identity = torch.eye(operator.size, dtype=torch.float64)

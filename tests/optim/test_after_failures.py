@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import pairwise
 from dense_steps import assert_close, assert_dense_step
 from games import QuadraticGame, flat
 from optimizer_registry import OptimizerInfo, each_competitive_kind
@@ -120,9 +121,7 @@ def test_a_failure_is_said_once(on_failure: str) -> None:
     assert warning.filename == __file__
 
 
-@pytest.mark.parametrize("spoil", ["loss", "gradient"])
-@pytest.mark.parametrize("on_failure", ["fallback", "skip", "raise"])
-@pytest.mark.parametrize("cls", [CGD, ACGD])
+@pairwise(cls=[CGD, ACGD], on_failure=["fallback", "skip", "raise"], spoil=["loss", "gradient"])
 def test_report_after_a_warm_start_that_failed(cls: Any, on_failure: str, spoil: str) -> None:
     x, y = (torch.ones(2, dtype=torch.float64, requires_grad=True) for _ in range(2))
     optimizer = cls([x], [y], lr=0.1, warm_start=True, on_failure=on_failure)

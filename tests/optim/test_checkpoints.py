@@ -7,7 +7,14 @@ from collections.abc import Callable
 import pytest
 import torch
 from games import NetworkGame
-from optimizer_registry import OptimizerInfo, Variant, each_kind, each_option
+from optimizer_registry import (
+    OPTIMIZERS,
+    OptimizerInfo,
+    Variant,
+    each_kind,
+    each_option,
+    each_stateful_option,
+)
 from snapshots import all_params, assert_same_bits, bits, snapshot
 from training_runs import END, STOP, Run, advance, start, through_file
 
@@ -63,7 +70,7 @@ def test_resumed_run_is_bitwise_the_uninterrupted_one(
     assert resumed[1].last_step.solved_for == straight[1].last_step.solved_for
 
 
-@each_option
+@each_stateful_option
 def test_copies_keep_the_options(info: OptimizerInfo, variant: Variant) -> None:
     _, optimizer = start(info, variant)
     copied = copy.deepcopy(optimizer)
@@ -73,7 +80,13 @@ def test_copies_keep_the_options(info: OptimizerInfo, variant: Variant) -> None:
     assert copied.defaults.keys() == optimizer.defaults.keys()
 
 
-@each_option
+@pytest.mark.parametrize(
+    ("info", "variant"),
+    [
+        *(pytest.param(info, info.variants[0], id=info.name) for info in OPTIMIZERS),
+        *each_stateful_option.args[1],
+    ],
+)
 def test_state_is_plain_tensors_of_each_parameter(info: OptimizerInfo, variant: Variant) -> None:
     _, optimizer = advance(start(info, variant), 0, STOP)
     solvable = {"min": False, "max": False}

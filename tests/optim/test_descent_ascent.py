@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from covering import pairwise
+from covering import one_each
 from dense_steps import assert_close
 from games import NetworkGame, QuadraticGame
 from snapshots import all_params, assert_same_bits, snapshot
@@ -79,7 +79,8 @@ def test_steps_are_those_of_two_torch_optimizers(inner: Any, first: str | None) 
         assert_close(param.detach(), other.detach(), "parameter")
 
 
-@pairwise(cls=CLASSES, inner=INNER, how=["file", "deepcopy", "pickle"])
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(("inner", "how"), one_each(INNER, ["file", "deepcopy", "pickle"]))
 def test_resumed_run_is_bitwise_the_uninterrupted_one(cls: Any, inner: Any, how: str) -> None:
     def start() -> tuple[NetworkGame, Any]:
         game = NetworkGame()

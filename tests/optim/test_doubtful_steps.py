@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from covering import pairwise
+from covering import one_each, pairwise
 from games import GeneralGame, NetworkGame, QuadraticGame
 from torch import Tensor, nn
 
@@ -148,8 +148,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize("lr", [0.33, 0.335])
-@pytest.mark.parametrize("build", PAIRS.values(), ids=PAIRS)
+@pytest.mark.parametrize(("build", "lr"), one_each(PAIRS, [0.33, 0.335]))
 def test_a_nearly_singular_system_of_two_losses_is_told_once(build: Any, lr: float) -> None:
     x, y = scalars()
     optimizer = build(x, y, lr)
@@ -173,8 +172,8 @@ def test_a_nearly_singular_system_of_two_losses_is_told_once(build: Any, lr: flo
         optimizer.step(list(pair) if isinstance(optimizer, PolymatrixCGD) else pair)
 
 
-@pytest.mark.parametrize("lr", [0.01, 0.3, 0.5])
-@pytest.mark.parametrize("build", PAIRS.values(), ids=PAIRS)
+# Above, below, and below by little.
+@pytest.mark.parametrize(("build", "lr"), one_each(PAIRS, [0.5, 0.01, 0.3]))
 def test_other_systems_of_two_losses_are_not(build: Any, lr: float) -> None:
     x, y = scalars()
     optimizer = build(x, y, lr)

@@ -26,7 +26,7 @@ def deltas_of_step(optimizer, case: Case):
 
 @pairwise(
     name=list(CASES),
-    solve_for=["min", "max", "smaller", "alternate"],
+    solve_for=["min", "max", "smaller"],
     solver={"cg": EXACT, "direct": DirectSolver()},
 )
 def test_cgd_is_the_closed_form(name, solve_for, solver):

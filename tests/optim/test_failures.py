@@ -7,7 +7,11 @@ import torch
 from covering import pairwise
 from dense_steps import assert_dense_step
 from games import QuadraticGame
-from optimizer_registry import COMPETITIVE, OptimizerInfo, each_competitive_kind
+from optimizer_registry import (
+    COMPETITIVE_KINDS,
+    OptimizerInfo,
+    each_competitive_kind,
+)
 from snapshots import assert_same_bits, snapshot
 from step_faults import (
     BAD_GRADIENTS,
@@ -41,7 +45,7 @@ def test_faults_do_nothing_unless_asked() -> None:
 
 
 @pairwise(
-    info=COMPETITIVE,
+    info=COMPETITIVE_KINDS,
     case=list(BAD_GRADIENTS),
     phases={"step": 1, "two-phase": 2},
     on_failure=ON_FAILURE,
@@ -75,7 +79,7 @@ def test_gradients_that_are_not_finite_move_nothing(
 
 
 @pairwise(
-    info=COMPETITIVE,
+    info=COMPETITIVE_KINDS,
     solver=list(SOLVERS),
     kind=["nan", "inf"],
     on_failure=ON_FAILURE,
@@ -130,7 +134,7 @@ class StatusSolver(DirectSolver):
 
 
 @pairwise(
-    info=COMPETITIVE,
+    info=COMPETITIVE_KINDS,
     status=[Status.BREAKDOWN, Status.NON_FINITE],
     on_failure=ON_FAILURE,
     after=STARTS,
@@ -172,7 +176,7 @@ def test_a_solve_that_runs_out_of_iterations_is_taken(info: OptimizerInfo, on_fa
 
 
 @pairwise(
-    info=COMPETITIVE,
+    info=COMPETITIVE_KINDS,
     case=[*BAD_GRADIENTS, "product-nan"],
     on_failure=["fallback", "skip"],
     after=STARTS,

@@ -7,7 +7,7 @@ import torch
 from covering import one_each, pairwise
 from dense_steps import DenseReference, assert_close, assert_dense_step
 from games import PLAYERS, NetworkGame, QuadraticGame
-from optimizer_registry import KINDS, OPTIMIZERS, OptimizerInfo, each_kind, each_optimizer
+from optimizer_registry import KINDS, OptimizerInfo, each_kind, each_optimizer
 from snapshots import all_params, assert_same_bits, bits, snapshot
 
 from compopt import ACGD, CGD, ConjugateGradient, DirectSolver
@@ -199,7 +199,7 @@ def test_refused_group_leaves_the_optimizer_as_it_was(info: OptimizerInfo) -> No
     assert repr(optimizer) == text
 
 
-@pytest.mark.parametrize(("info", "player"), one_each(OPTIMIZERS, PLAYERS))
+@pytest.mark.parametrize(("info", "player"), one_each(KINDS, PLAYERS))
 def test_frozen_parameters_stay_and_count_nothing(info: OptimizerInfo, player: str) -> None:
     game = QuadraticGame()
     frozen = game.params(player)[0].requires_grad_(False)
@@ -248,7 +248,7 @@ def test_player_that_is_frozen_altogether_is_an_error(info: OptimizerInfo, playe
     assert_same_bits(snapshot(optimizer), before)
 
 
-@each_optimizer
+@each_kind
 def test_weight_decay_is_decoupled(info: OptimizerInfo) -> None:
     """The decay multiplies the parameters and reaches neither gradient, moments nor move."""
     plain_game, game = QuadraticGame(), QuadraticGame()

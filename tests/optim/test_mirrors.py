@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 import torch
+from covering import pairwise
 from mirror_sets import (
     POINTS,
     POTENTIALS,
     assert_close,
     assert_inside,
-    each_mirror,
     game_of,
     leaf,
     psd,
@@ -20,9 +20,11 @@ from torch.autograd.functional import hessian
 from compopt import ACGD, CGD, GMRES, ConjugateGradient, DirectSolver, games
 
 
-@each_mirror
-@pytest.mark.parametrize("solve_for", ["min", "max"])
-@pytest.mark.parametrize("general", [False, True], ids=["zero-sum", "pair"])
+@pairwise(
+    mirror={str(mirror): mirror for mirror in POINTS},
+    solve_for=["min", "max"],
+    general={"zero-sum": False, "pair": True},
+)
 def test_step_is_the_published_one(mirror: Any, solve_for: str, general: bool) -> None:
     """``P d_x / eta = -(g_x + D d_y)``, ``d_y = eta (g_y + D^T d_x)`` by one dense solve."""
     x, y, loss = game_of(mirror)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from covering import pairwise
 from dense_steps import assert_dense_step
-from optimizer_registry import COMPETITIVE, OptimizerInfo
+from optimizer_registry import COMPETITIVE_KINDS, OptimizerInfo
 from snapshots import assert_same_bits, snapshot
 from step_faults import ON_FAILURE, PLACES, SOLVERS, STARTS, Fault, num_products, setting
 from torch import Tensor
@@ -25,7 +25,7 @@ class UncoupledSolver(DirectSolver):
 
 
 @pairwise(
-    info=COMPETITIVE,
+    info=COMPETITIVE_KINDS,
     solver=list(SOLVERS),
     on_failure=ON_FAILURE,
     place=PLACES,
@@ -58,7 +58,7 @@ BAD_SOLVERS = {
 }
 
 
-@pairwise(info=COMPETITIVE, bad=BAD_SOLVERS, on_failure=ON_FAILURE, after=STARTS)
+@pairwise(info=COMPETITIVE_KINDS, bad=BAD_SOLVERS, on_failure=ON_FAILURE, after=STARTS)
 def test_solvers_that_raise_change_nothing(
     info: OptimizerInfo, bad: tuple[Any, type[Exception], str], on_failure: str, after: int
 ) -> None:

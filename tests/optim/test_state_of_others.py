@@ -135,12 +135,9 @@ def test_frozen_parameters_keep_their_state() -> None:
 
 INNER: dict[str, Any] = {
     "momentum": partial(torch.optim.SGD, momentum=0.9),
-    "adam": torch.optim.Adam,
     "amsgrad": partial(torch.optim.Adam, amsgrad=True),
-    "adamw": torch.optim.AdamW,
     "rmsprop": partial(torch.optim.RMSprop, momentum=0.5, centered=True),
     "adagrad": torch.optim.Adagrad,
-    "adamax": torch.optim.Adamax,
     "pair": (torch.optim.Adam, torch.optim.SGD),
 }
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)

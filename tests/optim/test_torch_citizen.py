@@ -7,14 +7,16 @@ import torch
 from dense_steps import DenseReference, assert_dense_step
 from games import NetworkGame, QuadraticGame, Token
 from optimizer_registry import (
+    KINDS,
     OPTIMIZERS,
     OptimizerInfo,
     Variant,
     each_competitive,
     each_competitive_kind,
+    each_competitive_option,
     each_kind,
     each_optimizer,
-    each_option,
+    each_stateful_option,
     each_variant,
 )
 from snapshots import all_params, assert_same_bits, bits, snapshot
@@ -50,7 +52,13 @@ def test_every_argument_has_a_variant(info: OptimizerInfo) -> None:
     assert arguments - {"backend", "process_group"} == tried
 
 
-@each_option
+@pytest.mark.parametrize(
+    ("info", "variant"),
+    [
+        *each_competitive_option.args[1],
+        *(pytest.param(info, info.variants[1], id=info.name) for info in KINDS),
+    ],
+)
 def test_steps_move_both_players_and_count(info: OptimizerInfo, variant: Variant) -> None:
     game = NetworkGame()
     optimizer = info.build(game, **variant.kwargs)
@@ -113,7 +121,7 @@ def test_construction_has_no_side_effects(info: OptimizerInfo) -> None:
     assert [param.requires_grad for param in game.max_params] == [True, False, True, True]
 
 
-@each_optimizer
+@each_kind
 def test_repr_lists_every_group(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.build(game, lr=torch.tensor(0.1))
@@ -124,11 +132,11 @@ def test_repr_lists_every_group(info: OptimizerInfo) -> None:
     assert "tensor([" not in text
 
 
-@each_option
-def test_rebuild_from_groups_and_defaults(info: OptimizerInfo, variant: Variant) -> None:
+@each_optimizer
+def test_rebuild_from_groups_and_defaults(info: OptimizerInfo) -> None:
     """Wrappers construct ``type(optimizer)(optimizer.param_groups, **optimizer.defaults)``."""
     game = NetworkGame()
-    optimizer = info.build(game, **variant.kwargs)
+    optimizer = info.build(game, **{"lr": (0.1, torch.tensor(0.02)), **info.own[0]})
     rebuilt = info.cls(optimizer.param_groups, **optimizer.defaults)
     assert repr(rebuilt) == repr(optimizer)
     assert rebuilt.defaults == optimizer.defaults
@@ -189,7 +197,7 @@ def test_versions_of_parameters_advance(info: OptimizerInfo) -> None:
         loss.backward()
 
 
-@each_option
+@each_stateful_option
 def test_step_with_nothing_to_do_creates_state_only(info: OptimizerInfo, variant: Variant) -> None:
     game = NetworkGame()
     optimizer = info.build(game, **variant.kwargs)
@@ -250,7 +258,7 @@ def test_moving_average_of_weights(info: OptimizerInfo) -> None:
     torch.testing.assert_close(average.module[0].weight.detach(), expected)
 
 
-@each_option
+@each_stateful_option
 def test_the_graph_is_freed_with_the_loss(info: OptimizerInfo, variant: Variant) -> None:
     game = NetworkGame()
     optimizer = info.build(game, **variant.kwargs)

@@ -6,18 +6,11 @@ import torch
 from covering import pairwise
 from dense_steps import DenseReference, assert_close, assert_dense_step
 from games import NetworkGame, QuadraticGame, Token, flat
-from optimizer_registry import (
-    COMPETITIVE,
-    OptimizerInfo,
-    Variant,
-    each_competitive_kind,
-    each_competitive_option,
-)
+from optimizer_registry import OptimizerInfo, Variant, each_competitive_option, each_two_phase
 from snapshots import all_params, assert_same_bits, snapshot
 
 from compopt import StepWarning
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 SCALE = 2.0**10
 
 
@@ -39,7 +32,7 @@ def test_backward_and_step_equal_step(info: OptimizerInfo, variant: Variant) -> 
         assert_same_bits(snapshot(optimizer), snapshot(twin))
 
 
-@each_competitive_kind
+@each_two_phase
 def test_grad_is_that_of_the_own_objective(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -54,7 +47,7 @@ def test_grad_is_that_of_the_own_objective(info: OptimizerInfo) -> None:
     assert all(not grad.requires_grad for grad in grads(optimizer))
 
 
-@each_competitive_kind
+@each_two_phase
 def test_backward_alone_moves_nothing(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -64,7 +57,7 @@ def test_backward_alone_moves_nothing(info: OptimizerInfo) -> None:
     assert optimizer.last_step is None
 
 
-@each_competitive_kind
+@each_two_phase
 def test_last_backward_counts(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -75,7 +68,7 @@ def test_last_backward_counts(info: OptimizerInfo) -> None:
     assert_dense_step(info, optimizer, reference, optimizer.step)
 
 
-@each_competitive_kind
+@each_two_phase
 def test_step_with_a_loss_drops_the_prepared_one(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -86,7 +79,7 @@ def test_step_with_a_loss_drops_the_prepared_one(info: OptimizerInfo) -> None:
         optimizer.step()
 
 
-@each_competitive_kind
+@each_two_phase
 def test_a_prepared_step_is_taken_once(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -98,7 +91,7 @@ def test_a_prepared_step_is_taken_once(info: OptimizerInfo) -> None:
     assert_same_bits(snapshot(optimizer), before)
 
 
-@each_competitive_kind
+@each_two_phase
 def test_changed_grad_is_solved_with(info: OptimizerInfo) -> None:
     """What stands in ``.grad`` enters the system; None counts as zero; the mixed block stays."""
     game = QuadraticGame()
@@ -118,7 +111,7 @@ def test_changed_grad_is_solved_with(info: OptimizerInfo) -> None:
 
 
 @pytest.mark.parametrize("player", ["min", "max", "both"])
-@each_competitive_kind
+@each_two_phase
 def test_clipping_between_the_phases(info: OptimizerInfo, player: str) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -139,27 +132,21 @@ def test_clipping_between_the_phases(info: OptimizerInfo, player: str) -> None:
     assert_dense_step(info, optimizer, DenseReference(info, game), step, extra=extra)
 
 
-def drop_by_zero_grad(game: NetworkGame, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.zero_grad()
-
-
-def drop_by_step(game: NetworkGame, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.step()
-
-
-def drop_by_loading(game: NetworkGame, optimizer: torch.optim.Optimizer) -> None:
-    optimizer.load_state_dict(optimizer.state_dict())
-
-
 def drop_by_other_loss(game: NetworkGame, optimizer: torch.optim.Optimizer) -> None:
     with pytest.warns(StepWarning, match="not added up"):
         optimizer.backward(game.loss(1))
 
 
-@pytest.mark.parametrize(
-    "drop", [drop_by_zero_grad, drop_by_step, drop_by_loading, drop_by_other_loss]
-)
-@each_competitive_kind
+DROPS = {
+    "zero_grad": lambda game, optimizer: optimizer.zero_grad(),
+    "step": lambda game, optimizer: optimizer.step(),
+    "loading": lambda game, optimizer: optimizer.load_state_dict(optimizer.state_dict()),
+    "other loss": drop_by_other_loss,
+}
+
+
+@pytest.mark.parametrize("drop", DROPS.values(), ids=DROPS)
+@each_two_phase
 def test_graph_is_kept_until_used_or_dropped(info: OptimizerInfo, drop: Any) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params)
@@ -172,12 +159,8 @@ def test_graph_is_kept_until_used_or_dropped(info: OptimizerInfo, drop: Any) -> 
     assert alive() is None
 
 
-@pairwise(
-    info=COMPETITIVE,
-    dtype=DTYPES,
-    penalty={"loss": False, "penalty": True},
-    clip={"plain": False, "clipped": True},
-)
+@pairwise(dtype=[torch.float32, torch.float64], penalty=[False, True], clip=[False, True])
+@each_two_phase
 def test_grad_scaler_loop_equals_unscaled_steps(
     info: OptimizerInfo, dtype: torch.dtype, penalty: bool, clip: bool
 ) -> None:
@@ -209,7 +192,7 @@ def test_grad_scaler_loop_equals_unscaled_steps(
 
 
 @pytest.mark.parametrize("where", ["before", "inside"])
-@each_competitive_kind
+@each_two_phase
 def test_closure_of_none_takes_the_prepared_step(info: OptimizerInfo, where: str) -> None:
     game, twin_game = QuadraticGame(), QuadraticGame()
     optimizer, twin = info.exact(game), info.exact(twin_game)
@@ -225,7 +208,7 @@ def test_closure_of_none_takes_the_prepared_step(info: OptimizerInfo, where: str
     assert_same_bits(snapshot(optimizer), snapshot(twin))
 
 
-@each_competitive_kind
+@each_two_phase
 def test_backward_of_a_scaled_loss_names_the_scaler(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -235,7 +218,7 @@ def test_backward_of_a_scaled_loss_names_the_scaler(info: OptimizerInfo) -> None
         scaler.step(optimizer)
 
 
-@each_competitive_kind
+@each_two_phase
 def test_scaler_that_is_off(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(), NetworkGame()
     optimizer, twin = (info.cls(g.min_params, g.max_params, lr=0.05) for g in (game, twin_game))
@@ -251,7 +234,7 @@ def test_scaler_that_is_off(info: OptimizerInfo) -> None:
 
 
 @pytest.mark.parametrize("after", [0, 2], ids=["first-step", "later-step"])
-@each_competitive_kind
+@each_two_phase
 def test_scaler_skips_an_overflow(info: OptimizerInfo, after: int) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params, lr=0.05, warm_start=True)
@@ -279,7 +262,7 @@ def test_scaler_skips_an_overflow(info: OptimizerInfo, after: int) -> None:
     )
 
 
-@each_competitive_kind
+@each_two_phase
 def test_loop_goes_on_after_an_overflow(info: OptimizerInfo) -> None:
     game, twin_game = NetworkGame(torch.float64), NetworkGame(torch.float64)
     optimizer, twin = (info.exact(g, lr=0.05) for g in (game, twin_game))
@@ -298,7 +281,7 @@ def test_loop_goes_on_after_an_overflow(info: OptimizerInfo) -> None:
         assert_close(param.detach(), other.detach(), info.name)
 
 
-@each_competitive_kind
+@each_two_phase
 def test_scaler_with_a_closure_is_refused_by_torch(info: OptimizerInfo) -> None:
     game = NetworkGame()
     optimizer = info.cls(game.min_params, game.max_params)
@@ -307,7 +290,7 @@ def test_scaler_with_a_closure_is_refused_by_torch(info: OptimizerInfo) -> None:
         scaler.step(optimizer, closure=game.loss)
 
 
-@each_competitive_kind
+@each_two_phase
 def test_penalties_of_a_prepared_step_belong_to_backward(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -318,7 +301,7 @@ def test_penalties_of_a_prepared_step_belong_to_backward(info: OptimizerInfo) ->
     assert_same_bits(snapshot(optimizer), before)
 
 
-@each_competitive_kind
+@each_two_phase
 def test_failing_backward_leaves_grad_alone(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
@@ -329,7 +312,7 @@ def test_failing_backward_leaves_grad_alone(info: OptimizerInfo) -> None:
     assert all(torch.equal(grad, old) for grad, old in zip(grads(optimizer), kept, strict=True))
 
 
-@each_competitive_kind
+@each_two_phase
 def test_players_changed_between_the_phases(info: OptimizerInfo) -> None:
     """A graph for other parameters must not be used, even where the sizes agree."""
     game = QuadraticGame()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from covering import one_each
 from dense import assert_close, flat
 from penalty_registry import SETTINGS, GanBatch, Setting, Sine, each_setting, player_of
 from saved_tensors import counting_saved_tensors
@@ -10,8 +11,10 @@ from compopt import ACGD, ConjugateGradient, Game, penalties
 from compopt.derivatives import differentiate
 from compopt.penalties import CATALOGUE, mixed_block_norm, sign_in_loss
 
-UNCOUPLED = [setting for setting in SETTINGS if not setting.couples]
 COUPLED = [setting for setting in SETTINGS if setting.couples]
+
+ONE_OF_EACH = {type(setting.build()): setting for setting in SETTINGS}
+each_class = pytest.mark.parametrize("setting", ONE_OF_EACH.values(), ids=str)
 
 
 def own(batch: GanBatch, setting: Setting) -> tuple[list, list]:
@@ -50,7 +53,7 @@ def test_order_is_as_declared(setting):
     assert penalty.order == setting.order == used
 
 
-@each_setting
+@each_class
 def test_value_is_positive_and_repeats_with_its_generator(setting):
     batch = GanBatch()
     first, second = (batch.term(setting.build()).detach() for _ in range(2))
@@ -59,7 +62,7 @@ def test_value_is_positive_and_repeats_with_its_generator(setting):
     assert torch.equal(first, second)
 
 
-@each_setting
+@each_class
 def test_the_global_generator_is_left_alone(setting):
     batch = GanBatch()
     before = torch.random.get_rng_state()
@@ -67,7 +70,7 @@ def test_the_global_generator_is_left_alone(setting):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-@each_setting
+@each_class
 def test_the_sign_makes_its_player_lower_it(setting):
     """In the loss, with its sign, a term changes its player's gradient as a penalty does."""
     batch = GanBatch()
@@ -117,7 +120,7 @@ def acgd_run(setting: Setting, route: str, num_steps: int = 3) -> tuple[torch.Te
     return flat([*batch.min_params, *batch.max_params]), cost
 
 
-@pytest.mark.parametrize("setting", UNCOUPLED, ids=str)
+@pytest.mark.parametrize("setting", [s for s in ONE_OF_EACH.values() if not s.couples], ids=str)
 def test_both_routes_give_the_same_acgd_step(setting):
     beside, cost_beside = acgd_run(setting, "penalty")
     inside, cost_inside = acgd_run(setting, "loss")
@@ -187,8 +190,7 @@ class TestCatalogue:
         for word in ("For: ", "Sign: ", "Couples: ", "Order: ", "Cost: ", "Attributes:"):
             assert word in " ".join(cls.__doc__.split()), word
 
-    @pytest.mark.parametrize("cls", CATALOGUE.values(), ids=lambda cls: cls.__name__)
-    @pytest.mark.parametrize("value", [-1.0, float("nan"), "much"])
+    @pytest.mark.parametrize(("cls", "value"), one_each(CATALOGUE, [-1.0, float("nan"), "much"]))
     def test_checks_its_coefficient_when_made(self, cls, value):
         with pytest.raises((ValueError, TypeError), match="`coefficient` must be"):
             cls(coefficient=value)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from covering import one_each, pairwise
 from dense import assert_close
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
@@ -67,10 +68,9 @@ def closed_form(gradients: Tensor, target: float, one_sided: bool, eps: float = 
     return ((torch.relu(excess) if one_sided else excess) ** 2).mean()
 
 
-@each_shape
-@each_form
-@pytest.mark.parametrize("out", ["[n]", "[n, 1]", "patches"])
-def test_value_and_gradient_of_a_quadratic_critic(shape, target, one_sided, out):
+@pairwise(shape=SHAPES, form=FORMS, out=["[n]", "[n, 1]", "patches"])
+def test_value_and_gradient_of_a_quadratic_critic(shape, form, out):
+    target, one_sided = form
     critic = Quadratic(math.prod(shape[1:]), out)
     x = randn(*shape, seed=3)
     penalty = gradient_penalty(critic, x, target=target, one_sided=one_sided)
@@ -83,9 +83,9 @@ def test_value_and_gradient_of_a_quadratic_critic(shape, target, one_sided, out)
         assert_close(one, other, 1e-12)
 
 
-@each_shape
-@each_form
-def test_second_gradient_of_a_quadratic_critic(shape, target, one_sided):
+@pytest.mark.parametrize(("shape", "form"), one_each(SHAPES, FORMS))
+def test_second_gradient_of_a_quadratic_critic(shape, form):
+    target, one_sided = form
     critic = Quadratic(math.prod(shape[1:]))
     x = randn(*shape, seed=3)
     params = [critic.a, critic.b]

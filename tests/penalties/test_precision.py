@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from covering import one_each
 from dense import assert_close
-from penalty_registry import SETTINGS, GanBatch, each_setting
+from penalty_registry import SETTINGS, GanBatch
 from torch import nn
 
 from compopt.penalties import R1, WganGP, consistency_penalty, cosines, gradient_penalty
@@ -15,8 +16,9 @@ each_half = pytest.mark.parametrize("dtype", HALVES, ids=str)
 OF_A_LOSS = {"advas", "advas-fixed", "advas-signs"}
 
 
-@each_half
-@pytest.mark.parametrize("setting", [s for s in SETTINGS if s.name not in OF_A_LOSS], ids=str)
+@pytest.mark.parametrize(
+    ("setting", "dtype"), one_each([s for s in SETTINGS if s.name not in OF_A_LOSS], HALVES)
+)
 def test_autocast_changes_nothing_inside(setting, dtype):
     batch = GanBatch(torch.float32)
     fake = batch.fake()
@@ -36,8 +38,7 @@ def test_autocast_changes_nothing_inside(setting, dtype):
         assert_close(other, one, 1e-5)
 
 
-@each_half
-@each_setting
+@pytest.mark.parametrize(("setting", "dtype"), one_each(SETTINGS, HALVES))
 def test_autocast_networks_and_half_samples(setting, dtype):
     """The usual loop: samples and fakes come out of autocast in half precision."""
     batch = GanBatch(torch.float32)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from covering import one_each, pairwise
 from dense import assert_close
 from matrix_gram import MatrixGram
 
@@ -17,7 +18,6 @@ SIZES = [
     *((torch.float32, exponent) for exponent in (-83, -60, 40, 66, 110)),
     *((torch.float64, exponent) for exponent in (-800, -664, 515, 900)),
 ]
-ALL_SIZES = pytest.mark.parametrize(("dtype", "exponent"), SIZES, ids=str)
 
 CG = {
     "tolerance": ConjugateGradient(rtol=1e-4, max_iter=50),
@@ -32,8 +32,7 @@ OTHERS = {
     "gmres fixed": GMRES(rtol=0.0, max_iter=6, restart=4),
     "direct": DirectSolver(),
 }
-SOLVERS = pytest.mark.parametrize("solver", [*CG.values(), *OTHERS.values()], ids=[*CG, *OTHERS])
-GUESSES = pytest.mark.parametrize("guess", [None, 1.0, 0.01], ids=["cold", "warm", "close"])
+GUESSES = {"cold": None, "warm": 1.0, "close": 0.01}
 
 
 def numbers(n, seed, dtype):
@@ -81,14 +80,14 @@ def assert_same_but_for_size(large, one, size):
             assert torch.equal(getattr(large, name), getattr(one, name) * size)
 
 
-@ALL_SIZES
-@SOLVERS
-@GUESSES
-@pytest.mark.parametrize("is_coupled", [False, True], ids=["alone", "coupled"])
-def test_a_multiple_of_a_system_is_solved_by_the_same_operations(
-    is_coupled, guess, solver, dtype, exponent
-):
-    size = 2.0**exponent
+@pairwise(
+    is_coupled={"alone": False, "coupled": True},
+    guess=GUESSES,
+    solver={**CG, **OTHERS},
+    at=[SIZES[0], SIZES[3], SIZES[6], SIZES[8]],
+)
+def test_a_multiple_of_a_system_is_solved_by_the_same_operations(is_coupled, guess, solver, at):
+    dtype, size = at[0], 2.0 ** at[1]
     one = solve(solver, dtype, 1.0, is_coupled=is_coupled, guess=guess)
     large = solve(solver, dtype, size, is_coupled=is_coupled, guess=guess)
     assert one.status in (Status.CONVERGED, Status.MAX_ITER)
@@ -96,8 +95,7 @@ def test_a_multiple_of_a_system_is_solved_by_the_same_operations(
 
 
 @pytest.mark.parametrize("size", [1e-25, 1e20], ids=str)
-@pytest.mark.parametrize("solver", CG.values(), ids=CG)
-@GUESSES
+@pytest.mark.parametrize(("solver", "guess"), one_each(CG, GUESSES))
 def test_kernels_agree_with_torch_at_any_size(guess, solver, size):
     plain = solve(solver, torch.float32, size, is_coupled=True, guess=guess)
     with use_backend("triton"):
@@ -107,10 +105,9 @@ def test_kernels_agree_with_torch_at_any_size(guess, solver, size):
     torch.testing.assert_close(ours.inner_value, plain.inner_value, rtol=1e-4, atol=1e-5 * size)
 
 
-@ALL_SIZES
-@pytest.mark.parametrize("solver", OTHERS.values(), ids=OTHERS)
-def test_an_operator_may_be_of_any_size(solver, dtype, exponent):
-    size = 2.0**exponent
+@pytest.mark.parametrize(("solver", "at"), one_each(OTHERS, SIZES))
+def test_an_operator_may_be_of_any_size(solver, at):
+    dtype, size = at[0], 2.0 ** at[1]
     matrix = plain_operator(dtype).matrix + 0.3 * numbers(64, 6, dtype).view(8, 8)
     rhs = numbers(8, 7, dtype)
     one = solver.solve(MatrixOperator(matrix), rhs)
@@ -131,9 +128,8 @@ def test_conjugate_gradients_take_large_and_small_operators(dtype, exponent):
     assert torch.equal(large.value, one.value * 2.0**-exponent)
 
 
-@SOLVERS
-@GUESSES
 @pytest.mark.parametrize("is_coupled", [False, True], ids=["alone", "coupled"])
+@pytest.mark.parametrize(("solver", "guess"), one_each({**CG, **OTHERS}, GUESSES))
 def test_a_zero_right_hand_side_is_solved_at_once(is_coupled, guess, solver):
     operator = (coupled_operator if is_coupled else plain_operator)(torch.float32)
     rhs, coupled = torch.zeros(8), torch.zeros(5)
@@ -174,8 +170,7 @@ def test_conjugate_gradients_in_half_precision(dtype, exponent):
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf], ids=str)
-@SOLVERS
-@GUESSES
+@pytest.mark.parametrize(("solver", "guess"), one_each({**CG, **OTHERS}, GUESSES))
 def test_what_is_not_finite_is_told_at_any_size(guess, solver, bad):
     operator = plain_operator(torch.float32)
     rhs = numbers(8, 3, torch.float32) * 1e20

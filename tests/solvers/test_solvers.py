@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from covering import pairwise
 from dense import assert_close
 from matrix_gram import MatrixGram
 
@@ -192,12 +193,15 @@ def test_unsuitable_operators_and_shapes_are_refused():
 SOLVERS = pytest.mark.parametrize("solver", [ConjugateGradient(), GMRES(), DirectSolver()], ids=str)
 
 
-@SOLVERS
-@pytest.mark.parametrize("name", ["rhs", "x0", "inner_rhs"])
-@pytest.mark.parametrize(
-    "change",
-    [torch.Tensor.float, torch.Tensor.long, torch.Tensor.cfloat, lambda part: part.to("meta")],
-    ids=["float32", "int64", "complex64", "meta"],
+@pairwise(
+    solver=[ConjugateGradient(), GMRES(), DirectSolver()],
+    name=["rhs", "x0", "inner_rhs"],
+    change={
+        "float32": torch.Tensor.float,
+        "int64": torch.Tensor.long,
+        "complex64": torch.Tensor.cfloat,
+        "meta": lambda part: part.to("meta"),
+    },
 )
 def test_parts_of_another_dtype_or_device_are_refused(change, name, solver):
     operator = MatrixGram(torch.ones(3, 2, dtype=torch.float64), torch.ones(2).double())
