@@ -169,9 +169,9 @@ class Study(Solver):
 
     def solve_coupled(self, operator, rhs, coupled_rhs, inner_start=None, x0=None) -> Solution:
         """Return the exact solution; note what the others took."""
-        before = operator.num_products
+        before = operator.derivatives.num_products
         found = solve_coupled(self._exact, operator, rhs.clone(), coupled_rhs)
-        products = operator.num_products - before
+        products = operator.derivatives.num_products - before
         assert found.inner_value is not None
         # The other solves use the same workspace.
         exact = Solution(
@@ -207,10 +207,10 @@ class Study(Solver):
             for name, guess in guesses.items():
                 for checked in (True, False):
                     solver = ConjugateGradient(rtol=rtol, max_iter=MAX_ITER, check_last=checked)
-                    before_products = operator.num_products
+                    before_products = operator.derivatives.num_products
                     found = solve_coupled(solver, operator, rhs.clone(), coupled_rhs, x0=guess)
                     how = f"{name}, last residual {'computed' if checked else 'predicted'}"
-                    products = operator.num_products - before_products
+                    products = operator.derivatives.num_products - before_products
                     self._add(f"{title} | {how}", products, found.value, exact)
 
     def _try_preconditioners(self, operator, rhs, coupled_rhs, exact: Solution) -> None:

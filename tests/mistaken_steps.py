@@ -3,7 +3,7 @@
 import torch
 from mistakes import Play, general, in_inference_mode, row
 
-from compopt import Game, MicroBatches, PolymatrixCGD
+from compopt import ConjugateGradient, Game, MicroBatches, PolymatrixCGD
 from compopt.optim.rivals import OGDA, ExtraGradient
 
 
@@ -136,9 +136,9 @@ FORMS = (
     ),
     row(
         "pair-for-conjugate-gradients",
-        lambda play: play.cgd().step(play.pair()),
+        lambda play: play.cgd(solver=ConjugateGradient()).step(play.pair()),
         TypeError,
-        r"one zero-sum loss, got a tuple of 2.*use `solver=GMRES\(\)`",
+        r"one zero-sum loss, got a tuple of 2.*use `solver=GMRES\(\)`, the default",
         lambda play: general(play).step(play.pair()),
     ),
     row(

@@ -1,6 +1,6 @@
 """Step sizes of the players: constant, or from averages of squared gradients."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,10 +20,12 @@ class AdaptiveOptimizer(MirroredOptimizer):
     They are the learning rate of the group, and in groups with a ``beta`` that of ACGD.
     """
 
+    _beta_is_optional: ClassVar[bool] = False
+
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:
             check_non_negative("interaction", group["interaction"])
-        if group.get("beta") is not None:
+        if "beta" in group and not (self._beta_is_optional and group["beta"] is None):
             check_decay_rate("beta", group["beta"])
         if "eps" in group:
             check_non_negative("eps", group["eps"])

@@ -58,9 +58,9 @@ def check_alone(player: Player, terms: Terms) -> None:
 
 _PAIR_REFUSED = (
     "With a loss for each player the game is general-sum and its linear system is not symmetric, "
-    "so that the conjugate gradient method does not apply: use `solver=GMRES()`. A term that only "
-    "one player sees can be passed as `min_penalty` or `max_penalty`; micro-batches as "
-    "`compopt.MicroBatches([...])`."
+    "so that the conjugate gradient method does not apply: use `solver=GMRES()`, the default for "
+    "pairs. A term that only one player sees can be passed as `min_penalty` or `max_penalty`; "
+    "micro-batches as `compopt.MicroBatches([...])`."
 )
 _NOT_ONE_LOSS = (
     "Write a loss for each player as a tuple, `(min_loss, max_loss)`, and micro-batches, which are "

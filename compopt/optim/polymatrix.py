@@ -65,6 +65,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
     """
 
     _options: ClassVar[tuple[str, ...]] = (*CompetitiveOptimizer._options, "_players")
+    _beta_is_optional = True
     _how_to_step = "Call `step(losses)`."
     _how_to_pass: ClassVar[Mapping[str, str]] = {
         "__init__": "Pass the players as one list, `[first_params, second_params, ...]`, a rate "

@@ -49,7 +49,8 @@ def check_unscaled(losses: Mapping[str, Tensor | None], remedy: str) -> None:
     """
     scales: set[float] | None = None
     for name, loss in losses.items():
-        if loss is None or Place.of(loss).capturing:
+        # What is no tensor is refused by name later.
+        if not isinstance(loss, Tensor) or Place.of(loss).capturing:
             continue
         for factor in _factors(loss):
             if scales is None:
@@ -109,7 +110,9 @@ def _saved(node: object, name: str) -> Tensor | None:
 def _scale_like(factor: Tensor) -> float | None:
     if factor.dim() or factor.requires_grad or factor.is_complex() or factor.is_meta:
         return None
-    number = float(factor)
+    # NumPy sees a number as it is, where modes that watch operations do not take it for a tensor.
+    is_plain = factor.device.type == "cpu" and factor.dtype != torch.bfloat16
+    number = float(factor.numpy()) if is_plain else float(factor)
     # Scalers keep float32 tensors; numbers come as float64 or int64.
     is_candidate = factor.dtype == torch.float32 or number >= SMALLEST_NUMBER
     return number if is_candidate and number != 1.0 else None

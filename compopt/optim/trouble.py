@@ -77,13 +77,14 @@ class Trouble:
     def report_without_gradient(self, derivatives: Derivatives[Any]) -> None:
         """Warn of parameters on which the loss does not depend, at the first step."""
         for player, places in derivatives.without_gradient.items() if self.watches else ():
-            if places:
-                params = derivatives.params[player]
+            params = derivatives.params[player]
+            missing = [place for place in places if params[place].numel()]
+            if missing:
                 self.warn_once(
                     f"without gradient, {player}",
-                    f"{len(places)} of {len(params)} parameters of {called(player)} have no "
-                    f"gradient, the first of them number {places[0]} of shape "
-                    f"{tuple(params[places[0]].shape)}, and stay as they are. {REACHES_ALL} If "
+                    f"{len(missing)} of {len(params)} parameters of {called(player)} have no "
+                    f"gradient, the first of them number {missing[0]} of shape "
+                    f"{tuple(params[missing[0]].shape)}, and stay as they are. {REACHES_ALL} If "
                     "they have no part in the loss, freeze them: `requires_grad_(False)`.",
                     StepWarning,
                 )

@@ -54,12 +54,6 @@ LOSSES: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "closure-of-float": (lambda game: lambda: 1.0, TypeError, "got float"),
     "closure-of-closure": (lambda game: lambda: game.loss, TypeError, "got method"),
     "dictionary": (lambda game: {"loss": game.loss()}, TypeError, "got dict"),
-    "pair": (
-        lambda game: (game.loss(), -game.loss()),
-        TypeError,
-        "one zero-sum loss, got a tuple of 2.*`min_penalty`",
-    ),
-    "closure-of-pair": (lambda game: lambda: (game.loss(), game.loss()), TypeError, "tuple of 2"),
     "no-micro-batch": (lambda game: MicroBatches([]), ValueError, "at least one loss, got none"),
     "micro-batch-of-float": (lambda game: MicroBatches([game.loss(), 1.0]), TypeError, "got float"),
     "micro-batch-detached": (
@@ -128,9 +122,7 @@ LOSSES: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
 
 
 def is_bad(case: str, info: OptimizerInfo) -> bool:
-    """Return whether the optimizer refuses it: rivals take pairs, and closures make new graphs."""
-    if case in ("pair", "closure-of-pair"):
-        return info.is_competitive
+    """Return whether the optimizer refuses it: closures make new graphs."""
     return case != "stale-graph" or not info.needs_closure
 
 

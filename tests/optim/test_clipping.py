@@ -94,7 +94,7 @@ def test_each_group_of_both_players_is_clipped_by_itself(info: OptimizerInfo) ->
 
 @pytest.mark.parametrize(
     "info",
-    [info for info in OPTIMIZERS if info.name in ("CGD", "ACGD", "LCGD")],
+    [info for info in OPTIMIZERS if info.name in ("CGD", "LCGD")],
     ids=lambda i: i.name,
 )
 def test_steps_after_unfreezing_are_those_without_freezing(info: OptimizerInfo) -> None:

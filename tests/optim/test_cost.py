@@ -7,7 +7,8 @@ from covering import pairwise
 from saved_tensors import counting_saved_tensors
 from torch import nn
 
-from compopt import ACGD, CGD, ConjugateGradient
+from compopt import ACGD, CGD, GMRES, ConjugateGradient, Game
+from compopt.derivatives import differentiate
 
 OPTIMIZERS = pytest.mark.parametrize("optimizer_class", [CGD, ACGD], ids=["cgd", "acgd"])
 
@@ -206,7 +207,13 @@ def test_reports_are_read_only_when_asked_for(monkeypatch):
 def test_a_warm_start_is_solved_more_tightly_unless_told_otherwise():
     case = CASES["mlp-gan"]()
     players = case.min_params, case.max_params
-    assert ACGD(*players).solver == ConjugateGradient(rtol=5e-2)
-    assert ACGD(*players, warm_start=True).solver == ConjugateGradient(rtol=1e-2)
     loose = ConjugateGradient(rtol=0.3)
-    assert ACGD(*players, warm_start=True, solver=loose).solver is loose
+    for form, method in (
+        (Game(case()), ConjugateGradient),
+        (Game(case(), max_loss=-case()), GMRES),
+    ):
+        at = differentiate(form, case.players)
+        assert CGD(*players)._solver_for(at) == method(rtol=1e-2)
+        assert ACGD(*players)._solver_for(at) == method(rtol=5e-2)
+        assert ACGD(*players, warm_start=True)._solver_for(at) == method(rtol=1e-2)
+        assert ACGD(*players, warm_start=True, solver=loose)._solver_for(at) is loose

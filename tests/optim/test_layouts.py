@@ -135,6 +135,7 @@ def test_players_of_one_number_each(info: OptimizerInfo) -> None:
     assert x.shape == y.shape == ()
 
 
+@pytest.mark.filterwarnings("ignore:1 of 3 parameters of the min player have no gradient")
 @each_kind
 def test_parameter_that_takes_no_part_stays(info: OptimizerInfo) -> None:
     """It has a zero gradient, not none: it counts its steps with its player."""

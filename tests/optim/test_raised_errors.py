@@ -20,8 +20,8 @@ class RaisingSolver:
 
 
 class UncoupledSolver(DirectSolver):
-    def solve(self, operator: Any, rhs: Tensor, *_: Any, **__: Any) -> Solution:
-        return super().solve(operator, rhs)
+    def solve_coupled(self, operator: Any, rhs: Tensor, *_: Any) -> Solution:
+        return self.solve(operator, rhs)
 
 
 @pairwise(
@@ -54,7 +54,7 @@ def test_products_that_raise_change_nothing(
 
 BAD_SOLVERS = {
     "raises": (RaisingSolver(), RuntimeError, "out of memory, say"),
-    "uncoupled": (UncoupledSolver(), TypeError, "coupled half"),
+    "uncoupled": (UncoupledSolver(), TypeError, "must return an `inner_value`"),
 }
 
 

@@ -187,7 +187,7 @@ def test_gradients_whose_squares_overflow_leave_adaptive_state_alone(
         assert "step failed" in str(optimizer.last_step)
         assert words in optimizer.last_step.failure()
         norm = game.b.double().div(2.0**exponent).norm() * 2.0**exponent
-        assert optimizer.last_step.grad_norm_max == pytest.approx(float(norm), rel=1e-6)
+        assert optimizer.last_step.grad_norms["max"] == pytest.approx(float(norm), rel=1e-6)
     assert_same_bits(snapshot(optimizer), before)
     # The remedies of the message.
     game.b.mul_(2.0**-exponent)

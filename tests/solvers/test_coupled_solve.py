@@ -132,7 +132,7 @@ def test_a_warm_start_at_zero_is_a_cold_one():
     operator, rhs, coupled, _, _ = coupled_system(1.0)
     solver = ConjugateGradient(rtol=1e-8, max_iter=100)
     cold = solve_coupled(solver, operator, rhs.clone(), coupled)
-    warm = solver.solve(operator, rhs, torch.zeros_like(rhs), coupled_rhs=coupled)
+    warm = solve_coupled(solver, operator, rhs.clone(), coupled, x0=torch.zeros_like(rhs))
     assert warm.status is Status.CONVERGED
     assert_close(warm.value, cold.value, 1e-7)
 
