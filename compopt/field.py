@@ -1,5 +1,6 @@
 """The gradient field of a game, and products with its Jacobian."""
 
+import dataclasses
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -224,7 +225,7 @@ class GeneralGradients:
     grad_min: Tensor
     grad_max: Tensor
     mixed: GradientField[Player]
-    without_gradient: Mapping[Player, tuple[int, ...]]
+    without_gradient: Mapping[Player, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     def losses(self) -> tuple[Tensor, Tensor]:
         """Return what a step returns: the losses of both players."""

@@ -1,7 +1,7 @@
 """From a loss to the players' gradients and the mixed second derivatives."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -265,14 +265,15 @@ class GameGradients:
         grad_min: [size of the min player] ``grad_x f`` plus the gradient of its penalty.
         grad_max: [size of the max player] ``-grad_y f`` plus the gradient of its penalty.
         mixed: products with the mixed block of f.
-        without_gradient: per player, the places of the parameters on which f does not depend.
+        without_gradient: per player, the places of the parameters on which f does not depend. Empty
+            where processes share f: another one's part may depend on them.
     """
 
     loss: Tensor
     grad_min: Tensor
     grad_max: Tensor
     mixed: MixedHessian
-    without_gradient: Mapping[Player, tuple[int, ...]]
+    without_gradient: Mapping[Player, tuple[int, ...]] = field(default_factory=dict)
 
     def losses(self) -> Tensor:
         """Return what a step returns: the loss."""

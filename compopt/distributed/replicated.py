@@ -181,10 +181,8 @@ class Replicated(Placement):
             extra=[game.loss.detach().reshape(1)],
         )
         count = len(params["min"])
-        without: dict[Player, tuple[int, ...]] = {
-            "min": check_takes_part("min", grads[:count], game.min_penalty),
-            "max": check_takes_part("max", grads[count:], game.max_penalty),
-        }
+        check_takes_part("min", grads[:count], game.min_penalty)
+        check_takes_part("max", grads[count:], game.max_penalty)
         curvature = curvature_gradients(game, both, grads, second_order)
         by_player: dict[Player, Sequence[Tensor | None]] = {
             "min": curvature[:count],
@@ -198,7 +196,6 @@ class Replicated(Placement):
             grad_min=flat_min.to(layouts["min"].dtype),
             grad_max=flat_max.neg_().to(layouts["max"].dtype),
             mixed=ReplicatedHessian(by_player, params, layouts, scale, self),
-            without_gradient=without,
         )
 
     def _penalty_gradients(
@@ -234,7 +231,6 @@ class Replicated(Placement):
             grad_min=means[0],
             grad_max=means[1],
             mixed=ReplicatedField(local.mixed, {"min": means[0], "max": means[1]}, self),
-            without_gradient=local.without_gradient,
         )
 
     def reduce(

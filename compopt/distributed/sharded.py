@@ -149,10 +149,8 @@ class Sharded(Replicated):
             extra=[loss.expand(self.collectives.size)],
         )
         count = len(params["min"])
-        without: dict[Player, tuple[int, ...]] = {
-            "min": check_takes_part("min", grads[:count], game.min_penalty),
-            "max": check_takes_part("max", grads[count:], game.max_penalty),
-        }
+        check_takes_part("min", grads[:count], game.min_penalty)
+        check_takes_part("max", grads[count:], game.max_penalty)
         curvature = curvature_gradients(game, both, grads, second_order)
         by_player: dict[Player, Sequence[Tensor | None]] = {
             "min": curvature[:count],
@@ -170,7 +168,6 @@ class Sharded(Replicated):
             grad_min=grad_min.to(layouts["min"].dtype),
             grad_max=grad_max.neg_().to(layouts["max"].dtype),
             mixed=ShardedHessian(by_player, params, whole, scale, self),
-            without_gradient=without,
         )
 
     def _penalty_tensors(
