@@ -110,7 +110,9 @@ def differentiate(
         scale,
         layouts,
     )
-    derivatives.without_gradient = without
+    if not placement.is_shared:
+        # Another process's part of the batch may reach them.
+        derivatives.without_gradient = without
     return derivatives
 
 

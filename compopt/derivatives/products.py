@@ -50,7 +50,8 @@ class Derivatives(Generic[K]):
     Attributes:
         is_zero_sum: whether there are two players and one loss.
         num_products: backward passes made for products so far.
-        without_gradient: by player, the places of parameters that its loss does not depend on.
+        without_gradient: by player, the places of parameters that its loss does not depend on,
+            where the whole batch is known here.
     """
 
     def __init__(

@@ -23,6 +23,9 @@ class Placement:
     The forms for several processes derive from it.
     """
 
+    is_shared = False
+    """Whether other processes have other parts of a batch."""
+
     is_sharded = False
     """Whether each process keeps only a part of every vector."""
 

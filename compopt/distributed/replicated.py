@@ -68,6 +68,7 @@ class Replicated(Placement):
         >>> optimizer = ACGD(G.parameters(), D.parameters(), process_group=group)  # doctest: +SKIP
     """
 
+    is_shared = True
     _reduction: type[OverlappedSum] = OverlappedSum
 
     def __init__(self, process_group: "dist.ProcessGroup", bucket_mb: float = 25.0) -> None:

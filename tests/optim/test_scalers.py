@@ -14,6 +14,7 @@ from games import QuadraticGame
 from optimizer_registry import OptimizerInfo, each_competitive
 from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from compopt import CGD, GMRES, Game, MicroBatches
 
@@ -218,3 +219,12 @@ def test_a_backward_of_a_scaled_loss_is_refused(entry: Entry) -> None:
     with pytest.raises(RuntimeError, match=r"found gradients but no graph.*[Ll]oss"):
         scaler.step(optimizer)
     assert_same_bits(snapshot(optimizer), before)
+
+
+def test_factors_that_cannot_be_read_are_passed_over() -> None:
+    game = QuadraticGame()
+    optimizer = CGD(game.min_params, game.max_params)
+    loss = 32.0 * game.loss()
+    with FlopCounterMode(display=False):
+        optimizer.step(loss)
+    assert optimizer.last_step.taken
