@@ -38,7 +38,6 @@ POTENTIALS: dict[Any, Callable[[Tensor], Tensor]] = {
     "positive-definite": lambda w: -torch.logdet(w),
 }
 
-each_mirror = pytest.mark.parametrize("mirror", POINTS, ids=lambda m: m if m != BOX else "box")
 each_set = pytest.mark.parametrize(
     "mirror", [m for m in POINTS if m != "euclidean"], ids=lambda m: m if m != BOX else "box"
 )

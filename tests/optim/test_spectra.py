@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 from compopt import CGD, DirectSolver, games
 from compopt.optim import rivals
 
-Factor = Callable[[complex, float], complex]
-
 # The factor of one step on the coordinate x + i y, whose field is xi = (p - i m) z, and H_o = -i m.
 LINEAR: dict[str, tuple[Callable, Callable[[float, float, float], complex]]] = {
     "GDA": (rivals.SimultaneousDescentAscent, lambda p, m, eta: 1 - eta * (p - 1j * m)),
@@ -69,10 +67,6 @@ def growth(make: Callable, game: games.TestGame, lr: float, steps: int) -> float
             middle = game.distance(x, y)
         optimizer.step(lambda: game.loss(x, y))
     return (game.distance(x, y) / middle) ** (2 / steps)
-
-
-def one_pair(p: float, m: float, seed: int) -> games.TestGame:
-    return games.monotone_quadratic(1, mu=p, smoothness=p, interaction=m, seed=seed)
 
 
 spectra = {
