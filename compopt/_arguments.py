@@ -66,6 +66,18 @@ def _misfit(
     return None
 
 
+HOW_TO_PASS: Mapping[str, str] = {
+    "__init__": "Pass the parameters of each player, a learning rate for each as `lr=(min, max)`, "
+    "and other hyperparameters by name.",
+    **dict.fromkeys(
+        ("step", "backward"),
+        "Pass one loss, or a loss for each player as one pair, `(min_loss, max_loss)`, and "
+        "penalties by name: `min_penalty=`, `max_penalty=`.",
+    ),
+}
+"""By method, how optimizers of two players take their arguments."""
+
+
 class ExplainsArguments:
     """Base of classes whose constructor and steps say how to pass what does not fit."""
 

@@ -247,40 +247,28 @@ class Derivatives(Generic[K]):
         base: Tensor | None,
         scratch: Tensor | None,
     ) -> Tensor | None:
-        charts = self._coordinates
-        if charts is None:
-            return self._gather(objective, rows, vectors, out, factor, weight, scale, base, scratch)
-        vectors = {
-            player: charts[player].push(vector if weight is None else vector * weight)
-            for player, vector in vectors.items()
-        }
-        self._gather(objective, rows, vectors, out, factor, None, None, None, None)
-        local = charts[rows].pull(out)
-        return add_to(base, local if scale is None else local * scale, out)
-
-    def _gather(
-        self,
-        objective: K,
-        rows: K,
-        vectors: Mapping[K, Tensor],
-        out: Tensor,
-        factor: float,
-        weight: Tensor | None,
-        scale: Tensor | None,
-        base: Tensor | None,
-        scratch: Tensor | None,
-    ) -> Tensor | None:
-        """Do what :meth:`_product` does, in the coordinates of the parameters."""
-        return self.placement.gather(
-            partial(self._derive, objective, rows, vectors, weight, scratch),
+        charts, inner = self._coordinates, vectors
+        if charts is not None:
+            # Scale and base are in local coordinates, to which the product is taken afterwards.
+            inner = {
+                player: charts[player].push(vector if weight is None else vector * weight)
+                for player, vector in vectors.items()
+            }
+            weight = None
+        partials = self.placement.gather(
+            partial(self._derive, objective, rows, inner, weight, scratch),
             self.params[rows],
             self.layouts[rows],
             out,
             f"product {self.num_products + 1}, for the {rows} player",
-            scale=scale,
-            base=base,
+            scale=scale if charts is None else None,
+            base=base if charts is None else None,
             factor=factor * self.signs[objective] / self._scale,
         )
+        if charts is None:
+            return partials
+        local = charts[rows].pull(out)
+        return add_to(base, local if scale is None else local * scale, out)
 
     def _derive(
         self,

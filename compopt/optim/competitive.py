@@ -17,9 +17,9 @@ from compopt.optim.adaptive import AdaptiveOptimizer
 from compopt.optim.capture import check_capturable
 from compopt.optim.commit import Commit
 from compopt.optim.interaction import interacts, scale_to_learning_rate
-from compopt.optim.judgement import judge, judge_alone
+from compopt.optim.judgement import judge, judge_alone, select
 from compopt.optim.loss import evaluated
-from compopt.optim.players import ProcessGroup, select
+from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepReport
 from compopt.optim.step_sizes import StepSizes
 from compopt.optim.trouble import OnFailure, check_solver, stretch_of

@@ -1,6 +1,6 @@
 """Whether a competitive step is taken."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Generic
 
@@ -180,3 +180,10 @@ def _read(
         status=Status(code),
         signs=frozenset(name for name, holds in zip(signs, answers, strict=True) if holds),
     )
+
+
+def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
+    """Return ``value`` or ``other()``; on the device if ``condition`` has not been read."""
+    if isinstance(condition, bool):
+        return value if condition else other()
+    return torch.where(condition, value, other())

@@ -1,7 +1,7 @@
 """A torch optimizer over two players: their groups, their state, its checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from compopt._arguments import ExplainsArguments
+from compopt._arguments import HOW_TO_PASS, ExplainsArguments
 from compopt._checks import check_trainable
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params
@@ -33,24 +33,6 @@ from compopt.optim.state import FlatState, drop_strangers, restore_state, unshar
 from compopt.optim.step_counts import stage_counts
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
-
-
-HOW_TO_PASS: Mapping[str, str] = {
-    "__init__": "Pass the parameters of each player, a learning rate for each as `lr=(min, max)`, "
-    "and other hyperparameters by name.",
-    **dict.fromkeys(
-        ("step", "backward"),
-        "Pass one loss, or a loss for each player as one pair, `(min_loss, max_loss)`, and "
-        "penalties by name: `min_penalty=`, `max_penalty=`.",
-    ),
-}
-
-
-def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
-    """Return ``value`` or ``other()``; on the device if ``condition`` has not been read."""
-    if isinstance(condition, bool):
-        return value if condition else other()
-    return torch.where(condition, value, other())
 
 
 class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
