@@ -8,7 +8,7 @@ from difference_steps import DifferenceSteps
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from compopt import ACGD, GMRES, ConjugateGradient, Game, MicroBatches
+from compopt import ACGD, GMRES, ConjugateGradient, Game, MicroBatches, losses
 from compopt.penalties import R1, Lazy
 
 LR = 0.01
@@ -193,3 +193,28 @@ def test_a_small_adversarial_weight_in_either_form(weight):
         ends.append(torch.cat([p.detach().view(-1) for p in [*generator.parameters()]]))
     # Adaptive step sizes do not see the scale of the generator's own loss.
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-9, atol=1e-12)
+
+
+def test_cyclegan_trains_at_its_own_learning_rate_with_two_products_a_step():
+    """Domains that differ by their means; the zero-sum form, its solve cut off at one iteration."""
+    to_b, to_a, critic_a, critic_b = (network(4, size, 128) for size in (4, 4, 1, 1))
+    generators, critics = (
+        [*a.parameters(), *b.parameters()] for a, b in ((to_b, to_a), (critic_a, critic_b))
+    )
+    solver = ConjugateGradient(rtol=0.0, max_iter=1)
+    optimizer = ACGD(generators, critics, lr=2e-4, solver=solver)
+    history = []
+    for _ in range(150):
+        real_a, real_b = 0.3 * torch.randn(16, 4) - 0.5, 0.3 * torch.randn(16, 4) + 0.5
+        fake_b, fake_a = to_b(real_a), to_a(real_b)
+        cycle = (to_a(fake_b) - real_a).abs().mean() + (to_b(fake_a) - real_b).abs().mean()
+        on_a = losses.least_squares(critic_a(real_a), critic_a(fake_a))
+        on_b = losses.least_squares(critic_b(real_b), critic_b(fake_b))
+        optimizer.step(losses.zero_sum(on_a) + losses.zero_sum(on_b), min_penalty=10 * cycle)
+        assert optimizer.last_step.num_hvp <= 10
+        offset = (fake_b.mean() - 0.5).abs() + (fake_a.mean() + 0.5).abs()
+        history.append(torch.stack([cycle, on_a[1] + on_b[1], offset]).detach())
+    first, last = torch.stack(history[:5]).mean(0), torch.stack(history[-5:]).mean(0)
+    assert last[0] < 0.7 * first[0]
+    assert last[1] < 0.7 * first[1]
+    assert last[2] < 0.5 * first[2]
