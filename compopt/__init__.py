@@ -57,6 +57,7 @@ __all__ = [
     "games",
     "kernels",
     "load_checkpoint",
+    "losses",
     "nn",
     "operators",
     "optim",
@@ -69,11 +70,11 @@ __all__ = [
 # Imported when first asked for. Type checkers must not see `__getattr__`: they would take any
 # misspelt name for one that it finds.
 if TYPE_CHECKING:
-    from compopt import games, nn
+    from compopt import games, losses, nn
 else:
 
     def __getattr__(name: str) -> Any:
-        if name in ("games", "nn"):
+        if name in ("games", "losses", "nn"):
             return import_module(f"compopt.{name}")
         raise AttributeError(f"module 'compopt' has no attribute {name!r}")
 

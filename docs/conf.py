@@ -91,6 +91,13 @@ def solver_study_table() -> str:
     return "\n".join(lines)
 
 
+def forms_table() -> str:
+    """Return what each form of a loss finds on a ring of Gaussians."""
+    from benchmarks.forms import table
+
+    return table(stored("forms.json")["runs"])
+
+
 def product_forms_table() -> str:
     """Return time and error of each form of a product."""
     lines = [
@@ -134,6 +141,7 @@ myst_substitutions = {
     "soak": soak_sentence(),
     "precision": precision_table(),
     "solver_study": solver_study_table(),
+    "forms": forms_table(),
     "product_forms": product_forms_table(),
     "parameters_exponent": f"{exponents['num_parameters']['acgd']:.2f}",
     "batch_exponent": f"{exponents['batch_size']['acgd']:.2f}",

@@ -13,9 +13,10 @@ OPTIMIZERS = "Competitive optimizers"
 
 
 def public_modules() -> list[str]:
-    """Return the packages that have public names, those nearer to the top first."""
-    found = pkgutil.walk_packages(compopt.__path__, "compopt.")
-    names = ["compopt", *(module.name for module in found if module.ispkg)]
+    """Return the modules that have public names, those nearer to the top first."""
+    found = list(pkgutil.walk_packages(compopt.__path__, "compopt."))
+    top = {f"compopt.{name}" for name in compopt.__all__}
+    names = ["compopt", *(m.name for m in found if m.ispkg or m.name in top)]
     names = [name for name in names if not any(part[0] == "_" for part in name.split("."))]
     return sorted(names, key=lambda name: (name.count("."), name))
 

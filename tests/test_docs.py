@@ -70,6 +70,11 @@ def public_objects() -> dict[str, object]:
     folders = (ROOT / "compopt", ROOT / "compopt/kernels")
     files = [file for folder in folders for file in folder.rglob("__init__.py")]
     modules = {".".join(file.parent.relative_to(ROOT).parts) for file in files}
+    modules |= {
+        f"compopt.{file.stem}"
+        for file in (ROOT / "compopt").glob("*.py")
+        if re.search(r"^__all__ = ", file.read_text(), re.M) and file.stem != "__init__"
+    }
     loaded = {name: importlib.import_module(name) for name in modules}
     found = {
         f"{module}.{name}": getattr(loaded[module], name)

@@ -28,6 +28,7 @@ LAYERS = {
     "_workspace": 2,
     "checkpoint": 2,
     "games": 2,
+    "losses": 2,
     "game": 2,
     "nn": 2,
     "distributed": 2,
@@ -200,7 +201,7 @@ print(compopt.ACGD.__name__)
     assert in_new_process(program, cwd=tmp_path) == "ACGD"
 
 
-LAZY = ["compopt.games", "compopt.nn", "compopt.optim.rivals"]
+LAZY = ["compopt.games", "compopt.losses", "compopt.nn", "compopt.optim.rivals"]
 
 
 @pytest.mark.parametrize("name", LAZY)

@@ -2,6 +2,7 @@
 
 from compopt.games.base import TestGame
 from compopt.games.estimation import covariance_error, covariance_estimation, dirac_gan
+from compopt.games.exploitability import exploitability
 from compopt.games.matrix import matching_pennies, matrix_game, rock_paper_scissors
 from compopt.games.mixture import MixtureGAN, two_gaussian_gan
 from compopt.games.quadratic import (
@@ -18,6 +19,7 @@ __all__ = [
     "covariance_error",
     "covariance_estimation",
     "dirac_gan",
+    "exploitability",
     "implicit_regularization",
     "matching_pennies",
     "matrix_game",

@@ -192,3 +192,31 @@ def test_robust_regression_holds_under_shifts(main_of, tmp_path, capsys) -> None
     }
     assert_png(tmp_path / "errors.png")
     assert "robust" in capsys.readouterr().out
+
+
+def test_wgan_gp_compares_three_methods(main_of, capsys) -> None:
+    scores = main_of("wgan_gp")(["--steps", "3"])
+    assert list(scores) == ["Adam, 5 to 1", "ACGD, 5 to 1", "ACGD, no penalty"]
+    assert all(0 <= modes <= 8 and 0 <= share <= 1 for modes, share in scores.values())
+    assert "modes found of 8" in capsys.readouterr().out
+
+
+def test_wgan_gp_critic_steps_share_moments_with_competitive_ones(main_of) -> None:
+    main_of("wgan_gp")
+    example = importlib.import_module("wgan_gp")
+    gan = example.Gan()
+    counts = []
+
+    class Counted(example.ACGD):
+        def step(self, *args: Any, **options: Any) -> Any:
+            result = super().step(*args, **options)
+            counts.append({float(state["step"]) for state in self.state.values()})
+            return result
+
+    example.ACGD, original = Counted, example.ACGD
+    try:
+        step = example.by_acgd(gan)
+        step()
+    finally:
+        example.ACGD = original
+    assert counts == [{1.0}, {2.0}, {3.0}, {4.0}, {5.0, 1.0}]
