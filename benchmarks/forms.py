@@ -24,10 +24,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from benchmarks.environment import conditions
-from compopt import ACGD, GMRES, losses
+from compopt import ACGD, losses
 
 RESULT = Path(__file__).parent / "results" / "forms.json"
-RTOL = 5e-2
 LR = 2e-3
 BUDGET = 3000
 
@@ -114,8 +113,7 @@ def trial(problem: str, loss: str, form: str, seed: int, budget: float) -> dict[
     torch.manual_seed(seed)
     play = PROBLEMS[problem]()
     is_pair = form == "pair"
-    solver = GMRES(rtol=RTOL) if is_pair else None
-    optimizer = ACGD(play.generator.parameters(), play.critic.parameters(), lr=LR, solver=solver)
+    optimizer = ACGD(play.generator.parameters(), play.critic.parameters(), lr=LR)
     calls, steps, products = 0.0, 0, 0
     while calls < budget:
         noise = torch.randn(play.batch_size, play.noise_size)

@@ -5,7 +5,7 @@ critic's)`` of which each player lowers its own. Scores may have any shape; loss
 all of them. Do not detach the generated samples: a competitive step needs the graph of both
 players.
 
-A pair needs ``solver=GMRES()``, and a step on it takes about twice the work. :func:`zero_sum` makes
+A step on a pair has a backward pass more, and an unsymmetric linear system. :func:`zero_sum` makes
 one loss of a pair.
 
 Example:
@@ -170,8 +170,8 @@ def relativistic_average(real: Tensor, fake: Tensor) -> Pair:
 def zero_sum(pair: Pair) -> Tensor:
     """Return the zero-sum loss of a pair: minus the critic's, which the generator then raises.
 
-    A step on it needs no GMRES and costs about half of one on the pair. It is another game: the
-    critic's gradients are the same, the generator's are not.
+    Its linear system is positive definite. It is another game: the critic's gradients are the same,
+    the generator's are not.
 
     Args:
         pair: the generator's loss, which is left out, and the critic's.

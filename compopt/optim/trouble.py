@@ -25,6 +25,11 @@ In a zero-sum game it is at most one.
 LONGEST_MOVE = 4.0
 """Length of both players' moves over that of their plain gradient steps."""
 
+LIMIT_ITERATIONS = (
+    " Or limit the iterations on purpose, `solver=ConjugateGradient(rtol=0.0, max_iter=1)`, and "
+    "pass terms of one player alone as `min_penalty` or `max_penalty`."
+)
+
 APART_WORDS = "The players do not interact: this is gradient descent-ascent."
 
 INDEPENDENCE, APART, STRETCHED = "independence", "apart", "stretched"
@@ -160,7 +165,8 @@ class Trouble:
             )
             return
         if status is not Status.CONVERGED and not getattr(solver, "has_fixed_count", False):
-            self.warn_once("convergence", f"{status.sentence} {step}.", ConvergenceWarning)
+            hint = LIMIT_ITERATIONS if isinstance(solver, ConjugateGradient) else ""
+            self.warn_once("convergence", f"{status.sentence}{hint} {step}.", ConvergenceWarning)
         if STRETCHED in signs and (ratio := stretch()) > LONGEST_MOVE:
             self.warn_once(
                 STRETCHED,
