@@ -46,7 +46,7 @@ def by_game(lr: float, steps: int) -> tuple[Tensor, Tensor, list[float]]:
     multipliers = torch.ones(3, dtype=torch.float64, requires_grad=True)
     optimizer = CGD([x], [multipliers], lr=lr, mirror=("euclidean", "nonnegative"))
     distances = []
-    for _ in track(range(steps), "CMD"):
+    for _ in track(range(steps), "CGD"):
         optimizer.step(objective(x) + multipliers @ constraints(x))
         distances.append(float((x.detach() - SOLUTION).norm()))
     return x.detach(), multipliers.detach(), distances
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Tensor]:
     args = parser.parse_args(argv)
 
     x, multipliers, distances = by_game(args.lr, args.steps)
-    answers = {"CMD": x, "SLSQP": by_scipy(), "known": SOLUTION}
+    answers = {"CGD": x, "SLSQP": by_scipy(), "known": SOLUTION}
     table = Table("", "x", "f(x)", "largest c(x)", title=f"multipliers {multipliers.tolist()}")
     for name, answer in answers.items():
         row = (f"{v:.8f}" for v in (objective(answer), constraints(answer).max()))

@@ -55,7 +55,7 @@ def build(name: str, game: NetworkGame, **options: Any) -> Any:
     cls = getattr(compopt, name, None) or getattr(rivals, name)
     if cls is PolymatrixCGD:
         solver = GMRES(rtol=0.0, max_iter=ITERATIONS, restart=ITERATIONS)
-        return cls([game.min_params, game.max_params], lr=0.01, solver=solver)
+        return cls([game.min_params, game.max_params], lr=0.01, solver=solver, **options)
     if issubclass(cls, CGD | ACGD):
         options["solver"] = ConjugateGradient(rtol=0.0, max_iter=ITERATIONS)
     return cls(game.min_params, game.max_params, lr=0.01, **options)
@@ -122,7 +122,32 @@ def test_players_of_polymatrix_steps_each_cost_a_pass(counted: dict[str, int]) -
     cells = rows()["PolymatrixCGD"]
     assert cells[1].startswith("n,")
     assert cells[2].startswith("nk ")
-    passes = 2 + 2 * ITERATIONS
-    # And the residual at the end of the only cycle.
-    assert counted["passes"] == passes + 2
+    assert counted["passes"] == 2 + 2 * ITERATIONS
     assert optimizer.last_step.taken
+
+
+@pytest.mark.parametrize("name", ["CGD", "ACGD"])
+def test_a_pair_costs_a_pass_for_each_loss_and_one_more_product(
+    name: str, counted: dict[str, int]
+) -> None:
+    game = NetworkGame(torch.float64)
+    solver = GMRES(rtol=0.0, max_iter=ITERATIONS)
+    optimizer = getattr(compopt, name)(game.min_params, game.max_params, lr=0.01, solver=solver)
+    for _ in range(2):
+        counted["passes"] = 0
+        loss = game.loss()
+        optimizer.step((loss, -2 * loss))
+    assert "`CGD` and `ACGD` make 1 + 2k products" in PAGE.read_text()
+    assert counted["passes"] == 2 + 1 + 2 * ITERATIONS
+    assert optimizer.last_step.num_hvp == 1 + 2 * ITERATIONS
+
+
+@pytest.mark.parametrize("name", ["CGD", "ACGD", "PolymatrixCGD"])
+def test_a_mirror_map_adds_no_product(name: str, counted: dict[str, int]) -> None:
+    assert "adds no product" in PAGE.read_text()
+    passes = []
+    for options in ({}, {"mirror": ("box", -20.0, 20.0)}):
+        game = NetworkGame(torch.float64)
+        second_step(build(name, game, **options), game, counted)
+        passes.append(counted["passes"])
+    assert passes[0] == passes[1] > 0

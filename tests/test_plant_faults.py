@@ -1,7 +1,8 @@
 """The faults that are planted can still be planted; `python tests/plant_faults.py` does it."""
 
 import pytest
-from plant_faults import FAULTS, ROOT, occurrences
+from faults import FAULTS
+from plant_faults import ROOT, occurrences
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)

@@ -40,15 +40,16 @@ class Sharded(Replicated):
     Parameters are whole on each rank. Gradients, step sizes, moments, moves and the solver's
     vectors are not: of w ranks each keeps one w-th of every parameter's entries, so that they take
     one w-th of the memory. A product gathers the direction, differentiates, and scatters the sum
-    of the results. Zero-sum games with :class:`~compopt.ConjugateGradient` only.
+    of the results. The solver is :class:`~compopt.ConjugateGradient` or :class:`~compopt.GMRES`;
+    mirror maps need whole vectors.
 
     State tensors are ``DTensor`` s, [number of entries of the parameter], so that
     ``torch.distributed.checkpoint`` saves them and loads them on any number of ranks
     (``get_optimizer_state_dict``, ``set_optimizer_state_dict``).
 
-    Collectives of a step with k iterations, the last one predicted, in vectors of b bytes per
-    entry; N and M are the numbers of entries of a player that a rank keeps, each parameter's being
-    rounded up:
+    Collectives of a zero-sum step with k iterations, the last one predicted, in vectors of b bytes
+    per entry; N and M are the numbers of entries of a player that a rank keeps, each parameter's
+    being rounded up:
 
     ===================  =======================================  =================
     what                 bytes                                    number

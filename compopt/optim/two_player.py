@@ -68,7 +68,7 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
 
         Args:
             closure: the scalar loss with its graph, or a pair (min, max) of losses of which each
-                player minimises its own (needs ``solver=GMRES()``), or a :class:`~compopt.Game`, or
+                player minimises its own, or a :class:`~compopt.Game`, or
                 :class:`~compopt.MicroBatches` of these, which are averaged; or a function without
                 arguments that returns one of these and does not call ``backward()``. None, given
                 or returned, takes the step that :meth:`backward` has prepared, and changes nothing

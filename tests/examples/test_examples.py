@@ -166,7 +166,7 @@ def test_the_judge_knows_real_digits_from_noise(main_of) -> None:
 
 def test_multipliers_reach_the_known_answer(main_of, tmp_path, capsys) -> None:
     answers = main_of("constrained")(["--steps", "600", "--out", str(tmp_path)])
-    for name in ("CMD", "SLSQP"):
+    for name in ("CGD", "SLSQP"):
         assert (answers[name] - answers["known"]).abs().max() < 1e-6, name
     multipliers = answers["multipliers"]
     assert (multipliers > 0).all()
