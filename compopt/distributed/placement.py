@@ -178,8 +178,10 @@ class Placement:
             of_any_size: whether norms are to be right, in float64, where the squares of entries
                 leave the range of their dtype. They are infinite or zero otherwise, for less time.
         """
-        norm = norm_of_any_size if of_any_size else torch.linalg.vector_norm
-        return {player: norm(vector) for player, vector in vectors.items()}
+        if of_any_size:
+            return {player: norm_of_any_size(vector) for player, vector in vectors.items()}
+        norms = torch._foreach_norm(list(vectors.values()))
+        return dict(zip(vectors, norms, strict=True))
 
     def entry(self, param: Tensor, piece: Tensor) -> Tensor:
         """Return the state tensor of ``param`` that stands for this process's piece of it."""

@@ -1,5 +1,6 @@
 """Step sizes of the players: constant, or from averages of squared gradients."""
 
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import torch
@@ -66,15 +67,18 @@ class AdaptiveOptimizer(MirroredOptimizer):
                 continue
             if not isinstance(num_steps, Tensor):
                 rate = rate * (1 - beta ** (num_steps + 1)) ** 0.5
+            # A slice of everything takes as long as an operation.
+            covers = where.stop - where.start == len(grad)
+            at = (lambda vector: vector) if covers else itemgetter(where)
             adaptive_setup_(
-                average[where],
-                magnitude[where],
+                at(average),
+                at(magnitude),
                 beta,
                 rate,
                 group["eps"],
-                values[where],
-                None if root is None else root[where],
-                weighed[where],
+                at(values),
+                None if root is None else at(root),
+                at(weighed),
                 sign or 1,
                 num_steps if isinstance(num_steps, Tensor) else None,
             )

@@ -1,6 +1,7 @@
 """The set-up of an adaptive step in plain torch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,11 +10,16 @@ BLOCK = 2**18
 """Entries of a vector that stay in the processor's caches from one operation to the next."""
 
 
-def _blocks(vector: Tensor) -> Iterator[slice]:
-    """Yield where the blocks of a long vector on the CPU lie; any other vector is one block."""
-    step = BLOCK if vector.device.type == "cpu" else max(vector.numel(), 1)
-    for start in range(0, vector.numel(), step):
-        yield slice(start, start + step)
+def _blocks(*vectors: Tensor | None) -> Iterator[tuple[Any, ...]]:
+    """Yield the blocks of long vectors on the CPU, those of all together; others are one block."""
+    first = vectors[0]
+    assert first is not None
+    if first.device.type != "cpu" or len(first) <= BLOCK:
+        yield vectors
+        return
+    for start in range(0, len(first), BLOCK):
+        at = slice(start, start + BLOCK)
+        yield tuple(None if vector is None else vector[at] for vector in vectors)
 
 
 def adaptive_setup_(
@@ -56,17 +62,15 @@ def adaptive_setup_(
     else:
         # An argument of a launch, where a copy from the host would wait for the device.
         rate = step_sizes.new_full((), float(rate))
-    for at in _blocks(grad):
-        piece, factor = grad[at], step_sizes[at]
-        torch.mul(average[at], beta, out=factor)
+    for before, piece, factor, own_root, out in _blocks(average, grad, step_sizes, root, scaled):
+        torch.mul(before, beta, out=factor)
         factor.addcmul_(piece, piece, value=1 - beta).sqrt_().add_(eps)
         torch.div(rate, factor, out=factor)
-        if root is not None:
-            factor = torch.sqrt(factor, out=root[at])
-        if scaled is not None:
-            torch.mul(factor, piece, out=scaled[at])
+        weight = factor if own_root is None else torch.sqrt(factor, out=own_root)
+        if out is not None:
+            torch.mul(weight, piece, out=out)
             if sign < 0:
-                scaled[at].neg_()
+                out.neg_()
 
 
 def average_squares_(
@@ -81,8 +85,8 @@ def average_squares_(
         advance: 0-dim boolean on the device, whether to do so; None for yes.
     """
     if advance is None:
-        for at in _blocks(grad):
-            average[at].mul_(beta).addcmul_(grad[at], grad[at], value=1 - beta)
+        for own, piece in _blocks(average, grad):
+            own.mul_(beta).addcmul_(piece, piece, value=1 - beta)
     else:
         new = (average * beta).addcmul_(grad, grad, value=1 - beta)
         average.copy_(torch.where(advance, new, average))

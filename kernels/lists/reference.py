@@ -53,7 +53,9 @@ def gather(
     """
     views = pieces(out, shapes)
     if len(out) <= SHORT:
-        present = [tensor.detach() for tensor in tensors if tensor is not None]
+        present = [tensor for tensor in tensors if tensor is not None]
+        if torch.is_grad_enabled():
+            present = [tensor.detach() for tensor in present]
         if len(present) < len(views):
             out.zero_()
             views = tuple(

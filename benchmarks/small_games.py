@@ -1,0 +1,201 @@
+"""Steps of small games, where the work of Python counts: each in units of an eager Adam step.
+
+Run ``python -m benchmarks.small_games``. All contestants take turns in one process on one thread,
+each on its own copy of the networks, and processor times are divided by that of Adam in the same
+round. "Autograd alone" makes the backward passes of a step of one iteration and nothing else: the
+floor. With ``--compiled`` there are rows of compiled steps, which take minutes to compile. Results
+go to ``benchmarks/results/small_games.json`` and ``.md``.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from benchmarks.environment import conditions
+from compopt import ACGD, ConjugateGradient
+from compopt.optim.rivals import OGDA, ExtraAdam
+
+RESULTS = Path(__file__).parent / "results" / "small_games"
+GAMES = {
+    "2 + 2 hidden layers of 32": (2, 32),
+    "2 + 2 hidden layers of 128": (2, 128),
+    "13 + 13 hidden layers of 16": (13, 16),
+}
+BATCH_SIZE = 64
+LR = 1e-4
+ONE = ConjugateGradient(rtol=0.0, max_iter=1)
+
+Step = Callable[[], object]
+
+
+class Play:
+    """Two networks and a batch."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        torch.manual_seed(1)
+        self.generator = _network(4, depth, width, 2)
+        self.critic = _network(2, depth, width, 1)
+        self.noise, self.real = torch.randn(BATCH_SIZE, 4), torch.randn(BATCH_SIZE, 2)
+        self.players = list(self.generator.parameters()), list(self.critic.parameters())
+
+    def loss(self) -> Tensor:
+        """Return the Wasserstein loss."""
+        return self.critic(self.real).mean() - self.critic(self.generator(self.noise)).mean()
+
+
+def _network(size: int, depth: int, width: int, out: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(depth + 1):
+        layers += [nn.Linear(size, width), nn.Tanh()]
+        size = width
+    return nn.Sequential(*layers, nn.Linear(size, out))
+
+
+def adam(play: Play, **options: Any) -> Step:
+    """Return Adam's step of both players, from one backward pass."""
+    generator, critic = play.players
+    optimizers = [
+        torch.optim.Adam(generator, LR, **options),
+        torch.optim.Adam(critic, LR, maximize=True, **options),
+    ]
+
+    def step() -> None:
+        loss = play.loss()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    return step
+
+
+def acgd(play: Play, **options: Any) -> Step:
+    """Return the step of ACGD."""
+    optimizer = ACGD(*play.players, lr=LR, **options)
+    return lambda: optimizer.step(play.loss())
+
+
+def autograd_alone(play: Play) -> Step:
+    """Return the backward passes of a step of one iteration: gradients and two products."""
+    generator, critic = play.players
+
+    def step() -> None:
+        grads = torch.autograd.grad(
+            play.loss(), [*generator, *critic], create_graph=True, allow_unused=True
+        )
+        players = grads[: len(generator)], grads[len(generator) :]
+        for own, other in ((players[0], critic), (players[1], generator)):
+            outputs = [g for g in own if g is not None and g.requires_grad]
+            torch.autograd.grad(
+                outputs, other, [g.detach() for g in outputs], retain_graph=True, allow_unused=True
+            )
+
+    return step
+
+
+def rival(cls: Any, play: Play) -> Step:
+    """Return the step of a rival."""
+    optimizer = cls(*play.players, lr=LR)
+    return lambda: optimizer.step(play.loss)
+
+
+def cgds(play: Play) -> Step:
+    """Return the step of CGDs 0.4.5.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    import CGDs
+
+    generator, critic = play.players
+    optimizer = CGDs.ACGD(max_params=critic, min_params=generator, lr_max=LR, lr_min=LR)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        optimizer.step(play.loss())
+
+    return step
+
+
+CONTESTANTS: dict[str, Callable[[Play], Step]] = {
+    "Adam": adam,
+    "Adam, fused": partial(adam, fused=True),
+    "autograd alone": autograd_alone,
+    "ACGD, one iteration": partial(acgd, solver=ONE),
+    "ACGD": acgd,
+    "OGDA": partial(rival, OGDA),
+    "ExtraAdam": partial(rival, ExtraAdam),
+    "CGDs 0.4.5": cgds,
+}
+
+
+def measure(depth: int, width: int, rounds: int) -> dict[str, dict[str, float]]:
+    """Return, by contestant, the median in Adam steps, its quartiles, and milliseconds."""
+    steps = {}
+    for name, build in CONTESTANTS.items():
+        try:
+            steps[name] = build(Play(depth, width))
+        except ImportError:
+            print(f"{name} is left out: it is not installed.")
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for step in steps.values():
+        for _ in range(5):
+            step()
+    for index in track(range(rounds), description=f"{depth} x {width}"):
+        # Each round starts with another contestant, so that none always follows the same one.
+        names = list(steps)
+        for name in names[index % len(names) :] + names[: index % len(names)]:
+            start = time.process_time()
+            steps[name]()
+            times[name].append(time.process_time() - start)
+    rows = {}
+    for name, own in times.items():
+        ratios = sorted(a / b for a, b in zip(own, times["Adam"], strict=True))
+        rows[name] = {
+            "adam_steps": statistics.median(ratios),
+            "quarter": ratios[rounds // 4],
+            "three_quarters": ratios[rounds - 1 - rounds // 4],
+            "ms": 1e3 * statistics.median(own),
+        }
+    return rows
+
+
+def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Return the medians in Adam steps as a table."""
+    names = list(dict.fromkeys(name for rows in found.values() for name in rows))
+    lines = [f"| | {' | '.join(found)} |", f"|---|{'---|' * len(found)}"]
+    for name in names:
+        cells = (f"{r[name]['adam_steps']:.2f}" if name in r else "" for r in found.values())
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main(words: list[str] | None = None) -> None:
+    """Measure, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=60, help="steps of each (60)")
+    parser.add_argument("--games", nargs="+", choices=GAMES, default=list(GAMES))
+    parser.add_argument("--out", type=Path, default=RESULTS, help="without its ending")
+    options = parser.parse_args(words)
+    torch.set_num_threads(1)
+    found = {name: measure(*GAMES[name], options.rounds) for name in options.games}
+    text = table(found)
+    data = {"conditions": conditions(("CGDs",)), "rounds": options.rounds, "games": found}
+    options.out.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
+    options.out.with_suffix(".md").write_text(text + "\n")
+    Console().print(text, highlight=False)
+
+
+if __name__ == "__main__":
+    main()
