@@ -69,7 +69,7 @@ def page(module: str, shown: dict[Any, str]) -> str:
 
 def table(module: str, names: list[str]) -> Iterator[str]:
     """Yield a table of names, each with the first sentence of its docstring."""
-    yield from [".. list-table::", "   :widths: 35 65", ""]
+    yield from [".. list-table::", "   :class: names", "   :widths: 35 65", ""]
     for name in names:
         yield f"   * - :py:obj:`{name} <{module}.{name}>`"
         yield f"     - {summary(getattr(importlib.import_module(module), name))}"

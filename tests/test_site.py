@@ -109,7 +109,7 @@ def test_every_public_name_can_be_linked_to(site):
     # A table of names links each of them to its place on the same page.
     for path in (site / "api").glob("*.html"):
         text = path.read_text()
-        table = re.search(r'<table class="docutils align-default">.*?</table>', text, re.S)[0]
+        table = re.search(r'<table class="names docutils align-default">.*?</table>', text, re.S)[0]
         rows = table.count("<tr")
         anchors = re.findall(r'<td><p><a class="reference internal" href="#([^"]+)"', table)
         assert len(anchors) == rows
