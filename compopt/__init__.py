@@ -4,7 +4,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from compopt import distributed, kernels, operators, optim, penalties, solvers
+from compopt import derivatives, distributed, kernels, operators, optim, penalties, solvers
 from compopt.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from compopt.diagnosis import (
     OperatorReport,
@@ -52,6 +52,7 @@ __all__ = [
     "StepWarning",
     "__version__",
     "check_operator",
+    "derivatives",
     "distributed",
     "double_backward_safe",
     "games",

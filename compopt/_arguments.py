@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar, cast
 F = TypeVar("F", bound=Callable[..., Any])
 
 HINTS: Mapping[str, str] = {
-    "betas": "ACGD and ACMD keep one average, of squared gradients; its decay rate is `beta`, a "
+    "betas": "ACGD keeps one average, of squared gradients; its decay rate is `beta`, a "
     "number. ExtraAdam and OptimisticAdam take `betas`.",
     "maximize": "The max player raises the loss by itself.",
 }

@@ -1,6 +1,6 @@
 """Type aliases shared by the package."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -15,9 +15,6 @@ K = TypeVar("K", bound=Hashable)
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """What ``torch.optim`` accepts: tensors, named tensors, or group dictionaries."""
-
-MatVec: TypeAlias = Callable[[Tensor], Tensor]
-"""Multiplies a vector [n] by a linear operator."""
 
 
 def opponent(player: Player) -> Player:

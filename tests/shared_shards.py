@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.fsdp import fully_shard
 
-from compopt import ACGD, GMRES
+from compopt import ACGD, DirectSolver
 from compopt.distributed import Sharded
 
 RUNS = [
@@ -149,15 +149,15 @@ def refusals(folder: Path) -> list[str]:
     game = SharedGame()
     errors = []
     for attempt in (
-        lambda: Way(kwargs={"solver": GMRES()}).build(game, Sharded(group)),
-        lambda: Way().build(game, Sharded(group)).step((game.loss(0), game.loss(1))),
+        lambda: Way(kwargs={"solver": DirectSolver()}).build(game, Sharded(group)),
+        lambda: Way(kwargs={"mirror": "simplex"}).build(game, Sharded(group)),
         lambda: ACGD(
             fully_shard(nn.Linear(2, 2)).parameters(), game.critic.parameters(), process_group=group
         ),
     ):
         try:
             attempt()
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             errors.append(str(error))
     return errors
 

@@ -5,7 +5,6 @@ from typing import Any, TypeAlias
 
 from torch import Tensor
 
-from compopt._typing import PLAYERS
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
 from compopt.optim.commit import Advance, Commit
@@ -35,8 +34,10 @@ class MirroredOptimizer(TwoPhaseOptimizer):
         self._player_charts: dict[Any, PlayerCharts] = {}
 
     def _defaults_of(self, player: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
-        mirror = defaults["mirror"]
-        if isinstance(mirror, tuple | list) and len(mirror) == len(PLAYERS):
+        mirror, count = defaults["mirror"], len(self._players)
+        # A box is a tuple as well, which begins with its name.
+        is_box = isinstance(mirror, tuple | list) and mirror[:1] in (("box",), ["box"])
+        if isinstance(mirror, tuple | list) and len(mirror) == count and not is_box:
             mirror = mirror[self._players.index(player)]
         return {**super()._defaults_of(player, defaults), "mirror": mirror}
 

@@ -15,7 +15,7 @@ from compopt._checks import check_trainable
 from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params
 from compopt._workspace import Workspace
-from compopt.distributed import Placement, warn_if_unshared
+from compopt.distributed import Placement
 from compopt.optim.capture import warn_of_fixed_rates
 from compopt.optim.commit import Advance, Commit, stage_moves
 from compopt.optim.groups import (
@@ -46,7 +46,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         max_params: of the player that maximises it; None if the first argument has both.
         defaults: of the hyperparameters of a group.
         capturable: whether nothing may be read on the host during a step, as device graphs need.
-        process_group: whose processes share each step; only None here.
+        process_group: whose processes share each step; see :class:`~compopt.CGD`.
 
     Attributes:
         state_keys_of_hooks: names of vectors that hooks keep in the state of a parameter, beside
@@ -106,17 +106,9 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self._placement = self._place(process_group)
         self._reset_transient()
 
+    @abstractmethod
     def _place(self, process_group: ProcessGroup) -> Placement:
-        """Return where the vectors of a step live: here, in each process by itself."""
-        name = type(self).__name__
-        if process_group is not None:
-            raise TypeError(f"{name} takes no `process_group`: only CGD and ACGD share steps.")
-        warn_if_unshared(
-            f"an optimizer, {name}, that takes no `process_group`",
-            "Only CGD and ACGD share steps. Ignore `compopt.distributed.UnsharedWarning` if each "
-            "process is to train by itself.",
-        )
-        return Placement()
+        """Return where the vectors of a step live."""
 
     def _reset_transient(self) -> None:
         """Set what belongs to this process and this moment only."""

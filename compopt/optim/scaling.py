@@ -110,9 +110,11 @@ def _saved(node: object, name: str) -> Tensor | None:
 def _scale_like(factor: Tensor) -> float | None:
     if factor.dim() or factor.requires_grad or factor.is_complex() or factor.is_meta:
         return None
-    # NumPy sees a number as it is, where modes that watch operations do not take it for a tensor.
-    is_plain = factor.device.type == "cpu" and factor.dtype != torch.bfloat16
-    number = float(factor.numpy()) if is_plain else float(factor)
+    try:
+        number = float(factor)
+    except RuntimeError:
+        # Modes that see all operations (counters, fake tensors) are not given a number's tensor.
+        return None
     # Scalers keep float32 tensors; numbers come as float64 or int64.
     is_candidate = factor.dtype == torch.float32 or number >= SMALLEST_NUMBER
     return number if is_candidate and number != 1.0 else None

@@ -68,11 +68,13 @@ class FlatState:
         return vector
 
     def _gathered(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
+        layout = self._placement.layout(params)
+        # Sharded state is flat, and may be loaded where it is whole.
         pieces = [
-            tensor if tensor is None else self._placement.piece(param, tensor)
-            for param, tensor in zip(params, tensors, strict=True)
+            None if tensor is None else self._placement.piece(param, tensor).reshape(shape)
+            for param, tensor, shape in zip(params, tensors, layout.shapes, strict=True)
         ]
-        return self._placement.layout(params).flatten(pieces)
+        return layout.flatten(pieces)
 
     def _vector_behind(
         self, player: Player, key: str, tensors: Sequence[Tensor | None]

@@ -75,7 +75,6 @@ def test_differing_hyperparameters(ranks, key, is_late):
         ("scale", "scale of the loss: "),
         ("players", "`player`: "),
         ("one and both", "`player`: "),
-        ("penalties", "can pass `0 * sum(p.sum() for p in params)`"),
     ],
 )
 def test_differing_settings(ranks, name, words):

@@ -41,8 +41,6 @@ def test_collectives_are_those_of_the_formula(ranks, name):
             # The critic is solved for: k half products are for it, k for the generator, and one of
             # the generator's more from a first guess.
             scattered = [b * w * (n + m + 1), *[b * w * m] * (k + more), *[b * w * n] * (k + guess)]
-            if name == "penalties":
-                scattered.append(b * w * (n + m))
             gathered = [*[b * n] * (k + more), *[b * m] * (k + guess), b * n, b * m]
             gathered.append(40)
             summed = [*[b] * (2 * k), 2 * b, 2 * b]
@@ -101,9 +99,9 @@ def test_padding_takes_no_part(ranks):
 
 
 def test_what_cannot_be_sharded_is_refused(ranks):
-    for solver, general, fsdp in of_ranks(ranks, "refusals"):
+    for solver, mirror, fsdp in of_ranks(ranks, "refusals"):
         assert "`solver=ConjugateGradient(...)`" in solver
-        assert "zero-sum" in general
+        assert "`mirror` 'simplex' needs whole vectors" in mirror
         assert "DTensor, as `fully_shard` makes" in fsdp
         assert "compopt.distributed.Sharded(group)" in fsdp
 

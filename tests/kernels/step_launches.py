@@ -36,9 +36,9 @@ class Operations(TorchDispatchMode):
 class Watched(ACGD):
     """Notes what happens between the gradients and the solver."""
 
-    def _set_up(self, gradients, solved):
+    def _set_up(self, derivatives):
         self.solver.begin()
-        return super()._set_up(gradients, solved)
+        return super()._set_up(derivatives)
 
 
 class Announcing(ConjugateGradient):
@@ -49,11 +49,11 @@ class Announcing(ConjugateGradient):
         object.__setattr__(self, "launches_before", len(self.run.launches) if self.run else 0)
         self.operations.__enter__()
 
-    def solve(self, *args, **kwargs):
+    def solve_coupled(self, *args, **kwargs):
         self.operations.__exit__(None, None, None)
         if self.run:
             object.__setattr__(self, "set_up", self.run.names[self.launches_before :])
-        return super().solve(*args, **kwargs)
+        return super().solve_coupled(*args, **kwargs)
 
 
 def in_capture(vector):
