@@ -35,7 +35,7 @@ def test_a_step_of_two_iterations(found, form):
             "adaptive_setup_kernel": 2,
             "scatter_kernel": 4,
             # Of products, and of both players' gradients.
-            "gather_kernel": 4 + 2,
+            "gather_kernel": 4 + 1,
             "partial_dot_kernel": 1,
             "cg_update_kernel": 2,
             "cg_scalars_kernel": 2,
