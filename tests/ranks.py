@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from forked import forking
 from torch import distributed as dist
 
 Scenario = Callable[[Path], Any]
@@ -40,9 +41,7 @@ def run_ranks(
 
     All of them must end by themselves and in order, but for those that a scenario kills.
     """
-    # Imports once for all ranks; a process that computes nothing, so that its forks may.
-    context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch.distributed.checkpoint.state_dict", "compopt"])
+    context = forking()
     workers = [
         context.Process(target=_work, args=(rank, num_ranks, scenarios, folder, timeout_s))
         for rank in range(num_ranks)

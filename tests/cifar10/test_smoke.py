@@ -1,10 +1,14 @@
 """The smoke protocol from images to report, in small."""
 
+import pytest
+
 from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.folder import EVALUATIONS, RunFolder
 from benchmarks.cifar10.sweep import Sweep
 
 
+# The command and its processes in small are in test_sweep.py, the page in report/.
+@pytest.mark.slow
 def test_smoke(tmp_path, tree, capsys):
     out = tmp_path / "smoke"
     changes = {

@@ -7,12 +7,15 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from forked import forking
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+FORKING = forking()
 
 Main = Callable[[list[str]], Any]
 
@@ -30,6 +33,9 @@ def one_thread() -> Iterator[None]:
 def main_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Main]:
     """Return the entry of an example, imported as when it runs as a script."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
+    # The example starts new interpreters.
+    contexts = SimpleNamespace(get_context=lambda _: FORKING)
+    monkeypatch.setattr(importlib.import_module("side_by_side"), "multiprocessing", contexts)
     return lambda name: importlib.import_module(name).main
 
 

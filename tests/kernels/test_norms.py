@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from covering import one_each
 from strict_interpreter import strict
 
 from compopt.kernels.batch_norm import reference as norms
@@ -54,8 +55,7 @@ def wide(given):
     return tuple(None if t is None else t.double() for t in given)
 
 
-@pytest.mark.parametrize("slope", [1.0, 0.0, 0.2])
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize(("shape", "slope"), one_each(SHAPES, [1.0, 0.0, 0.2]))
 def test_shapes_and_slopes(shape, slope):
     given = inputs(shape, torch.float32)
     with strict() as run:
@@ -86,8 +86,9 @@ def test_inputs_of_any_strides_without_weight():
     assert_close(found, all_derivatives(norms, given, 0.0), RTOL[torch.float64])
 
 
-@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("order", ["reverse", 3])
+@pytest.mark.parametrize(
+    ("memory_format", "order"), [(torch.channels_last, "reverse"), (torch.contiguous_format, 3)]
+)
 def test_order_of_programs_changes_no_bit(order, memory_format, monkeypatch):
     monkeypatch.setattr(triton_norms, "_PROGRAMS", 6)
     given = inputs((70, 3, 5, 4), torch.float32)

@@ -284,7 +284,7 @@ def live(cls, seed, solver, solve_for, warm_start, story) -> None:
         getattr(life, name)(*arguments)
 
 
-few = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @few

@@ -23,14 +23,27 @@ from compopt import games
 BY_NAME = {method.name: method for method in (*SCALAR, *MIXTURE)}
 
 
+PARTS = ["--quick", "--parts", "samples", "mixture"]
+
+
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+def some_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     out = tmp_path_factory.mktemp("toy")
-    return out, toy.main(["--quick", "--out", str(out)])
+    return out, toy.main([*PARTS, "--out", str(out)])
 
 
-def test_quick_run_has_every_part(quick) -> None:
-    out, said = quick
+def test_parts_run_by_themselves(some_parts) -> None:
+    out, said = some_parts
+    assert list(said) == ["samples", "mixture"]
+    assert said == json.loads((out / "statements.json").read_text())
+    for name in ("samples", "mixture"):
+        assert (out / f"{name}.png").stat().st_size > 5000
+    assert len(Store(out / "mixture.json").cells) == 2 * len(MIXTURE)
+
+
+@pytest.mark.slow
+def test_quick_run_has_every_part(tmp_path) -> None:
+    out, said = tmp_path, toy.main(["--quick", "--out", str(tmp_path)])
     assert list(said) == ["scalar", "covariance", "samples", "mixture"]
     assert said == json.loads((out / "statements.json").read_text())
     covariances = [f"covariance-{size}" for size in (20, 40, 60)]
@@ -44,15 +57,15 @@ def test_quick_run_has_every_part(quick) -> None:
     assert len(Store(out / "mixture.json").cells) == 2 * len(MIXTURE)
 
 
-def test_what_has_been_run_is_kept(quick, monkeypatch) -> None:
-    out, said = quick
+def test_what_has_been_run_is_kept(some_parts, monkeypatch) -> None:
+    out, said = some_parts
 
     def refuse(*_: object) -> None:
         raise AssertionError("ran again")
 
     for name in ("scalar_run", "covariance_run", "mixture_run"):
         monkeypatch.setattr(toy, name, refuse)
-    assert toy.main(["--quick", "--out", str(out)]) == said
+    assert toy.main([*PARTS, "--out", str(out)]) == said
 
 
 def test_an_interrupted_part_keeps_its_cells(tmp_path) -> None:
@@ -72,9 +85,9 @@ def test_an_interrupted_part_keeps_its_cells(tmp_path) -> None:
     assert calls == ["a", "b", "b", "c"]
 
 
-def test_results_of_other_settings_are_not_mixed(quick, capsys) -> None:
+def test_results_of_other_settings_are_not_mixed(some_parts, capsys) -> None:
     with pytest.raises(SystemExit):
-        toy.main(["--out", str(quick[0])])
+        toy.main(["--out", str(some_parts[0])])
     assert "other settings" in capsys.readouterr().err
 
 
