@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 class Range(Enum):
-    """Parts of a step. A product lies within a solve; what a solve does besides is vectors."""
+    """Parts of a step. A product lies within a solve; the rest of a solve is vectors."""
 
     GRADIENTS = "compopt::gradients"
     SET_UP = "compopt::set_up"

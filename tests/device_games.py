@@ -104,8 +104,8 @@ FORMS: dict[str, tuple[Make, float]] = {
     "ACGD, strength": (partial(ACGD, solver=fixed(), interaction=0.01), 1e-3),
     "ACGD, capturable": (partial(ACGD, solver=fixed(), capturable=True), 1e-3),
     "CGD": (partial(CGD, solver=fixed()), 1e-3),
-    "CMD": (partial(CGD, solver=fixed(), mirror=("box", -20.0, 20.0)), 1e-3),
-    "ACMD": (partial(ACGD, solver=fixed(), mirror=("box", -20.0, 20.0)), 1e-3),
+    "CGD-box": (partial(CGD, solver=fixed(), mirror=("box", -20.0, 20.0)), 1e-3),
+    "ACGD-box": (partial(ACGD, solver=fixed(), mirror=("box", -20.0, 20.0)), 1e-3),
 }
 """Ways to step a zero-sum game, and by how much two backends may differ in what they move.
 

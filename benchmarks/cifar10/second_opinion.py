@@ -1,4 +1,4 @@
-"""Judge finished runs by further metrics, too dear for every run or not to be had where it ran."""
+"""Judge finished runs by metrics too expensive for every cell, or unavailable where it ran."""
 
 from collections.abc import Sequence
 from pathlib import Path

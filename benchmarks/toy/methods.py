@@ -77,10 +77,9 @@ SCALAR = (
 )
 
 OTHERS = (ALTERNATING, LOOKAHEAD, *ADAPTIVE)
-"""Besides CONSTANT, for covariance estimation.
+"""In addition to CONSTANT, for covariance estimation.
 
-Without those that take the steps of one that is there, as the game is zero-sum: LOLA is LCGD, CMD
-without constraints CGD, and past extragradient looks ahead to the iterates of OGDA.
+Without those that take the steps of one that is there, as the game is zero-sum: LOLA is LCGD, and past extragradient looks ahead to the iterates of OGDA.
 """
 
 LARGER = tuple(m for m in CONSTANT if m.name in ("CGD", "SGA", "ConOpt", "OGDA"))

@@ -32,7 +32,7 @@ def preflight(
     states are afterwards as before, also after an error. Only modules that are given can be named
     and their buffers restored, so pass modules rather than parameters where there is a choice.
 
-    First the errors of autograd are explained, and besides them the silent failures of custom
+    First the errors of autograd are explained, and the silent failures of custom
     functions whose backward is not differentiable. Then the derivatives are measured along random
     directions: gradients against differences of the loss, mixed products against differences of
     the gradient, and the two orders of differentiation against each other. So a derivative that is

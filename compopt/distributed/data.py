@@ -1,4 +1,4 @@
-"""What processes need besides the optimizer: equal beginnings, and steps in common."""
+"""What processes need in addition to the optimizer: equal beginnings, and steps in common."""
 
 import itertools
 from collections.abc import Iterable, Iterator

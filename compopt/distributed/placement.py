@@ -168,7 +168,7 @@ class Placement:
         return partials
 
     def clear_padding(self, params: Sequence[Tensor], *vectors: Tensor | None) -> None:
-        """Set what ``vectors`` have besides entries of ``params`` to zero, in place."""
+        """Set the padding of ``vectors`` between entries of ``params`` to zero, in place."""
 
     def norms(self, vectors: Mapping[K, Tensor], *, of_any_size: bool = False) -> dict[K, Tensor]:
         """Return Euclidean norms of whole vectors, 0-dim, from this process's parts.

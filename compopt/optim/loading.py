@@ -32,7 +32,7 @@ def check_loadable(
         state_keys: returns the names of the vectors that a player keeps; None if others decide,
             who then look at them.
         check_group: raises unless the hyperparameters of a group are valid.
-        kept_by_hooks: names of vectors that may be there besides.
+        kept_by_hooks: names of further vectors that may be there.
 
     Raises:
         TypeError, ValueError: naming the entry.

@@ -39,7 +39,7 @@ LossOrClosure: TypeAlias = Loss | Callable[[], Loss]
 
 
 class Terms(NamedTuple):
-    """What a step takes besides its loss, each a scalar or None; see :class:`~compopt.Game`."""
+    """What a step takes beside its loss, each a scalar or None; see :class:`~compopt.Game`."""
 
     min_penalty: Tensor | None = None
     max_penalty: Tensor | None = None

@@ -57,7 +57,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
     """Whether all of the state but that of hooks is the optimizer's own."""
 
     _options: ClassVar[tuple[str, ...]] = ("capturable",)
-    """Attributes besides the groups that copying and pickling keep."""
+    """Attributes that copying and pickling keep, in addition to the groups."""
 
     _players: tuple[Any, ...] = PLAYERS
     """What players are called, in order."""
@@ -127,7 +127,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
 
     @abstractmethod
     def _state_keys(self, player: Any) -> tuple[str, ...]:
-        """Return the names of the state vectors that ``player`` keeps besides ``step``."""
+        """Return the names of the state vectors that ``player`` keeps in addition to ``step``."""
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to a player: as in ``torch.optim``, with ``player`` in the group."""

@@ -108,7 +108,7 @@ class Trouble:
             )
 
     def signs(self, update: Update[Any]) -> dict[str, Tensor]:
-        """Return what :meth:`report` is to know besides the status, as 0-dim flags.
+        """Return what :meth:`report` needs in addition to the status, as 0-dim flags.
 
         Most steps have none: zeros in the first products are looked for once, and only of two
         losses can the system amplify what it is solved for.

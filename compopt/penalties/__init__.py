@@ -1,4 +1,4 @@
-"""Explicit regularization: terms that a player minimises besides a game's loss.
+"""Explicit regularization: terms that a player minimises in addition to a game's loss.
 
 Each is a function of plain tensors and modules, usable with any optimizer, and a small configured
 object: ``Dragan(coefficient=10.0)(critic, real)``. An object says whom it is for (``player``),

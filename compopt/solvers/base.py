@@ -129,7 +129,7 @@ def solve_coupled(
             may be used.
         x0: [n] first guess, zeros if None. Not modified.
 
-    Cost: besides those of the solver two products, one with each factor.
+    Cost: the solver's products, and two more, one with each factor.
     """
     own_way = getattr(solver, "solve_coupled", None)
     if own_way is not None:

@@ -19,8 +19,8 @@ FORMS = {
     "ACGD, warm": partial(ACGD, lr=0.01, warm_start=True),
     "ACGD, strength": partial(ACGD, lr=0.01, warm_start=True, interaction=0.02),
     "ACGD, decay": partial(ACGD, lr=0.01, weight_decay=0.1, max_grad_norm=0.5),
-    "CMD": partial(CGD, lr=0.01, mirror=("box", -20.0, 20.0)),
-    "ACMD": partial(ACGD, lr=0.01, mirror=("box", -20.0, 20.0)),
+    "CGD-box": partial(CGD, lr=0.01, mirror=("box", -20.0, 20.0)),
+    "ACGD-box": partial(ACGD, lr=0.01, mirror=("box", -20.0, 20.0)),
 }
 
 
@@ -61,7 +61,7 @@ def capturing(monkeypatch):
     monkeypatch.setattr(Place, "of", lambda vector: Place(vector.device, 7, True))
 
 
-@pytest.mark.parametrize("name", ["CGD", "ACGD", "CMD"])
+@pytest.mark.parametrize("name", ["CGD", "ACGD", "CGD-box"])
 def test_a_capture_warns_of_learning_rates_that_it_keeps(name, capturing):
     game, optimizer = start(FORMS[name])
     with pytest.warns(UserWarning, match=r"keeps `lr` as it is, 0\.01.*lr=torch\.tensor\(0\.01, "):

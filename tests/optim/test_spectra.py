@@ -35,7 +35,7 @@ LINEAR: dict[str, tuple[Callable, Callable[[float, float, float], complex]]] = {
         lambda x, y, lr: CGD(x, y, lr=lr, solver=DirectSolver()),
         lambda p, m, eta: 1 - eta * (p - 1j * m) / (1 - 1j * eta * m),
     ),
-    "CMD": (
+    "CGD in a box": (
         lambda x, y, lr: CGD(x, y, lr=lr, solver=DirectSolver()),
         lambda p, m, eta: 1 - eta * (p - 1j * m) / (1 - 1j * eta * m),
     ),

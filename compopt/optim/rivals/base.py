@@ -119,7 +119,7 @@ class FieldOptimizer(RivalOptimizer):
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
-        """Nothing to check besides what all groups have."""
+        """Nothing to check beyond what all groups have."""
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ()
