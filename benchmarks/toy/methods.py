@@ -79,7 +79,8 @@ SCALAR = (
 OTHERS = (ALTERNATING, LOOKAHEAD, *ADAPTIVE)
 """In addition to CONSTANT, for covariance estimation.
 
-Without those that take the steps of one that is there, as the game is zero-sum: LOLA is LCGD, and past extragradient looks ahead to the iterates of OGDA.
+Without those that take the steps of one that is there, as the game is zero-sum: LOLA is LCGD, and
+past extragradient looks ahead to the iterates of OGDA.
 """
 
 LARGER = tuple(m for m in CONSTANT if m.name in ("CGD", "SGA", "ConOpt", "OGDA"))
