@@ -63,11 +63,15 @@ class BoundTensors:
         """Return what the networks have besides :attr:`params`, by name."""
         return {name: values[key] for name, (values, key) in self._others.items()}
 
+    def steps(self) -> list[Tensor | None]:
+        """Return the count of steps in the state of each of :attr:`params`."""
+        state = self._optimizer.state
+        # Looking must not make an entry.
+        return [state[param].get("step") if param in state else None for param in self.params]
+
     def counts(self) -> list[float]:
         """Return the steps that each of :attr:`params` took."""
-        state = self._optimizer.state
-        counts = [state[param].get("step", 0.0) if param in state else 0.0 for param in self.params]
-        return [float(count) for count in counts]
+        return [0.0 if step is None else step.item() for step in self.steps()]
 
     def vectors(self) -> dict[StateKey, Tensor]:
         """Return the vectors of the state, zeros where there are none."""

@@ -92,7 +92,8 @@ def check_fixed(optimizer: TwoPlayerCompetitive) -> None:
     """Raise unless the solver has a fixed count, and this process works alone."""
     if type(optimizer.process_group) is not Placement:
         raise ValueError(
-            f"A step that processes share cannot be one program: leave out `process_group`, or {EAGER}."
+            "A step that processes share cannot be one program. Leave out `process_group`, or "
+            f"{EAGER}."
         )
     solver = optimizer.solver
     if interacts(optimizer.param_groups) and not getattr(solver, "has_fixed_count", False):

@@ -35,7 +35,7 @@ class DeviceGraph:
 def on_side_stream(function: Callable[[], Any], device: torch.device) -> Any:
     """Return what a function does on a stream of its own, as is asked for before a capture."""
     with torch.cuda.device(device):
-        stream = torch.cuda.Stream(device)
+        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             result = function()
@@ -97,7 +97,8 @@ class GraphStep(CompiledStep):
             captured = tree.filled(self._inputs)
             self._graph = DeviceGraph(lambda: self._keep(self._eager_step(captured)), device)
             self._report = optimizer.last_step
-        torch._foreach_copy_(self._inputs, tensors) if tensors else None
+        if tensors:
+            torch._foreach_copy_(self._inputs, tensors)
         self._graph.replay()
         optimizer._pending = None
         optimizer._opt_called = True  # type: ignore[attr-defined]

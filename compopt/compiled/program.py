@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import lookup_backend
 from torch.func import functional_call
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -25,7 +25,7 @@ CLOSED_OVER = (
 )
 DATA_DEPENDENT = (
     "`loss_fn` reads a value of a tensor (`float()`, `.item()`, an `if` on a tensor), which a "
-    "program cannot follow. Use `torch.where`, or compile with `mode=\"eager\"`."
+    'program cannot follow. Use `torch.where`, or compile with `mode="eager"`.'
 )
 GENERATOR = (
     "`loss_fn` draws from a `torch.Generator` of its own, which a program cannot advance. Draw "
@@ -33,7 +33,7 @@ GENERATOR = (
 )
 GROWN = (
     "The buffer `{name}` comes out of `loss_fn` as {new}, and was {old}: the next step would be "
-    "another program. Keep its shape and dtype, or compile with `mode=\"eager\"`."
+    'another program. Keep its shape and dtype, or compile with `mode="eager"`.'
 )
 
 
@@ -46,6 +46,7 @@ class LossModule(nn.Module):
         self.networks = nn.ModuleList(networks)
 
     def forward(self, *inputs: Any) -> Any:
+        """Return the loss."""
         return self.loss_fn(*self.networks, *inputs)
 
 
@@ -146,10 +147,7 @@ class Program:
         self.changed: set[str] = set()
         self._graph = _traced(self._step, arguments.flat())
         self._drop_unchanged()
-        # Not by way of `torch.compile`, which would trace the graph again, and compare what it was
-        # compiled for with what it is given once more in each step.
-        compiler = lookup_backend(backend) if isinstance(backend, str) else backend
-        self._call = compiler(self._graph, arguments.flat())
+        self._call = _compiled(self._graph, arguments.flat(), backend)
 
     def __call__(self, arguments: Arguments) -> Outcome:
         """Return what a step from ``arguments``, which stay as they are, makes of them."""
@@ -157,11 +155,11 @@ class Program:
 
     def _outcome(self, tensors: Sequence[Any]) -> Outcome:
         num_vectors, num_others = (len(names) for names in self._names)
-        parts, start = [], 0
-        for length in (len(self._params), num_vectors, num_others):
-            parts.append(list(tensors[start : start + length]))
-            start += length
-        return Outcome(*parts, tensors[start], list(tensors[start + 1 :]))
+        ends = list(accumulate([len(self._params), num_vectors, num_others]))
+        params, vectors, others = (
+            list(tensors[start:end]) for start, end in zip([0, *ends], ends, strict=False)
+        )
+        return Outcome(params, vectors, others, tensors[ends[-1]], list(tensors[ends[-1] + 1 :]))
 
     def report(self, figures: Tensor) -> StepReport[Player]:
         """Return the report of a step from the figures of its outcome."""
@@ -174,14 +172,12 @@ class Program:
         leaves = [next(remaining).detach().clone().requires_grad_() for _ in self._params]
         vectors = {key: next(remaining).clone() for key in keys}
         others = {name: next(remaining).detach().clone() for name in names}
-        counts, rates = next(remaining).split([layout.num_counts, len(self._optimizer.param_groups)])
-        # One tensor for equal counts, which says that they are equal.
-        each = counts.unbind()
+        numbers = next(remaining).unbind()
         twin = twin_of(
             self._optimizer,
             dict(zip(self._params, leaves, strict=True)),
-            [each[place] for place in layout.count_of],
-            rates.unbind(),
+            [numbers[place] for place in layout.count_of],
+            numbers[layout.num_counts :],
             vectors,
             layout.solved,
         )
@@ -193,8 +189,9 @@ class Program:
             _check_like(name, old, replaced[name])
             if replaced[name] is not old or old._version:
                 self.changed.add(name)
-        tensors, self._report = Tree.of(vars(twin.last_step))
-        figures = [figure.reshape(()).double() for figure in (twin._is_taken, *tensors)]
+        reported, self._report = Tree.of(vars(twin.last_step))
+        assert isinstance(twin._is_taken, Tensor)
+        figures = [figure.reshape(()).double() for figure in (twin._is_taken, *reported)]
         return [
             *(leaf.detach() for leaf in leaves),
             *vectors.values(),
@@ -239,6 +236,25 @@ _REMEDIES = [
     ("GuardOnDataDependentSymNode", DATA_DEPENDENT),
     ("DataDependentOutputException", DATA_DEPENDENT),
 ]
+
+
+def _compiled(
+    graph: GraphModule, tensors: list[Tensor], backend: str | Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return a graph compiled by a backend of ``torch.compile``.
+
+    Not by way of ``torch.compile`` itself, which would trace the graph again, and would compare
+    what it was compiled for with what it is given once more in each step.
+    """
+    if backend == "inductor":
+        # Launched from C++ a small step takes two thirds of the time.
+        options = {"cpp_wrapper": True}
+        compiled: Callable[..., Any] = torch._inductor.compile(graph, tensors, options=options)
+        return compiled
+    if isinstance(backend, str):
+        backend = torch._dynamo.lookup_backend(backend)
+    called: Callable[..., Any] = backend(graph, tensors)
+    return called
 
 
 def _check_like(name: str, old: Tensor, new: Tensor) -> None:

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compopt._checks import check_hooks
 from compopt._typing import Player
@@ -49,7 +49,7 @@ class ProgramStep(CompiledStep):
         self._programs: list[tuple[Terms, Program]] = []
         self._bound = BoundTensors(optimizer, self._module)
         # Runs the hooks of `step`, and is a range in profiles.
-        self._hooked = torch.optim.Optimizer.profile_hook_step(self._step)  # type: ignore[arg-type]
+        self._hooked = torch.optim.Optimizer.profile_hook_step(self._step)
 
     def __call__(self, *inputs: Any) -> Losses:
         """Take one step."""
@@ -60,11 +60,9 @@ class ProgramStep(CompiledStep):
 
     @torch.no_grad()
     def _step(self, optimizer: TwoPlayerCompetitive, *inputs: Any) -> Losses:
-        check_program(optimizer)
         if not self._bound.are_current():
             self._bound, self._programs = BoundTensors(optimizer, self._module), []
         bound = self._bound
-        check_hooks(bound.params)
         tensors, tree = Tree.of(inputs)
         check_inputs(tree.leaves)
         counts = bound.counts()
@@ -82,6 +80,8 @@ class ProgramStep(CompiledStep):
         terms = terms_of(optimizer, bound, tensors, tree, "cpu", count_of, solved)
         program = self._find(terms)
         if program is None:
+            check_program(optimizer)
+            check_hooks(bound.params)
             layout = Layout(bound.names, count_of, len(distinct), solved, tree)
             program = Program(optimizer, self._module, arguments, layout, self._backend)
             outcome = program(arguments)
@@ -123,17 +123,26 @@ class ProgramStep(CompiledStep):
         if not is_moved:
             return
         commit = Commit()
-        for player, params in bound.by_player.items():
-            if any(param not in optimizer.state for param in params):
-                commit.add(partial(drop_strangers, optimizer.state, optimizer.param_groups))
-            on_device = optimizer.capturable
-            stage_counts(commit, optimizer.state, params, True, on_device=on_device)
+        self._stage_counts(commit)
         for (player, key), vector in zip(arguments.vectors, outcome.vectors, strict=True):
             commit.copy(optimizer._stage_state(commit, player, key), vector)
         params = bound.params
         commit.add(lambda: torch._foreach_copy_(params, outcome.params), params[0])
         commit.add(partial(setattr, optimizer, "_is_taken", True))
         commit.run()
+
+    def _stage_counts(self, commit: Commit) -> None:
+        optimizer, bound = self.optimizer, self._bound
+        steps = [step for step in bound.steps() if step is not None]
+        if not optimizer.capturable and len(steps) == len(bound.params):
+            # What follows comes to this, after a look at which counts are one.
+            ones = [torch.ones((), device="cpu")] * len(steps)
+            commit.add(lambda: torch._foreach_add_(steps, ones), steps[0])
+            return
+        commit.add(partial(drop_strangers, optimizer.state, optimizer.param_groups))
+        for params in bound.by_player.values():
+            on_device = optimizer.capturable
+            stage_counts(commit, optimizer.state, params, True, on_device=on_device)
 
     def _report_failure(self, report: StepReport[Player]) -> None:
         self.optimizer._trouble.report(
@@ -146,4 +155,3 @@ class ProgramStep(CompiledStep):
             failure=report.failure,
             stretch=lambda: 0.0,
         )
-

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 from compopt._checks import check_choice
@@ -134,8 +133,8 @@ def compile(  # noqa: A001
     copied; a graph keeps what a step needs for as long as it lives.
     """
     # Not before somebody asks for it: tracing imports much of torch.
-    from compopt.compiled.program_step import ProgramStep
     from compopt.compiled.graph import GraphStep
+    from compopt.compiled.program_step import ProgramStep
 
     check_choice("mode", mode, ("auto", "program", "graph", "eager"))
     check_arguments(optimizer, loss_fn, networks)

@@ -52,6 +52,8 @@ def terms_of(
             optimizer.solve_for,
             optimizer.warm_start,
             optimizer.on_failure == "fallback",
+            optimizer.process_group,
+            [bool(param._backward_hooks) for param in bound.params],
         ),
         precision=(
             torch.get_default_dtype(),

@@ -34,7 +34,8 @@ def twin_of(
     Args:
         optimizer: which keeps what it has.
         tensors: by parameter, leaves of the same values.
-        counts: 0-dim, of steps, for each of ``tensors`` in order; one tensor where counts are equal.
+        counts: 0-dim, of steps, for each of ``tensors`` in order. Only counts that are one tensor
+            are taken for equal.
         rates: 0-dim, the learning rates of the groups.
         vectors: [size of the player] of the state.
         solved: whose move is solved for.
@@ -85,7 +86,7 @@ class _GivenVectors(FlatState):
 
 
 class _OneKernelEach(Placement):
-    """Gathers vectors in one operation: writes into parts of one are a kernel each for compilers."""
+    """Gathers a vector in one operation: compilers make a kernel of each write to a part."""
 
     def gather(
         self,
