@@ -249,7 +249,7 @@ def _compiled(
     if backend == "inductor":
         # Launched from C++ a small step takes two thirds of the time.
         options = {"cpp_wrapper": True}
-        compiled: Callable[..., Any] = torch._inductor.compile(graph, tensors, options=options)
+        compiled: Callable[..., Any] = torch._inductor.compile(graph, [*tensors], options=options)
         return compiled
     if isinstance(backend, str):
         backend = torch._dynamo.lookup_backend(backend)
