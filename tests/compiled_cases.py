@@ -1,4 +1,4 @@
-"""Small games as modules, with data as inputs, whose compiled steps are compared with eager ones."""
+"""Small games as modules, with data as inputs, for steps compiled and eager."""
 
 from collections.abc import Callable, Iterator
 from types import CellType
