@@ -96,7 +96,6 @@ class GraphStep(CompiledStep):
             self._inputs = [tensor.clone() for tensor in tensors]
             captured = tree.filled(self._inputs)
             self._graph = DeviceGraph(lambda: self._keep(self._eager_step(captured)), device)
-            self._report = optimizer.last_step
         if tensors:
             torch._foreach_copy_(self._inputs, tensors)
         self._graph.replay()
@@ -110,7 +109,8 @@ class GraphStep(CompiledStep):
         return self._losses.clone()
 
     def _keep(self, losses: Losses) -> None:
-        self._losses = losses
+        """Keep what is in memory of the graph, which each replay writes."""
+        self._losses, self._report = losses, self.optimizer.last_step
 
     def _used_memory(self) -> list[Tensor]:
         """Return the tensors that steps read and write, besides inputs."""

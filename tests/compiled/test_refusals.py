@@ -31,9 +31,7 @@ def take(optimizer, play, loss_fn=None, **options):
 def test_a_tolerance(solver):
     play = gan()
     optimizer = ACGD(*play.params, solver=solver)
-    with pytest.raises(
-        ValueError, match=r"fixed iteration count.*ConjugateGradient\(rtol=0"
-    ):
+    with pytest.raises(ValueError, match=r"fixed iteration count.*ConjugateGradient\(rtol=0"):
         compiled(optimizer, play)
     take(optimizer, play, mode="eager")
     take(ACGD(*play.params, solver=ConjugateGradient(rtol=0.0, max_iter=1)), play)
