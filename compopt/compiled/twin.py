@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compopt._flat import FlatLayout
 from compopt._typing import Player
 from compopt.distributed import Placement
-from compopt.distributed.placement import Derive, sums
-from compopt.kernels import partial_dot
+from compopt.distributed.placement import Derive
 from compopt.optim.commit import Commit
 from compopt.optim.state import FlatState
 from compopt.optim.two_player import TwoPlayerCompetitive
@@ -92,26 +92,26 @@ class _OneKernelEach(Placement):
         self,
         derive: Derive,
         params: Sequence[Tensor],
+        layout: FlatLayout,
         out: Tensor,
         phase: str,
         *,
         added: Sequence[Tensor | None] | None = None,
-        scalars: Sequence[Tensor] = (),
-        scale: Tensor | None = None,
-        base: Tensor | None = None,
-        factor: float = 1.0,
+        **options: Any,
     ) -> Tensor | None:
-        derivatives = derive()
-        if added is not None:
-            derivatives = sums(derivatives, added, out.dtype)
-        pieces = [
-            out.new_zeros(param.numel()) if piece is None else piece.detach().reshape(-1)
-            for piece, param in zip(derivatives, params, strict=True)
-        ]
-        vector = torch.cat([piece.to(out.dtype) for piece in pieces])
-        if scale is not None:
-            vector = vector * scale
-        if factor != 1.0:
-            vector = vector * factor
-        out.copy_(vector if base is None else base + vector)
-        return None if base is None else partial_dot(base, out)
+        def joined(tensors: Sequence[Tensor | None]) -> list[Tensor]:
+            pieces = [
+                out.new_zeros(param.numel()) if tensor is None else tensor.detach().reshape(-1)
+                for tensor, param in zip(tensors, params, strict=True)
+            ]
+            return [torch.cat([piece.to(out.dtype) for piece in pieces])]
+
+        return super().gather(
+            lambda: joined(derive()),
+            params,
+            FlatLayout.of([out]),
+            out,
+            phase,
+            added=None if added is None else joined(added),
+            **options,
+        )
