@@ -145,9 +145,9 @@ class Program:
         self._params = arguments.params
         self._names = list(arguments.vectors), list(arguments.others)
         self.changed: set[str] = set()
-        self._graph = _traced(self._step, arguments.flat())
-        self._drop_unchanged()
-        self._call = _compiled(self._graph, arguments.flat(), backend)
+        graph = _traced(self._step, arguments.flat())
+        self._drop_unchanged(graph)
+        self._call = _compiled(graph, arguments.flat(), backend)
 
     def __call__(self, arguments: Arguments) -> Outcome:
         """Return what a step from ``arguments``, which stay as they are, makes of them."""
@@ -200,9 +200,9 @@ class Program:
             *(losses if isinstance(losses, tuple) else [losses]),
         ]
 
-    def _drop_unchanged(self) -> None:
+    def _drop_unchanged(self, graph: GraphModule) -> None:
         """Return in place of buffers that stay as they are what was given."""
-        nodes = self._graph.graph.nodes
+        nodes = graph.graph.nodes
         given = [node for node in nodes if node.op == "placeholder"]
         output = next(node for node in nodes if node.op == "output")
         returned = list(output.args[0])
@@ -214,7 +214,7 @@ class Program:
             if name not in self.changed:
                 returned[place] = given[place]
         output.args = (returned,)
-        self._graph.recompile()
+        graph.recompile()
 
 
 def _traced(step: Callable[..., Any], arguments: Sequence[Tensor]) -> GraphModule:

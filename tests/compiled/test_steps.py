@@ -101,6 +101,23 @@ def test_every_kind_of_game_steps_as_eagerly(loss_fn, solver):
     assert largest_error(*trajectories) <= 1e-8
 
 
+def test_large_vectors_are_traced_as_one_block():
+    """In blocks, as the eager step works on them, they would be a kernel for each."""
+
+    def compiler(graph, tensors):
+        graphs.append(graph)
+        return graph
+
+    graphs, counts = [], []
+    for size in (10, 2**19):
+        play = gan()
+        play.networks = [nn.ParameterList([torch.ones(size)]), nn.ParameterList([torch.ones(size)])]
+        play.loss_fn, play.batches = lambda x, y: (x[0] * y[0]).mean(), [[]]
+        steps(play, partial(ACGD, lr=0.01, solver=fixed(1)), 1, backend=compiler)
+        counts.append(sum("sqrt" in str(node.target) for node in graphs[-1].graph.nodes))
+    assert counts[0] == counts[1] > 0
+
+
 def test_a_step_that_is_compiled_for_the_processor_is_the_eager_one():
     make = partial(ACGD, lr=0.01, solver=fixed(1))
     _, seen = steps(of_case("bilinear"), make, 5)
