@@ -52,10 +52,14 @@ def test_every_form_steps_as_eagerly(make):
     assert largest_error(seen, truth) <= 1e-8
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-def test_statistics_come_out_and_dropout_draws_as_eagerly(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "backend"),
+    [(torch.float64, "aot_eager"), (torch.float32, TRACED)],
+    ids=["double", "single"],
+)
+def test_statistics_come_out_and_dropout_draws_as_eagerly(dtype, backend):
     make = partial(ACGD, lr=0.01, solver=fixed(1))
-    _, seen = steps(gan(dtype), make, backend="aot_eager")
+    _, seen = steps(gan(dtype), make, backend=backend)
     _, truth = steps(gan(dtype), make, mode="eager")
     assert largest_error(seen, truth) <= (1e-10 if dtype == torch.float64 else 1e-5)
     _, other = steps(gan(dtype, dropout=0.0), make, mode="eager")
