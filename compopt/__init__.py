@@ -52,6 +52,8 @@ __all__ = [
     "StepWarning",
     "__version__",
     "check_operator",
+    "compile",
+    "compiled",
     "derivatives",
     "distributed",
     "double_backward_safe",
@@ -71,12 +73,15 @@ __all__ = [
 # Imported when first asked for. Type checkers must not see `__getattr__`: they would take any
 # misspelt name for one that it finds.
 if TYPE_CHECKING:
-    from compopt import games, losses, nn
+    from compopt import compiled, games, losses, nn
+    from compopt.compiled import compile  # noqa: A004
 else:
 
     def __getattr__(name: str) -> Any:
-        if name in ("games", "losses", "nn"):
+        if name in ("compiled", "games", "losses", "nn"):
             return import_module(f"compopt.{name}")
+        if name == "compile":
+            return import_module("compopt.compiled").compile
         raise AttributeError(f"module 'compopt' has no attribute {name!r}")
 
 

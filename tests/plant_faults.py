@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from compiled_faults import COMPILED_FAULTS
 from faults import FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +60,9 @@ def _environment() -> dict[str, str]:
 
 def main(words: list[str]) -> int:
     """Plant the faults; return how many were missed."""
-    chosen = [f for f in FAULTS if not words or any(word in f.name for word in words)]
+    chosen = [
+        f for f in (*FAULTS, *COMPILED_FAULTS) if not words or any(word in f.name for word in words)
+    ]
     missed = []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"

@@ -38,6 +38,7 @@ LAYERS = {
     "solvers": 5,
     "optim": 6,
     "diagnosis": 7,
+    "compiled": 7,
 }
 """A module imports from lower layers and from its own package only."""
 
@@ -200,7 +201,13 @@ print(compopt.ACGD.__name__)
     assert in_new_process(program, cwd=tmp_path) == "ACGD"
 
 
-LAZY = ["compopt.games", "compopt.losses", "compopt.nn", "compopt.optim.rivals"]
+LAZY = [
+    "compopt.compiled",
+    "compopt.games",
+    "compopt.losses",
+    "compopt.nn",
+    "compopt.optim.rivals",
+]
 
 
 @pytest.mark.parametrize("name", LAZY)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensor
 
 BLOCK = 2**18
 """Entries of a vector that stay in the processor's caches from one operation to the next."""
@@ -14,7 +15,9 @@ def _blocks(*vectors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     """Yield the blocks of long vectors on the CPU, those of all together; others are one block."""
     first = vectors[0]
     assert first is not None
-    if first.device.type != "cpu" or len(first) <= BLOCK:
+    # Of what is traced a compiler makes blocks of its own.
+    is_traced = isinstance(first, FakeTensor)
+    if first.device.type != "cpu" or len(first) <= BLOCK or is_traced:
         yield vectors
         return
     for start in range(0, len(first), BLOCK):

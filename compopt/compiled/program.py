@@ -1,0 +1,274 @@
+"""A step traced into one graph, and compiled."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from compopt._typing import Player
+from compopt.compiled.trees import Tree
+from compopt.compiled.twin import StateKey, twin_of
+from compopt.optim.loss import Terms
+from compopt.optim.report import StepReport
+from compopt.optim.two_player import TwoPlayerCompetitive
+
+CLOSED_OVER = (
+    "`loss_fn` uses a tensor that is neither among its inputs nor a parameter or buffer of the "
+    "networks: a program would go on using the tensor of now. Pass what changes from step to step "
+    "as an input, `step(real, noise)`, and keep constants as buffers (`register_buffer`)."
+)
+DATA_DEPENDENT = (
+    "`loss_fn` reads a value of a tensor (`float()`, `.item()`, an `if` on a tensor), which a "
+    'program cannot follow. Use `torch.where`, or compile with `mode="eager"`.'
+)
+GENERATOR = (
+    "`loss_fn` draws from a `torch.Generator` of its own, which a program cannot advance. Draw "
+    "before the step and pass the numbers as an input, or draw from the default generator."
+)
+GROWN = (
+    "The buffer `{name}` comes out of `loss_fn` as {new}, and was {old}: the next step would be "
+    'another program. Keep its shape and dtype, or compile with `mode="eager"`.'
+)
+
+
+class LossModule(nn.Module):
+    """A loss function with its networks, so that all their tensors can be replaced at once."""
+
+    def __init__(self, loss_fn: Callable[..., Any], networks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.loss_fn = loss_fn
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Return the loss."""
+        return self.loss_fn(*self.networks, *inputs)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a program works on.
+
+    Attributes:
+        params: of both players, those that are trained.
+        vectors: of the state, by player and name.
+        others: buffers and further parameters of the networks, by name.
+        numbers: [c + g] float64, the counts of steps that differ and the learning rates of groups.
+        inputs: tensors among the leaves of the inputs.
+    """
+
+    params: list[Tensor]
+    vectors: dict[StateKey, Tensor]
+    others: dict[str, Tensor]
+    numbers: Tensor
+    inputs: list[Tensor]
+
+    def flat(self) -> list[Tensor]:
+        """Return all of them in order."""
+        return [
+            *self.params,
+            *self.vectors.values(),
+            *self.others.values(),
+            self.numbers,
+            *self.inputs,
+        ]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a program takes for granted.
+
+    Attributes:
+        names: of ``Arguments.params`` in the networks.
+        count_of: for each of them the place of its count among the numbers.
+        num_counts: how many counts there are.
+        solved: the player whose move is solved for.
+        inputs: how the tensors among them make up the inputs.
+    """
+
+    names: Sequence[str]
+    count_of: Sequence[int]
+    num_counts: int
+    solved: Player
+    inputs: Tree
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a program gives: new values, and the figures of the step.
+
+    Attributes:
+        params: new values, the old ones where nothing is taken.
+        vectors: of the state, likewise.
+        others: buffers and further parameters, taken or not.
+        figures: float64, whether the step or its fallback is taken, then the report's tensors.
+        losses: detached.
+    """
+
+    params: list[Tensor]
+    vectors: list[Tensor]
+    others: list[Tensor]
+    figures: Tensor
+    losses: list[Tensor]
+
+
+class Program:
+    """A step of an optimizer as one compiled function, which changes nothing.
+
+    Args:
+        optimizer: whose step.
+        module: the loss.
+        arguments: such as the program will get.
+        layout: of them.
+        backend: of ``torch.compile``.
+
+    Attributes:
+        changed: names of the buffers that a step changes.
+    """
+
+    def __init__(
+        self,
+        optimizer: TwoPlayerCompetitive,
+        module: LossModule,
+        arguments: Arguments,
+        layout: Layout,
+        backend: str | Callable[..., Any],
+    ) -> None:
+        self._optimizer = optimizer
+        self._module = module
+        self._layout = layout
+        self._params = arguments.params
+        self._names = list(arguments.vectors), list(arguments.others)
+        self.changed: set[str] = set()
+        graph = _traced(self._step, arguments.flat())
+        self._drop_unchanged(graph)
+        self._call = _compiled(graph, arguments.flat(), backend)
+
+    def __call__(self, arguments: Arguments) -> Outcome:
+        """Return what a step from ``arguments``, which stay as they are, makes of them."""
+        return self._outcome(self._call(*arguments.flat()))
+
+    def _outcome(self, tensors: Sequence[Any]) -> Outcome:
+        num_vectors, num_others = (len(names) for names in self._names)
+        ends = list(accumulate([len(self._params), num_vectors, num_others]))
+        params, vectors, others = (
+            list(tensors[start:end]) for start, end in zip([0, *ends], ends, strict=False)
+        )
+        return Outcome(params, vectors, others, tensors[ends[-1]], list(tensors[ends[-1] + 1 :]))
+
+    def report(self, figures: Tensor) -> StepReport[Player]:
+        """Return the report of a step from the figures of its outcome."""
+        return StepReport(**self._report.filled(figures.unbind()[1:]))
+
+    def _step(self, *tensors: Tensor) -> list[Tensor]:
+        """Take a step of a twin on copies; return what :class:`Outcome` has."""
+        layout, (keys, names) = self._layout, self._names
+        remaining = iter(tensors)
+        leaves = [next(remaining).detach().clone().requires_grad_() for _ in self._params]
+        vectors = {key: next(remaining).clone() for key in keys}
+        others = {name: next(remaining).detach().clone() for name in names}
+        numbers = next(remaining).unbind()
+        twin = twin_of(
+            self._optimizer,
+            dict(zip(self._params, leaves, strict=True)),
+            [numbers[place] for place in layout.count_of],
+            numbers[layout.num_counts :],
+            vectors,
+            layout.solved,
+        )
+        replaced = {**dict(zip(layout.names, leaves, strict=True)), **others}
+        inputs = layout.inputs.filled(remaining)
+        losses = twin._step(lambda: functional_call(self._module, replaced, inputs), Terms())
+        # Buffers that a module assigns anew come back in the dictionary.
+        for name, old in others.items():
+            _check_like(name, old, replaced[name])
+            if replaced[name] is not old or old._version:
+                self.changed.add(name)
+        reported, self._report = Tree.of(vars(twin.last_step))
+        assert isinstance(twin._is_taken, Tensor)
+        figures = [figure.reshape(()).double() for figure in (twin._is_taken, *reported)]
+        return [
+            *(leaf.detach() for leaf in leaves),
+            *vectors.values(),
+            *(replaced[name].detach() for name in names),
+            torch.stack(figures),
+            *(losses if isinstance(losses, tuple) else [losses]),
+        ]
+
+    def _drop_unchanged(self, graph: GraphModule) -> None:
+        """Return in place of buffers that stay as they are what was given."""
+        nodes = graph.graph.nodes
+        given = [node for node in nodes if node.op == "placeholder"]
+        output = next(node for node in nodes if node.op == "output")
+        returned = list(output.args[0])
+        first = len(self._params) + len(self._names[0])
+        for place, name in enumerate(self._names[1], first):
+            # Torch does not count what normalizations do to their statistics.
+            if any("batch_norm" in str(use.target) for use in _uses(given[place])):
+                self.changed.add(name)
+            if name not in self.changed:
+                returned[place] = given[place]
+        output.args = (returned,)
+        graph.recompile()
+
+
+def _traced(step: Callable[..., Any], arguments: Sequence[Tensor]) -> GraphModule:
+    """Return a function as a graph of tensor operations; nothing of it is computed."""
+    try:
+        graph = make_fx(step, tracing_mode="fake")(*arguments)
+    except Exception as error:
+        remedy = next((text for sign, text in _REMEDIES if sign in f"{type(error)} {error}"), None)
+        if remedy is None:
+            raise
+        raise RuntimeError(remedy) from error
+    if any(node.kwargs.get("generator") is not None for node in graph.graph.nodes):
+        raise RuntimeError(GENERATOR)
+    return graph
+
+
+_REMEDIES = [
+    ("Please convert all Tensors to FakeTensors first", CLOSED_OVER),
+    ("GuardOnDataDependentSymNode", DATA_DEPENDENT),
+    ("DataDependentOutputException", DATA_DEPENDENT),
+]
+
+
+def _compiled(
+    graph: GraphModule, tensors: list[Tensor], backend: str | Callable[..., Any]
+) -> Callable[..., Any]:
+    """Return a graph compiled by a backend of ``torch.compile``.
+
+    Not by way of ``torch.compile`` itself, which would trace the graph again, and would compare
+    what it was compiled for with what it is given once more in each step.
+    """
+    if backend == "inductor":
+        # Launched from C++ a small step takes two thirds of the time.
+        options = {"cpp_wrapper": True}
+        compiled: Callable[..., Any] = torch._inductor.compile(graph, [*tensors], options=options)
+        return compiled
+    if isinstance(backend, str):
+        backend = torch._dynamo.lookup_backend(backend)
+    called: Callable[..., Any] = backend(graph, tensors)
+    return called
+
+
+def _check_like(name: str, old: Tensor, new: Tensor) -> None:
+    kinds = [f"{t.dtype} of shape {tuple(t.shape)}" for t in (old, new)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(GROWN.format(name=name, old=kinds[0], new=kinds[1]))
+
+
+_COPIES = (torch.ops.aten.detach.default, torch.ops.aten.clone.default)
+
+
+def _uses(node: Node) -> list[Node]:
+    """Return the operations on a tensor, and on its copies."""
+    found: list[Node] = []
+    for user in node.users:
+        found += [user, *(_uses(user) if user.target in _COPIES else [])]
+    return found

@@ -1,0 +1,67 @@
+"""What a program or a graph takes for granted."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from compopt.compiled.bound import BoundTensors
+from compopt.compiled.trees import Tree
+from compopt.optim.two_player import TwoPlayerCompetitive
+
+
+class Terms(NamedTuple):
+    """What must be alike in two steps for one program, by the names that messages use."""
+
+    inputs: Any
+    networks: Any
+    parameters: Any
+    hyperparameters: Any
+    options: Any
+    precision: Any
+    counts: Any = None
+
+
+def terms_of(
+    optimizer: TwoPlayerCompetitive,
+    bound: BoundTensors,
+    tensors: Iterable[Tensor],
+    tree: Tree,
+    device: str,
+    *counts: object,
+) -> Terms:
+    """Return the terms of the step that would be taken now.
+
+    Args:
+        optimizer: whose step.
+        bound: its tensors, and those of its networks.
+        tensors: among the inputs.
+        tree: the rest of the inputs.
+        device: its type.
+        counts: what matters of the steps so far.
+    """
+    keys = [key for key in ("player", *optimizer.defaults) if key != "lr"]
+    return Terms(
+        inputs=(_kinds(tensors), [(type(leaf), leaf) for leaf in tree.leaves], tree.spec),
+        networks=(bound.are_training(), _kinds(bound.others().values())),
+        parameters=_kinds(bound.params),
+        hyperparameters=[[group[key] for key in keys] for group in optimizer.param_groups],
+        options=(
+            optimizer.solver,
+            optimizer.solve_for,
+            optimizer.warm_start,
+            optimizer.on_failure == "fallback",
+            optimizer.process_group,
+            [bool(param._backward_hooks) for param in bound.params],
+        ),
+        precision=(
+            torch.get_default_dtype(),
+            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+        ),
+        counts=counts,
+    )
+
+
+def _kinds(tensors: Iterable[Tensor]) -> list[tuple[object, ...]]:
+    return [(t.shape, t.stride(), t.dtype, t.device) for t in tensors]
