@@ -3,8 +3,8 @@
 Run ``python -m benchmarks.small_games``. All contestants take turns in one process on one thread,
 each on its own copy of the networks, and processor times are divided by that of Adam in the same
 round. "Autograd alone" makes the backward passes of a step of one iteration and nothing else: the
-floor. With ``--compiled`` there are rows of compiled steps, which take minutes to compile. Results
-go to ``benchmarks/results/small_games.json`` and ``.md``.
+floor. ``--compiled`` adds compiled steps, which take minutes to compile. Results go to
+``benchmarks/results/small_games.json`` and ``.md``.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 
+import compopt
 from benchmarks.environment import conditions
 from compopt import ACGD, ConjugateGradient
 from compopt.optim.rivals import OGDA, ExtraAdam
@@ -128,6 +129,37 @@ def cgds(play: Play) -> Step:
     return step
 
 
+def compiled_adam(play: Play) -> Step:
+    """Return Adam's step, with the loss and the steps of both optimizers compiled."""
+    generator, critic = play.players
+    optimizers = [
+        torch.optim.Adam(generator, LR),
+        torch.optim.Adam(critic, LR, maximize=True),
+    ]
+    loss_fn = torch.compile(play.loss)
+    moves = [torch.compile(optimizer.step) for optimizer in optimizers]
+
+    def step() -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss_fn().backward()
+        for move in moves:
+            move()
+
+    return step
+
+
+def compiled_acgd(play: Play) -> Step:
+    """Return the step of ACGD of one iteration as one program."""
+    optimizer = ACGD(*play.players, lr=LR, solver=ONE)
+
+    def loss_fn(generator: nn.Module, critic: nn.Module, noise: Tensor, real: Tensor) -> Tensor:
+        return critic(real).mean() - critic(generator(noise)).mean()
+
+    step = compopt.compile(optimizer, loss_fn, play.generator, play.critic)
+    return lambda: step(play.noise, play.real)
+
+
 CONTESTANTS: dict[str, Callable[[Play], Step]] = {
     "Adam": adam,
     "Adam, fused": partial(adam, fused=True),
@@ -139,11 +171,18 @@ CONTESTANTS: dict[str, Callable[[Play], Step]] = {
     "CGDs 0.4.5": cgds,
 }
 
+COMPILED: dict[str, Callable[[Play], Step]] = {
+    "Adam, compiled": compiled_adam,
+    "ACGD, one iteration, compiled": compiled_acgd,
+}
 
-def measure(depth: int, width: int, rounds: int) -> dict[str, dict[str, float]]:
+
+def measure(
+    depth: int, width: int, rounds: int, contestants: dict[str, Callable[[Play], Step]]
+) -> dict[str, dict[str, float]]:
     """Return, by contestant, the median in Adam steps, its quartiles, and milliseconds."""
     steps = {}
-    for name, build in CONTESTANTS.items():
+    for name, build in contestants.items():
         try:
             steps[name] = build(Play(depth, width))
         except ImportError:
@@ -187,9 +226,11 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=60, help="steps of each (60)")
     parser.add_argument("--games", nargs="+", choices=GAMES, default=list(GAMES))
     parser.add_argument("--out", type=Path, default=RESULTS, help="without its ending")
+    parser.add_argument("--compiled", action="store_true", help="compiled steps as well")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
-    found = {name: measure(*GAMES[name], options.rounds) for name in options.games}
+    contestants = {**CONTESTANTS, **(COMPILED if options.compiled else {})}
+    found = {name: measure(*GAMES[name], options.rounds, contestants) for name in options.games}
     text = table(found)
     data = {"conditions": conditions(("CGDs",)), "rounds": options.rounds, "games": found}
     options.out.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
