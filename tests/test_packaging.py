@@ -68,14 +68,13 @@ def layer_of(path: Path) -> str:
     return parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("own", sorted({layer_of(path) for path in modules()} - {"__init__"}))
-def test_layers_import_from_lower_layers_only(own):
+def test_layers_import_from_lower_layers_only():
     upward = {
         (str(path.relative_to(ROOT)), imported)
         for path in modules()
-        if layer_of(path) == own
-        for imported in project_imports(path) - {own}
-        if LAYERS[imported] >= LAYERS[own]
+        if layer_of(path) != "__init__"
+        for imported in project_imports(path) - {layer_of(path)}
+        if LAYERS[imported] >= LAYERS[layer_of(path)]
     }
     assert upward == set()
 

@@ -84,7 +84,6 @@ def test_copies_keep_the_options(info: OptimizerInfo, variant: Variant) -> None:
     ("info", "variant"),
     [
         *(pytest.param(info, info.variants[0], id=info.name) for info in OPTIMIZERS),
-        *each_stateful_option.args[1],
     ],
 )
 def test_state_is_plain_tensors_of_each_parameter(info: OptimizerInfo, variant: Variant) -> None:

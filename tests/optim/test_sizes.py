@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from covering import pairwise
 from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor
 
@@ -17,11 +18,11 @@ SIZES = [
     *((torch.float32, exponent) for exponent in (-83, 66, 100)),
     *((torch.float64, exponent) for exponent in (-664, 515, 900)),
 ]
-LARGE_SQUARES = pytest.mark.parametrize(
-    ("dtype", "exponent"),
-    [(torch.float32, 66), (torch.float64, 515), (torch.bfloat16, 66)],
-    ids=str,
-)
+LARGE_SQUARES = {
+    "float32": (torch.float32, 66),
+    "float64": (torch.float64, 515),
+    "bfloat16": (torch.bfloat16, 66),
+}
 ALL_SIZES = pytest.mark.parametrize(("dtype", "exponent"), SIZES, ids=str)
 
 
@@ -154,15 +155,21 @@ def test_small_gradients_in_adaptive_steps(dtype: torch.dtype, exponent: int) ->
     torch.testing.assert_close(*moves)
 
 
-@pytest.mark.parametrize(
-    ("on_failure", "capturable"),
-    [("fallback", False), ("skip", False), ("raise", False), ("fallback", True), ("skip", True)],
+@pairwise(
+    size=LARGE_SQUARES,
+    who=["both", "max"],
+    failure={
+        "fallback": ("fallback", False),
+        "skip": ("skip", False),
+        "raise": ("raise", False),
+        "captured-fallback": ("fallback", True),
+        "captured-skip": ("skip", True),
+    },
 )
-@pytest.mark.parametrize("who", ["both", "max"])
-@LARGE_SQUARES
 def test_gradients_whose_squares_overflow_leave_adaptive_state_alone(
-    dtype: torch.dtype, exponent: int, who: str, on_failure: Any, capturable: bool
+    size: tuple[torch.dtype, int], who: str, failure: tuple[Any, bool]
 ) -> None:
+    (dtype, exponent), (on_failure, capturable) = size, failure
     """An average that is infinite once stays so, and its parameter would never move again."""
     game = Game(dtype, 1.0)
     solver = ConjugateGradient(rtol=0.0, max_iter=2) if capturable else CG

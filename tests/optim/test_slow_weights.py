@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from every_optimizer import EVERY, Entry
+from every_optimizer import EVERY, KINDS, Entry
 from optimizer_info import INF, NAN
 from snapshots import all_params, assert_same_bits, snapshot
 
@@ -30,8 +30,14 @@ def counts(optimizer: torch.optim.Optimizer) -> list[int]:
 
 
 @pytest.mark.filterwarnings("ignore::compopt.StepWarning")
-@pytest.mark.parametrize("factor", [NAN, INF])
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    ("entry", "factor"),
+    [
+        pytest.param(entry, factor, id=f"{entry.name}-{factor}")
+        for entry in ENTRIES
+        for factor in ((NAN, INF) if entry.name == "ACGD" else (NAN,))
+    ],
+)
 def test_a_step_that_was_not_taken_does_not_count(entry: Entry, factor: float) -> None:
     (game, optimizer), (twin_game, twin) = entry.start(), entry.start()
     for each in (optimizer, twin):
@@ -48,7 +54,9 @@ def test_a_step_that_was_not_taken_does_not_count(entry: Entry, factor: float) -
     assert_same_bits(snapshot(optimizer), snapshot(twin))
 
 
-@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    "entry", [e for e in ENTRIES if e in KINDS or e.name == "ACGD-capturable"], ids=lambda e: e.name
+)
 def test_a_step_without_a_loss_does_not_count(entry: Entry) -> None:
     game, optimizer = entry.start()
     LookaheadMinmax(optimizer, interval=1)

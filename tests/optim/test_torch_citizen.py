@@ -13,7 +13,6 @@ from optimizer_registry import (
     Variant,
     each_competitive,
     each_competitive_kind,
-    each_competitive_option,
     each_kind,
     each_optimizer,
     each_stateful_option,
@@ -53,11 +52,7 @@ def test_every_argument_has_a_variant(info: OptimizerInfo) -> None:
 
 
 @pytest.mark.parametrize(
-    ("info", "variant"),
-    [
-        *each_competitive_option.args[1],
-        *(pytest.param(info, info.variants[1], id=info.name) for info in KINDS),
-    ],
+    ("info", "variant"), [pytest.param(info, info.variants[1], id=info.name) for info in KINDS]
 )
 def test_steps_move_both_players_and_count(info: OptimizerInfo, variant: Variant) -> None:
     game = NetworkGame()
