@@ -98,6 +98,13 @@ def forms_table() -> str:
     return table(stored("forms.json")["runs"])
 
 
+def small_games_table() -> str:
+    """Return steps of small games in steps of Adam, as a table."""
+    from benchmarks.small_games import table
+
+    return table(stored("small_games.json")["games"])
+
+
 def product_forms_table() -> str:
     """Return time and error of each form of a product."""
     lines = [
@@ -142,6 +149,7 @@ myst_substitutions = {
     "precision": precision_table(),
     "solver_study": solver_study_table(),
     "forms": forms_table(),
+    "small_games": small_games_table(),
     "product_forms": product_forms_table(),
     "parameters_exponent": f"{exponents['num_parameters']['acgd']:.2f}",
     "batch_exponent": f"{exponents['batch_size']['acgd']:.2f}",
