@@ -25,9 +25,11 @@ demo: $(VENV)/.demo
 	$(BIN)/python examples/digits_gan.py --out out/digits_gan
 
 # Files side by side: `make test JOBS=8`. What a file sets up for its tests is set up once.
+# A test that hangs fails, with where it hangs.
 JOBS ?= 2
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile \
+		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true --max-worker-restart 0
 
 test-slow: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -m slow

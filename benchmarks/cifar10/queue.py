@@ -47,7 +47,8 @@ class Queue:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         self._sweep = sweep
-        storage = _storage(sweep, url)
+        self._storage = storage = _storage(sweep, url)
+        self._signed: set[int] = set()
         names = {cell.method for cell in sweep.cells.values()}
         self.studies = {
             name: optuna.create_study(
@@ -78,6 +79,7 @@ class Queue:
     def _run_next(self, names: list[str], run: Run, has_taken: Callable[[], object]) -> bool:
         waiting = set()
         for study in self.studies.values():
+            self._sign(study)
             optuna.storages.fail_stale_trials(study)
             waiting |= _cells(study, (TrialState.WAITING,))
         first = next((name for name in names if name in waiting), None)
@@ -90,6 +92,18 @@ class Queue:
 
         self.studies[self._sweep.config(first).method].optimize(objective, n_trials=1)
         return True
+
+    def _sign(self, study: optuna.Study) -> None:
+        """Give one sign of life for each trial that runs, when this process first sees it.
+
+        Optuna never queues a trial again whose process was killed before its first sign.
+        """
+        study_id = self._storage.get_study_id_from_name(study.study_name)
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            number = self._storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+            if number not in self._signed:
+                self._storage.record_heartbeat(number)
+                self._signed.add(number)
 
     def _objective(self, trial: optuna.Trial, names: list[str], run: Run) -> float:
         name = trial.user_attrs.get("cell")

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import optuna
@@ -155,32 +156,42 @@ def test_a_diverged_cell_is_the_worst(sweep, tree, monkeypatch):
         assert values == pytest.approx([math.log(1e-3), math.inf, math.log(1e-3)])
 
 
-def test_a_trial_whose_process_is_gone_is_queued_again(sweep, monkeypatch):
+@pytest.mark.parametrize("dies", ["in its cell", "before its first sign of life"])
+def test_a_trial_whose_process_is_gone_is_queued_again(sweep, monkeypatch, dies):
     monkeypatch.setattr(queue, "HEARTBEAT", 1)
     monkeypatch.setattr(queue, "PATIENCE", 2)
     program = """
-import sys, os, signal
+import os, signal, sys, time
 from pathlib import Path
+from optuna.storages import RDBStorage
 from benchmarks.cifar10 import queue
 from benchmarks.cifar10.sweep import Sweep
 queue.HEARTBEAT, queue.PATIENCE = 1, 2
+sign = RDBStorage.record_heartbeat
+def die(*args):
+    os.kill(os.getpid(), signal.SIGKILL)
+def sign_and_die(*args):
+    sign(*args)
+    die()
+RDBStorage.record_heartbeat = die if sys.argv[2].startswith("before") else sign_and_die
 sweep = Sweep(Path(sys.argv[1]))
 names = list(sweep.cells)
 own = queue.Queue(sweep)
 own.fill(names)
-own.run_next(names, lambda name: os.kill(os.getpid(), signal.SIGKILL))
+own.run_next(names, lambda name: time.sleep(60))
 """
     killed = subprocess.run(
-        [sys.executable, "-c", program, str(sweep.path)],
+        [sys.executable, "-c", program, str(sweep.path), dies],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL
     own, names = Queue(sweep), list(sweep.cells)
     assert own.is_running(names)
-    seen = []
+    seen, end = [], time.monotonic() + 60
     while own.run_next(names, lambda name: seen.append(name) or 0.0) or own.is_running(names):
-        pass
+        assert time.monotonic() < end
+        time.sleep(0.05)
     assert sorted(seen) == sorted(names)
 
 
