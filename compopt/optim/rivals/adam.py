@@ -34,16 +34,8 @@ class AdamFieldOptimizer(FieldOptimizer):
         max_grad_norm: float | None = None,
         process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(
-            min_params,
-            max_params,
-            lr,
-            weight_decay,
-            max_grad_norm,
-            process_group,
-            betas=betas,
-            eps=eps,
-        )
+        common = (weight_decay, max_grad_norm, process_group)
+        super().__init__(min_params, max_params, lr, *common, betas=betas, eps=eps)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         betas = group["betas"]

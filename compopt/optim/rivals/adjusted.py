@@ -23,22 +23,16 @@ class AdjustedFieldOptimizer(FieldOptimizer):
     def __init__(
         self,
         min_params: Params,
-        max_params: Params | None,
-        lr: LearningRate,
-        coefficient: float,
-        weight_decay: float,
-        max_grad_norm: float | None,
-        process_group: ProcessGroup,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        coefficient: float = 1.0,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(
-            min_params,
-            max_params,
-            lr,
-            weight_decay,
-            max_grad_norm,
-            process_group,
-            coefficient=coefficient,
-        )
+        common = (weight_decay, max_grad_norm, process_group)
+        super().__init__(min_params, max_params, lr, *common, coefficient=coefficient)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         check_non_negative("coefficient", group["coefficient"])
@@ -82,21 +76,6 @@ class ConsensusOptimization(AdjustedFieldOptimizer):
         Mescheder, Nowozin and Geiger (2017), The numerics of GANs.
         https://arxiv.org/abs/1705.10461
     """
-
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
-        *,
-        coefficient: float = 1.0,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
-    ) -> None:
-        super().__init__(
-            min_params, max_params, lr, coefficient, weight_decay, max_grad_norm, process_group
-        )
 
     def _adjustment(self, field: Derivatives[Player]) -> Vectors:
         return field.transposed(field.grads)
@@ -149,7 +128,13 @@ class SGA(AdjustedFieldOptimizer):
     ) -> None:
         self.align = bool(align)
         super().__init__(
-            min_params, max_params, lr, coefficient, weight_decay, max_grad_norm, process_group
+            min_params,
+            max_params,
+            lr,
+            coefficient=coefficient,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            process_group=process_group,
         )
 
     def _adjustment(self, field: Derivatives[Player]) -> Vectors:

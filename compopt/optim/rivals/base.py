@@ -216,6 +216,22 @@ class FieldOptimizer(RivalOptimizer):
             restored.run()
 
 
+class PlainFieldOptimizer(FieldOptimizer):
+    """Base of the optimizers without hyperparameters of their own."""
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
+    ) -> None:
+        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm, process_group)
+
+
 class Evaluation:
     """Evaluates the gradient field where the parameters are, or displaced from there.
 

@@ -2,12 +2,11 @@
 
 from typing import ClassVar
 
-from compopt._typing import PLAYERS, Params, Player
-from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+from compopt._typing import PLAYERS, Player
+from compopt.optim.rivals.base import Evaluation, Move, PlainFieldOptimizer
 
 
-class ExtraGradient(FieldOptimizer):
+class ExtraGradient(PlainFieldOptimizer):
     r"""Extragradient method.
 
     With the field :math:`\xi` of the players' own gradients,
@@ -32,18 +31,6 @@ class ExtraGradient(FieldOptimizer):
 
     needs_closure: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
-        *,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
-    ) -> None:
-        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm, process_group)
-
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         here = evaluate().grads
         ahead = {player: self._weigh(player, grad.neg_()) for player, grad in here.items()}
@@ -51,7 +38,7 @@ class ExtraGradient(FieldOptimizer):
         return {player: Move(self._weigh(player, grad.neg_())) for player, grad in there.items()}
 
 
-class PastExtraGradient(FieldOptimizer):
+class PastExtraGradient(PlainFieldOptimizer):
     r"""Extragradient with the gradient of the last point ahead in place of the present one.
 
     .. math::
@@ -78,18 +65,6 @@ class PastExtraGradient(FieldOptimizer):
     """
 
     needs_closure: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
-        *,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
-    ) -> None:
-        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm, process_group)
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("past_grad",)

@@ -49,16 +49,8 @@ class LEAD(FieldOptimizer):
         max_grad_norm: float | None = None,
         process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(
-            min_params,
-            max_params,
-            lr,
-            weight_decay,
-            max_grad_norm,
-            process_group,
-            momentum=momentum,
-            coupling=coupling,
-        )
+        common = (weight_decay, max_grad_norm, process_group)
+        super().__init__(min_params, max_params, lr, *common, momentum=momentum, coupling=coupling)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         check_decay_rate("momentum", group["momentum"])

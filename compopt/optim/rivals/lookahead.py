@@ -20,22 +20,16 @@ class _OpponentAware(FieldOptimizer):
     def __init__(
         self,
         min_params: Params,
-        max_params: Params | None,
-        lr: LearningRate,
-        interaction: float | None,
-        weight_decay: float,
-        max_grad_norm: float | None,
-        process_group: ProcessGroup,
+        max_params: Params | None = None,
+        lr: LearningRate = 1e-3,
+        *,
+        interaction: float | None = None,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
-        super().__init__(
-            min_params,
-            max_params,
-            lr,
-            weight_decay,
-            max_grad_norm,
-            process_group,
-            interaction=interaction,
-        )
+        common = (weight_decay, max_grad_norm, process_group)
+        super().__init__(min_params, max_params, lr, *common, interaction=interaction)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:
@@ -81,21 +75,6 @@ class LCGD(_OpponentAware):
         Schäfer and Anandkumar (2019), Section 2. https://arxiv.org/abs/1905.12103
         Letcher et al. (2019), Stable opponent shaping. https://arxiv.org/abs/1811.08469
     """
-
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
-        *,
-        interaction: float | None = None,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
-    ) -> None:
-        super().__init__(
-            min_params, max_params, lr, interaction, weight_decay, max_grad_norm, process_group
-        )
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         field = evaluate()
@@ -152,7 +131,13 @@ class LOLA(_OpponentAware):
     ) -> None:
         self.anticipate = bool(anticipate)
         super().__init__(
-            min_params, max_params, lr, interaction, weight_decay, max_grad_norm, process_group
+            min_params,
+            max_params,
+            lr,
+            interaction=interaction,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            process_group=process_group,
         )
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:

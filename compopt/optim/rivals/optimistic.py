@@ -1,11 +1,10 @@
 """Optimistic gradient descent-ascent."""
 
-from compopt._typing import Params, Player
-from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+from compopt._typing import Player
+from compopt.optim.rivals.base import Evaluation, Move, PlainFieldOptimizer
 
 
-class OGDA(FieldOptimizer):
+class OGDA(PlainFieldOptimizer):
     r"""Optimistic gradient descent-ascent (optimistic mirror descent without a mirror).
 
     .. math:: w_{t+1} = w_t - 2 \eta \xi(w_t) + \eta \xi(w_{t-1})
@@ -27,18 +26,6 @@ class OGDA(FieldOptimizer):
         Daskalakis, Ilyas, Syrgkanis and Zeng (2018), Training GANs with optimism.
         https://arxiv.org/abs/1711.00141
     """
-
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
-        *,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
-    ) -> None:
-        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm, process_group)
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ("past_grad",)
