@@ -60,14 +60,14 @@ def test_group_is_clipped_as_one_vector_after_unfreezing(info: OptimizerInfo) ->
 
 @each_kind
 def test_each_group_of_both_players_is_clipped_by_itself(info: OptimizerInfo) -> None:
-    """Gradients (3, 4), 0.5 and 12 of three groups a player, each to its own norm or none."""
+    """Gradients (3, 4), 0.5, 5 and 12 of four groups a player, each to its own norm or none."""
     seen: dict[Any, Tensor] = {}
-    players = [[scalar() for _ in range(4)] for _ in range(2)]
-    limits = (1.0, 0.7, None)
+    players = [[scalar() for _ in range(5)] for _ in range(2)]
+    limits = (1.0, 0.7, 0.8, None)
     groups = [
         [
             {"params": part, "max_grad_norm": limit}
-            for part, limit in zip((own[:2], own[2:3], own[3:]), limits, strict=True)
+            for part, limit in zip((own[:2], own[2:3], own[3:4], own[4:]), limits, strict=True)
         ]
         for own in players
     ]
@@ -82,12 +82,13 @@ def test_each_group_of_both_players_is_clipped_by_itself(info: OptimizerInfo) ->
 
     def loss() -> Tensor:
         own, other = (
-            3 * a.sum() + 4 * b.sum() + 0.5 * c.sum() + 12 * d.sum() for a, b, c, d in players
+            3 * a.sum() + 4 * b.sum() + 0.5 * c.sum() + 5 * d.sum() + 12 * e.sum()
+            for a, b, c, d, e in players
         )
         return own - other
 
     optimizer.step(loss if info.needs_closure else loss())
-    expected = torch.tensor([0.6, 0.8, 0.5, 12.0], dtype=torch.float64)
+    expected = torch.tensor([0.6, 0.8, 0.5, 0.8, 12.0], dtype=torch.float64)
     for player in ("min", "max"):
         torch.testing.assert_close(seen[player], expected, rtol=1e-5, atol=0)
 

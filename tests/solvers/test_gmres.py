@@ -136,6 +136,22 @@ def test_the_inner_half_costs_no_product_of_its_own(restart: int, guess: bool) -
     assert residual.norm() <= 2e-9 * rhs.norm()
 
 
+def test_the_inner_half_leaves_out_a_cycle_that_is_not_taken() -> None:
+    weights = torch.linspace(0.0, 0.5, 5, dtype=torch.float64)
+    operator = MatrixGram(0.5 * torch.randn(8, 5, dtype=torch.float64), weights)
+    rhs, inner_rhs = torch.randn(8, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    # It breaks in the second cycle.
+    factor = operator.factor
+    operator.factor = lambda inner, out=None: factor(inner, out).mul_(
+        torch.nan if operator.num_products > 8 else 1.0
+    )
+    solver = GMRES(rtol=0.0, max_iter=4, restart=2)
+    solution = solve_coupled(solver, operator, rhs, inner_rhs)
+    assert solution.status is Status.NON_FINITE
+    y = weights * (inner_rhs + operator.matrix.T @ solution.value)
+    torch.testing.assert_close(solution.inner_value, y, rtol=1e-12, atol=1e-12)
+
+
 def test_exact_first_guess_needs_no_iteration_and_stays() -> None:
     matrix, rhs = system(20, 2)
     exact = torch.linalg.solve(matrix, rhs)
