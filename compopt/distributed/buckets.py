@@ -7,7 +7,6 @@ from types import TracebackType
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
 from compopt._flat import FlatLayout
 from compopt.distributed.collectives import Collectives, Pending
@@ -89,7 +88,6 @@ class OverlappedSum:
         }
         self._buckets = plan_buckets(layout.sizes, out.element_size(), bucket_bytes)
         self._sent: list[Pending] = []
-        self._handles: list[RemovableHandle] = []
         self._stop = out.numel()
 
     def __enter__(self) -> "OverlappedSum":
@@ -97,10 +95,7 @@ class OverlappedSum:
         # backend that was chosen for the kernels.
         self._context = copy_context()
         for index, param in enumerate(self._params):
-            # Noted at once, so that an interrupt leaves no hook that nobody takes off.
-            self._handles.append(
-                param.register_hook(partial(self._arrive, index))  # type: ignore[no-untyped-call]
-            )
+            param.register_hook(partial(self._arrive, index))  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(
@@ -113,8 +108,12 @@ class OverlappedSum:
 
     def release(self) -> None:
         """Take the hooks off the parameters; once more does no harm."""
-        for handle in self._handles:
-            handle.remove()
+        for param in self._params:
+            # Not by their handles: an interrupt may come between a hook and its handle.
+            hooks = param._backward_hooks or {}
+            for key, hook in [*hooks.items()]:
+                if isinstance(hook, partial) and hook.func == self._arrive:
+                    del hooks[key]
 
     def finish(self, derivatives: Sequence[Tensor | None]) -> None:
         """Send what is left of the pass's result, and wait for the sum."""

@@ -6,6 +6,7 @@ import pytest
 import shared_game
 import shared_scenarios as scenarios
 import torch
+from interruptions import Interrupted, Lines
 from ranks import run_ranks
 from shared_game import WAYS, SharedGame
 from shared_runs import MEMBERS, assert_all_alike, assert_same_run, of_ranks
@@ -239,3 +240,21 @@ def test_buckets_are_sent_while_the_pass_goes_on():
     assert group.sent == [([2.0], True), ([5.0], True), ([0.0], False)]
     assert out.tolist() == [0.0, 5.0, 2.0]
     assert not first._backward_hooks
+
+
+def test_an_interrupt_between_any_two_lines_leaves_no_hook():
+    params = [torch.ones(1, requires_grad=True) for _ in range(3)]
+    own = params[1].register_hook(lambda grad: grad)
+    layout, out = FlatLayout.of(params), torch.empty(3)
+    with Lines() as counter:
+        OverlappedSum(Sending(), params, layout, out, 4, "a test").__enter__().release()
+    for at in range(1, counter.count + 1):
+        running = OverlappedSum(Sending(), params, layout, out, 4, "a test")
+        try:
+            with Lines(at):
+                running.__enter__()
+        except Interrupted:
+            pass
+        running.release()
+        assert [len(param._backward_hooks or {}) for param in params] == [0, 1, 0]
+    own.remove()
