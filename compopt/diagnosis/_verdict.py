@@ -104,9 +104,10 @@ def _remedy(culprit: Culprit) -> str:
     if culprit.order < len(_ORDINALS):
         return WRONG_GRADIENT
     # `compopt.nn` is imported when it is first needed.
-    from compopt.nn._fuse import SWAPS
+    from compopt.nn._fuse import SWAPS, reason_to_leave
 
-    if type(culprit.module) in SWAPS:
+    layer = culprit.module
+    if layer is not None and type(layer) in SWAPS and reason_to_leave(layer) is None:
         return WRONG_THIRD.format(instead="Call `compopt.nn.fuse(network)`, which has another")
     return WRONG_THIRD.format(instead="Write the layer in elementary torch operations")
 

@@ -6,11 +6,16 @@ from itertools import pairwise
 from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from compopt._checks import check_count
 from compopt.nn import _layers
 
 SWAPS: dict[type[nn.Module], type[nn.Module]] = {
     nn.BatchNorm1d: _layers.FusedBatchNorm1d,
     nn.BatchNorm2d: _layers.FusedBatchNorm2d,
+    nn.BatchNorm3d: _layers.FusedBatchNorm3d,
+    nn.InstanceNorm1d: _layers.FusedInstanceNorm1d,
+    nn.InstanceNorm2d: _layers.FusedInstanceNorm2d,
+    nn.InstanceNorm3d: _layers.FusedInstanceNorm3d,
     nn.LayerNorm: _layers.FusedLayerNorm,
     nn.Sequential: _layers.FusedSequential,
     nn.SiLU: _layers.FusedSiLU,
@@ -18,7 +23,14 @@ SWAPS: dict[type[nn.Module], type[nn.Module]] = {
 }
 """What becomes what. A subclass of a layer may compute something else, so types must be equal."""
 
+LEFT: dict[type[nn.Module], str] = {
+    nn.GroupNorm: "torch's own second backward pass is quicker, and exact to any order",
+    nn.RMSNorm: "there is no closed form of it here; torch's derivatives are exact to any order",
+}
+"""Layers like them that are left alone, and why."""
+
 _BACK = {fused: plain for plain, fused in SWAPS.items()}
+_INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 _NOT_COPIED = ("__dict__", "__weakref__")
 
 
@@ -41,14 +53,18 @@ class FuseReport:
         return "\n".join(lines)
 
 
-def _reason_to_leave(layer: nn.Module) -> str | None:
+def reason_to_leave(layer: nn.Module) -> str | None:
     """Return why a layer is left alone, None if it can be swapped or is of no concern."""
     if type(layer) in SWAPS:
         if isinstance(layer, nn.Softplus) and (layer.beta, layer.threshold) != (1, 20):
             return (
                 f"only beta=1 and threshold=20 are supported, got {layer.beta}, {layer.threshold}"
             )
+        if getattr(layer, "track_running_stats", False) and isinstance(layer, _INSTANCE_NORMS):
+            return "running statistics of an instance norm are not supported"
         return None
+    if type(layer) in LEFT:
+        return LEFT[type(layer)]
     if type(layer) in _BACK or not isinstance(layer, tuple(SWAPS)):
         return None
     return f"{type(layer).__name__} is a subclass, which may compute something else"
@@ -60,24 +76,30 @@ def _needed(layer: nn.Module) -> bool:
         return True
     layers = list(layer)
     return any(
-        isinstance(first, nn.BatchNorm1d | nn.BatchNorm2d) and _layers.slope_of(second) is not None
+        isinstance(first, _layers.BatchNorm) and _layers.slope_of(second) is not None
         for first, second in pairwise(layers)
     )
 
 
-def fuse(module: nn.Module) -> FuseReport:
+def fuse(module: nn.Module, *, min_size: int = 0) -> FuseReport:
     """Swap layers, in place, for forms whose second backward pass is a few passes over memory.
 
     A competitive step differentiates twice, and there autograd takes normalizations and smooth
-    activations apart into dozens of operations. Swapped are ``BatchNorm1d`` and ``BatchNorm2d``
-    (with a ``ReLU`` or ``LeakyReLU`` right after them in a ``Sequential``), ``LayerNorm``,
-    ``SiLU`` and ``Softplus``. A layer stays the same object with the same parameters,
+    activations apart into dozens of operations. Swapped are batch norms (with a ``ReLU`` or
+    ``LeakyReLU`` right after them in a ``Sequential``), instance norms, ``LayerNorm``, ``SiLU`` and
+    ``Softplus``. A layer stays the same object with the same parameters,
     buffers, hooks and state dict, and computes the same function; only its class changes. Outside
     training with gradients, and in compiled regions, it runs torch's own code. Trace a network with
     batch normalization (``torch.fx``) before it is fused: the tracer knows torch's own class only.
 
+    On a CPU, calls from Python make small layers slower. Activations use torch's code there below
+    262,144 entries. Norms do so only with ``min_size``: torch's third derivative of them, which a
+    penalty in the loss takes (``detach=False``), is not exact.
+
     Args:
         module: the network. Modified.
+        min_size: entries of an input below which layers use torch's own code. Norms gain from some
+            65,536 on. Leave it at 0 where a derivative of the network is in the loss.
 
     Returns:
         What was swapped, and what was left alone and why. A second call swaps nothing.
@@ -90,14 +112,17 @@ def fuse(module: nn.Module) -> FuseReport:
           (itself) -> FusedSequential
           1 -> FusedBatchNorm1d
     """
+    check_count("min_size", min_size, minimum=0)
     swapped: dict[str, str] = {}
     left: dict[str, str] = {}
     for name, layer in module.named_modules():
-        reason = _reason_to_leave(layer)
+        reason = reason_to_leave(layer)
         if reason is not None:
             left[name] = reason
         elif type(layer) in SWAPS and _needed(layer):
             layer.__class__ = SWAPS[type(layer)]
+            if min_size:
+                setattr(layer, _layers.MIN_SIZE, min_size)
             swapped[name] = type(layer).__name__
     return FuseReport(swapped, left)
 
@@ -113,6 +138,7 @@ def unfuse(module: nn.Module) -> nn.Module:
     """
     for layer in module.modules():
         kind = type(layer)
+        vars(layer).pop(_layers.MIN_SIZE, None)
         if kind in _BACK:
             layer.__class__ = _BACK[kind]
         elif is_parametrized(layer) and kind.__base__ in _BACK:

@@ -15,7 +15,23 @@ from compopt._autocast import autocasts
 from compopt.nn._activations import bias_activation
 from compopt.nn._norms import batch_norm, layer_norm
 
-BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d
+BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
+
+ACTIVATIONS_GAIN_FROM = {"cpu": 2**18}
+"""Entries from which on closed forms of activations are quicker than torch's, by type of device.
+
+Below, their calls from Python take longer than what they save. Torch's are right to any order.
+"""
+
+MIN_SIZE = "_fused_from"
+"""Attribute of a layer: entries of an input from which on its closed form is used."""
+
+
+def is_large(layer: nn.Module, x: Tensor) -> bool:
+    """Tell whether an input is of the size that was asked for."""
+    least: int = getattr(layer, MIN_SIZE, 0)
+    return x.numel() >= least
 
 
 def _has_graph(*tensors: Tensor | None) -> bool:
@@ -35,16 +51,25 @@ def _average_factor(layer: BatchNorm) -> float:
     return momentum
 
 
+def _dims(layer: nn.Module) -> tuple[int, ...]:
+    """Return how many dimensions an input of a layer may have, with that of the batch."""
+    if isinstance(layer, nn.BatchNorm1d):
+        return (2, 3)
+    if isinstance(layer, nn.InstanceNorm1d):
+        return (3,)
+    return (4,) if isinstance(layer, nn.BatchNorm2d | nn.InstanceNorm2d) else (5,)
+
+
 def applies_to_batch(layer: BatchNorm, x: Tensor) -> bool:
     """Tell whether the fused form computes what ``layer`` does on ``x``."""
     if not isinstance(x, Tensor):
         # A symbolic trace: it records what torch does.
         return False
     by_batch = layer.training or (layer.running_mean is None and layer.running_var is None)
-    dims = (4,) if isinstance(layer, nn.BatchNorm2d) else (2, 3)
     return (
         by_batch
-        and x.dim() in dims
+        and x.dim() in _dims(layer)
+        and is_large(layer, x)
         and x.shape[1] == layer.num_features
         and x.numel() > x.shape[1]
         and x.is_floating_point()
@@ -88,8 +113,65 @@ class FusedBatchNorm2d(nn.BatchNorm2d):
         return super().forward(input)
 
 
+class FusedBatchNorm3d(nn.BatchNorm3d):
+    """``BatchNorm3d`` with a closed second backward pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize [N, C, D, H, W]."""
+        if applies_to_batch(self, input):
+            return normalize_batch(self, input)
+        return super().forward(input)
+
+
 # Compilers of older torch cannot follow a union of types.
-_FUSED_BATCH_NORMS = (FusedBatchNorm1d, FusedBatchNorm2d)
+_FUSED_BATCH_NORMS = (FusedBatchNorm1d, FusedBatchNorm2d, FusedBatchNorm3d)
+
+
+def _normalize_each(layer: InstanceNorm, plain: Any, x: Tensor) -> Tensor:
+    """Normalize each channel of each sample, or leave it to torch."""
+    if (
+        not isinstance(x, Tensor)
+        or layer.track_running_stats
+        or x.dim() not in _dims(layer)
+        or x.shape[1] != layer.num_features
+        or x[0, 0].numel() < 2
+        or len(x) == 0
+        or not x.is_floating_point()
+        or autocasts(x)
+        or not is_large(layer, x)
+        or not _has_graph(x, layer.weight, layer.bias)
+        or (layer.affine and layer.weight.dtype != x.dtype)
+    ):
+        return plain(x)  # type: ignore[no-any-return]
+    y = layer_norm(x.flatten(2), (x[0, 0].numel(),), None, None, layer.eps).view(x.shape)
+    if not layer.affine:
+        return y
+    shape = (-1, *[1] * (x.dim() - 2))
+    return torch.addcmul(layer.bias.view(shape), y, layer.weight.view(shape))
+
+
+class FusedInstanceNorm1d(nn.InstanceNorm1d):
+    """``InstanceNorm1d`` with a closed second backward pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize [N, C, L]."""
+        return _normalize_each(self, super().forward, input)
+
+
+class FusedInstanceNorm2d(nn.InstanceNorm2d):
+    """``InstanceNorm2d`` with a closed second backward pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize [N, C, H, W]."""
+        return _normalize_each(self, super().forward, input)
+
+
+class FusedInstanceNorm3d(nn.InstanceNorm3d):
+    """``InstanceNorm3d`` with a closed second backward pass."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalize [N, C, D, H, W]."""
+        return _normalize_each(self, super().forward, input)
 
 
 class FusedLayerNorm(nn.LayerNorm):
@@ -102,7 +184,7 @@ class FusedLayerNorm(nn.LayerNorm):
         shape = self.normalized_shape
         fits = tuple(input.shape[input.dim() - len(shape) :]) == shape
         # Under autocast torch computes this layer in float32; that choice is left to it.
-        plain = not autocasts(input) and input.numel() > 0
+        plain = not autocasts(input) and input.numel() > 0 and is_large(self, input)
         if fits and plain and _has_graph(input, self.weight, self.bias):
             return layer_norm(input, shape, self.weight, self.bias, self.eps)
         return super().forward(input)
@@ -126,8 +208,14 @@ class FusedSoftplus(nn.Softplus):
 
 def _activate(layer: nn.Module, plain: Any, x: Tensor, kind: str) -> Tensor:
     # Under autocast torch computes softplus in float32; that choice is left to it.
-    is_tensor = isinstance(x, Tensor)
-    if is_tensor and x.is_floating_point() and not autocasts(x) and _has_graph(x):
+    if (
+        isinstance(x, Tensor)
+        and x.numel() >= ACTIVATIONS_GAIN_FROM.get(x.device.type, 0)
+        and is_large(layer, x)
+        and x.is_floating_point()
+        and not autocasts(x)
+        and _has_graph(x)
+    ):
         return bias_activation(x, None, kind)
     return plain(x)  # type: ignore[no-any-return]
 

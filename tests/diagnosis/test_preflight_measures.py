@@ -106,7 +106,11 @@ def test_a_third_derivative_that_no_product_takes_is_not_blamed():
     [
         (nn.LayerNorm(6, eps=0.1), "Call `compopt.nn.fuse(network)`"),
         (nn.BatchNorm1d(6, eps=0.1), "Call `compopt.nn.fuse(network)`"),
-        (nn.InstanceNorm1d(2, eps=0.1), "Write the layer in elementary torch operations"),
+        (nn.InstanceNorm1d(2, eps=0.1, affine=True), "Call `compopt.nn.fuse(network)`"),
+        (
+            nn.InstanceNorm1d(2, eps=0.1, track_running_stats=True),
+            "Write the layer in elementary torch operations",
+        ),
     ],
 )
 def test_remedies_for_third_derivatives_work(layer, instead):

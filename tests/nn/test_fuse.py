@@ -32,6 +32,7 @@ def networks():
         nn.Conv2d(3, 6, 3),
         nn.BatchNorm2d(6, momentum=None),
         nn.LeakyReLU(0.2),
+        nn.InstanceNorm2d(6, affine=True),
         nn.Flatten(),
         nn.Linear(24, 8),
         nn.LayerNorm(8),
@@ -77,13 +78,15 @@ def test_report_names_what_was_swapped_and_what_was_left():
     class MyNorm(nn.BatchNorm2d):
         pass
 
-    network = nn.Sequential(nn.Conv2d(1, 2, 3), MyNorm(2), nn.BatchNorm2d(2), nn.Softplus(beta=2))
+    layers = [MyNorm(2), nn.BatchNorm2d(2), nn.Softplus(beta=2), nn.GroupNorm(1, 2), nn.RMSNorm(2)]
+    network = nn.Sequential(*layers, nn.InstanceNorm2d(2, track_running_stats=True), nn.Tanh())
     report = fuse(network)
-    assert report.swapped == {"2": "FusedBatchNorm2d"}
-    assert set(report.left) == {"1", "3"}
-    assert "subclass" in report.left["1"]
-    assert "beta" in report.left["3"]
-    assert str(report).startswith("1 layers swapped, 2 left alone")
+    assert report.swapped == {"1": "FusedBatchNorm2d"}
+    whys = {"0": "subclass", "2": "beta", "3": "quicker", "4": "exact", "5": "running statistics"}
+    assert list(report.left) == list(whys)
+    for index, why in whys.items():
+        assert why in report.left[index]
+    assert str(report).startswith("1 layers swapped, 5 left alone")
     assert not fuse(network).swapped
 
 
@@ -111,6 +114,67 @@ def test_copies_and_pickles():
     for twin in (copy.deepcopy(critic), torch.load(buffer, weights_only=False)):
         assert [type(a) for a in twin.modules()] == [type(a) for a in critic.modules()]
         unfuse(twin)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.BatchNorm3d(2), (3, 2, 2, 1, 2)),
+        (nn.InstanceNorm1d(2), (3, 2, 4)),
+        (nn.InstanceNorm2d(2, affine=True), (3, 2, 2, 3)),
+        (nn.InstanceNorm3d(2, affine=True), (1, 2, 2, 1, 2)),
+    ],
+    ids=str,
+)
+def test_third_derivatives_are_those_of_the_layer_written_out(layer, shape):
+    """Torch's own take part of the statistics for constant."""
+    dims = (0, 2, 3, 4) if isinstance(layer, nn.BatchNorm3d) else tuple(range(2, len(shape)))
+    layer.double()
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True)]
+    if layer.affine:
+        for param in layer.parameters():
+            nn.init.normal_(param)
+            inputs.append(param)
+    affine = [(2, *[1] * (len(shape) - 2))] * 2
+
+    def written_out() -> torch.Tensor:
+        x, *rest = inputs
+        centered = x - x.mean(dims, keepdim=True)
+        y = centered / (centered.square().mean(dims, keepdim=True) + layer.eps).sqrt()
+        weight, bias = (p.view(s) for p, s in zip(rest, affine, strict=True)) if rest else (1, 0)
+        return y * weight + bias
+
+    fuse(layer)
+    found = []
+    for form in (lambda: layer(inputs[0]), written_out):
+        scalar, derivatives = form().sin().mul(form().tanh()).sum(), []
+        for order in range(3):
+            grads = torch.autograd.grad(scalar, inputs, create_graph=order < 2)
+            derivatives += grads
+            scalar = sum((grad.sin() * grad).sum() for grad in grads)
+        found.append(derivatives)
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("layer", [nn.LayerNorm(4), nn.BatchNorm1d(4), nn.SiLU()], ids=str)
+def test_small_inputs_use_torchs_own_code_where_that_is_asked_for(layer):
+    fuse(layer, min_size=40)
+    names = [layer(torch.randn(rows, 4, requires_grad=True)).grad_fn.name() for rows in (9, 10)]
+    assert ["Function" in name or name.startswith("_") for name in names] == [False, True]
+    unfuse(layer)
+    fuse(layer)
+    assert "_" in layer(torch.randn(9, 4, requires_grad=True)).grad_fn.name()[:1]
+
+
+def test_small_activations_use_torchs_own_code_on_a_cpu(monkeypatch):
+    monkeypatch.undo()
+    layer = nn.SiLU()
+    fuse(layer)
+    x = torch.randn(2, 4, requires_grad=True)
+    assert layer(x).grad_fn.name() == "SiluBackward0"
+    large = torch.randn(2, 2**17, requires_grad=True)
+    assert layer(large).grad_fn.name() != "SiluBackward0"
 
 
 NORMS = {
