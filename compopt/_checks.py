@@ -198,9 +198,7 @@ def check_hooks(params: Sequence[Tensor]) -> None:
     """Raise if a parameter has a hook on its gradient: products would go through it as well."""
     for index, param in enumerate(params):
         # Torch has no other way to ask, and none to leave hooks out of a backward pass.
-        if getattr(param, "_backward_hooks", None) or getattr(
-            param, "_post_accumulate_grad_hooks", None
-        ):
+        if param._backward_hooks or param._post_accumulate_grad_hooks:
             raise ValueError(
                 f"Parameters of a competitive step must have no hooks (`register_hook`, "
                 f"`register_post_accumulate_grad_hook`), got one on parameter {index} of shape "
@@ -250,11 +248,10 @@ def check_takes_part(
     Raises:
         ValueError: if ``player`` has neither a gradient in its loss nor a penalty.
     """
-    if penalty is None and all(grad is None for grad in grads):
+    missing = [index for index, grad in enumerate(grads) if grad is None]
+    if penalty is None and len(missing) == len(grads):
         raise ValueError(
             f"`loss` must depend on the parameters of both players; none of the {player} "
             f"player's takes part. {TAKES_PART}"
         )
-    if penalty is not None:
-        return ()
-    return tuple(index for index, grad in enumerate(grads) if grad is None)
+    return () if penalty is not None else tuple(missing)

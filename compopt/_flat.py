@@ -1,7 +1,7 @@
-"""A list of tensors as one flat vector, and views back."""
+"""A list of tensors as one flat vector, views back, and work vectors that are kept."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor
 from compopt.kernels import gather, pieces
 
 
-@dataclass(frozen=True)
+# Of equal layouts each is one of its own, which takes no look at all the shapes.
+@dataclass(frozen=True, eq=False)
 class FlatLayout:
     """Where each tensor of a list lies in one flat vector.
 
@@ -49,6 +50,18 @@ class FlatLayout:
         sizes = tuple(shape.numel() for shape in shapes)
         return cls(tuple(shapes), sizes, tuple(dtypes), dtype, device)
 
+    @staticmethod
+    @functools.lru_cache(maxsize=64)
+    def joined(*layouts: "FlatLayout") -> "FlatLayout":
+        """Return the layout of all tensors of ``layouts``, in order."""
+        shapes = [shape for layout in layouts for shape in layout.shapes]
+        dtypes = [dtype for layout in layouts for dtype in layout.dtypes]
+        return FlatLayout.with_shapes(shapes, dtypes, layouts[0].device)
+
+    def new_vector(self) -> Tensor:
+        """Return a new vector [numel], of any content."""
+        return torch.empty(self.numel, dtype=self.dtype, device=self.device)
+
     @functools.cached_property
     def numel(self) -> int:
         """Length of the flat vector."""
@@ -68,10 +81,39 @@ class FlatLayout:
             scale: [numel] multiplies the entries, in the same pass.
         """
         if out is None:
-            out = torch.empty(self.numel, dtype=self.dtype, device=self.device)
+            out = self.new_vector()
         gather(tensors, self.shapes, out, scale)
         return out
 
     def views(self, vector: Tensor) -> Sequence[Tensor]:
         """Return one view of ``vector`` [numel] per tensor, each in that tensor's shape."""
         return pieces(vector, self.shapes)
+
+
+class Workspace:
+    """Vectors by name, allocated once and handed out again.
+
+    On the CPU, a large vector that is asked for anew at each step costs more than a pass over it.
+    """
+
+    def __init__(self) -> None:
+        self.vectors: dict[tuple[Hashable, ...], Tensor] = {}
+        self._layouts: dict[tuple[Hashable, ...], FlatLayout] = {}
+
+    def vectors_of(self, layout: FlatLayout, owner: Hashable, *names: str) -> list[Tensor]:
+        """Return the vectors [layout.numel] of ``owner`` called ``names``."""
+        return [self.vector(layout, owner, name) for name in names]
+
+    def vector(self, layout: FlatLayout, *name: Hashable) -> Tensor:
+        """Return the vector [layout.numel] called ``name``, of any content.
+
+        One that does not have the size, dtype and device of ``layout`` is replaced.
+        """
+        if self._layouts.get(name) is layout:
+            return self.vectors[name]
+        wanted = (layout.numel, layout.dtype, layout.device)
+        vector = self.vectors.get(name)
+        if vector is None or (vector.numel(), vector.dtype, vector.device) != wanted:
+            vector = self.vectors[name] = layout.new_vector()
+        self._layouts[name] = layout
+        return vector

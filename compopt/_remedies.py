@@ -1,7 +1,6 @@
 """What the errors of a second backward pass mean, and what to do about them."""
 
 import re
-import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -157,7 +156,7 @@ def independence(pairs: Iterable[tuple[object, object]]) -> str:
     )
 
 
-_COMPILER = "torch._functorch.aot_autograd"
+COMPILER = "torch._functorch.aot_autograd"
 """Loaded once something has been compiled with a backward pass."""
 
 
@@ -167,7 +166,7 @@ def lost_to_a_compiler(loss: Tensor, grads: Iterable[Tensor | None]) -> bool:
     The backward pass of a compiled network says that it cannot be differentiated only where one of
     the tensors that it saved requires a gradient. Otherwise its results look like constants.
     """
-    if _COMPILER not in sys.modules or all(g is None or g.requires_grad for g in grads):
+    if all(g is None or g.requires_grad for g in grads):
         return False
     nodes, seen = [loss.grad_fn], set()
     while nodes:

@@ -5,8 +5,14 @@ Squares of numbers leave the range of a dtype long before the numbers do: in flo
 a system and its multiple are solved by the same operations.
 """
 
+import math
+from typing import Any, TypeAlias
+
 import torch
 from torch import Tensor
+
+Number: TypeAlias = float | Tensor
+"""A number on the host, or a 0-dim tensor that is not read."""
 
 _EXPONENTS = {
     torch.float32: (torch.int32, 0x7F80_0000),
@@ -28,20 +34,60 @@ def size_of(vector: Tensor) -> Tensor:
     return total
 
 
-def power_of_two(size: Tensor) -> Tensor:
+def square_root(number: Any) -> Any:
+    """Return the square root of a number >= 0 or NaN, on the host if the number is there."""
+    return number.sqrt() if isinstance(number, Tensor) else math.sqrt(number)
+
+
+FREE_TO_READ = {"cpu"}
+"""Types of devices whose numbers are read on the host for nothing.
+
+There the scalars of a step are numbers of Python: an operation on a tensor of one entry takes as
+long as one on a short vector. Elsewhere they stay on the device.
+"""
+
+
+def is_free_to_read(device: torch.device) -> bool:
+    """Return whether reading a number of ``device`` on the host costs nothing."""
+    return device.type in FREE_TO_READ
+
+
+def as_tensor(number: Number, dtype: torch.dtype) -> Tensor:
+    """Return a number of the host as a tensor on the CPU, 0-dim; a tensor stays as it is."""
+    if isinstance(number, Tensor):
+        return number
+    return torch.full((), within(number, dtype), dtype=dtype, device="cpu")
+
+
+def within(number: float, dtype: torch.dtype) -> float:
+    """Return a number >= 0 that ``dtype`` has: infinity for one that is larger."""
+    return math.inf if number > torch.finfo(dtype).max else number
+
+
+def power_of_two(size: Any, dtype: torch.dtype | None = None) -> Any:
     """Return the largest power of two that is not above ``size`` >= 0, 0-dim.
 
     It is clamped to the powers that have a normal reciprocal: those of zero and infinity too.
+
+    Args:
+        size: 0-dim, or a number on the host, as the result is then.
+        dtype: of a number on the host: the one in which it has a reciprocal.
     """
+    if not isinstance(size, Tensor):
+        assert dtype is not None
+        smallest = torch.finfo(dtype).tiny
+        if not size < 1 / smallest:
+            return 1 / smallest
+        return max(math.ldexp(0.5, math.frexp(size)[1]), smallest)
     whole_number, exponent_bits = _EXPONENTS[size.dtype]
     power = (size.view(whole_number) & exponent_bits).view(size.dtype)
     smallest = torch.finfo(size.dtype).tiny
     return power.clamp(smallest, 1 / smallest)
 
 
-def divide(vector: Tensor, scale: Tensor, out: Tensor) -> Tensor:
+def divide(vector: Tensor, scale: Number, out: Tensor) -> Tensor:
     """Write ``vector / scale`` to ``out``, which may be ``vector`` itself."""
-    if vector.dtype == scale.dtype:
+    if not isinstance(scale, Tensor) or vector.dtype == scale.dtype:
         return torch.div(vector, scale, out=out)
     # In half precision the scale itself may be out of range.
     return out.copy_(vector.to(scale.dtype).div_(scale))

@@ -11,7 +11,8 @@ if __name__ != "compopt.kernels":
         "a second copy would have its own kernels."
     )
 
-from ._backend import BACKENDS, resolve_backend, use_backend
+from . import cg
+from ._backend import BACKENDS, resolve_backend, use_backend, uses_triton
 from .adaptive import adaptive_setup_, average_squares_
 from .cg import CGState, cg_direction_, cg_scalars_, cg_update_, partial_dot
 from .linear import linear_tangent
@@ -24,6 +25,7 @@ __all__ = [
     "SingularTriplets",
     "adaptive_setup_",
     "average_squares_",
+    "cg",
     "cg_direction_",
     "cg_scalars_",
     "cg_update_",
@@ -35,4 +37,5 @@ __all__ = [
     "resolve_backend",
     "scatter",
     "use_backend",
+    "uses_triton",
 ]

@@ -15,7 +15,7 @@ BACKENDS = ("auto", "torch", "triton")
 OLDEST_TRITON = (3, 2)
 """The release that pairs with torch 2.6."""
 
-_backend: ContextVar[str] = ContextVar("compopt_backend", default="auto")
+backend_in_force: ContextVar[str] = ContextVar("compopt_backend", default="auto")
 
 
 @cache
@@ -110,11 +110,11 @@ def use_backend(backend: str) -> Iterator[None]:
         ValueError: if ``backend`` is not known.
     """
     _check_name(backend)
-    token = _backend.set(backend)
+    token = backend_in_force.set(backend)
     try:
         yield
     finally:
-        _backend.reset(token)
+        backend_in_force.reset(token)
 
 
 def uses_triton(tensor: Tensor) -> bool:
@@ -123,7 +123,7 @@ def uses_triton(tensor: Tensor) -> bool:
     Raises:
         RuntimeError: if Triton was asked for and cannot be had for this tensor.
     """
-    backend = _backend.get()
+    backend = backend_in_force.get()
     if backend == "torch" or (backend == "auto" and tensor.device.type != "cuda"):
         return False
     return resolve_backend(backend, tensor.device) == "triton"

@@ -8,7 +8,12 @@ from typing import Any, ParamSpec, TypeVar
 
 from torch import Tensor
 
-from ._backend import uses_triton
+from ._backend import backend_in_force, uses_triton
+
+
+def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return next(arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor))
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,8 +33,7 @@ def dispatch(reference: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(reference)
     def dispatched(*args: P.args, **kwargs: P.kwargs) -> R:
-        tensor = next(arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor))
-        if uses_triton(tensor):
+        if backend_in_force.get() != "torch" and uses_triton(_first_tensor(args, kwargs)):
             kernel: Any = getattr(import_module(module), reference.__name__)
             with contextlib.suppress(UnsupportedError):
                 found: R = kernel(*args, **kwargs)

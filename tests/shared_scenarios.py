@@ -239,7 +239,7 @@ def different_parameters(folder: Path) -> dict[str, Any]:
 def agreement(folder: Path) -> list[int]:
     """Decide differently on every rank, as devices that round differently may."""
     flags = torch.tensor([dist.get_rank() == 2, True, dist.get_rank() > 0])
-    return Replicated(group_of(2)).agree(flags).tolist() if in_group(2) else []
+    return Replicated(group_of(2)).agree(flags) if in_group(2) else []
 
 
 def different_lengths(folder: Path) -> list[int]:

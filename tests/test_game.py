@@ -7,7 +7,7 @@ from dense import assert_close, blocks
 from saved_tensors import counting_saved_tensors
 
 from compopt import Game
-from compopt._workspace import Workspace
+from compopt._flat import Workspace
 from compopt.derivatives import differentiate
 
 # The dense blocks are compared in every game, what is done with them in some.

@@ -17,8 +17,6 @@ from compopt.compiled.terms import Terms, terms_of
 from compopt.compiled.trees import Tree
 from compopt.optim.commit import Commit
 from compopt.optim.report import StepReport
-from compopt.optim.state import drop_strangers
-from compopt.optim.step_counts import stage_counts
 from compopt.optim.two_player import TwoPlayerCompetitive
 from compopt.solvers import ConjugateGradient
 
@@ -133,16 +131,8 @@ class ProgramStep(CompiledStep):
 
     def _stage_counts(self, commit: Commit) -> None:
         optimizer, bound = self.optimizer, self._bound
-        steps = [step for step in bound.steps() if step is not None]
-        if not optimizer.capturable and len(steps) == len(bound.params):
-            # What follows comes to this, after a look at which counts are one.
-            ones = [torch.ones((), device="cpu")] * len(steps)
-            commit.add(lambda: torch._foreach_add_(steps, ones), steps[0])
-            return
-        commit.add(partial(drop_strangers, optimizer.state, optimizer.param_groups))
-        for params in bound.by_player.values():
-            on_device = optimizer.capturable
-            stage_counts(commit, optimizer.state, params, True, on_device=on_device)
+        for player in bound.by_player:
+            optimizer._stage_counts(commit, player, True)
 
     def _report_failure(self, report: StepReport[Player]) -> None:
         self.optimizer._trouble.report(

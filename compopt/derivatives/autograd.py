@@ -1,5 +1,6 @@
 """Calls of autograd whose failures come with their remedies."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_loss
-from compopt._remedies import COMPILED, SPARSE, explain, lost_to_a_compiler
+from compopt._remedies import COMPILED, COMPILER, SPARSE, explain, lost_to_a_compiler
 
 Grads: TypeAlias = Sequence[Tensor | None]
 """Derivatives by the parameters of a player; None where there is none."""
@@ -43,11 +44,11 @@ def loss_gradients(
         RuntimeError: if a gradient that is to be differentiated comes from a compiled network.
     """
     check_loss(name, loss, params[0].device)
-    with torch.enable_grad():
-        grads = differentiate_once(f"The gradient of `{name}`", loss, params, **options)
+    grads = differentiate_once(f"The gradient of `{name}`", loss, params, **options)
     for grad in grads:
         if grad is not None and grad.layout != torch.strided:
             raise ValueError(f"Gradients must be dense, got layout {grad.layout}. {SPARSE}")
-    if options.get("create_graph") and lost_to_a_compiler(loss, grads):
+    is_to_go_on = COMPILER in sys.modules and options.get("create_graph")
+    if is_to_go_on and lost_to_a_compiler(loss, grads):
         raise RuntimeError(f"The gradient of `{name}` has no graph. {COMPILED}")
     return grads

@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from compopt._checks import check_takes_part
-from compopt._flat import FlatLayout
+from compopt._flat import FlatLayout, Workspace
 from compopt._profiling import Range, marked
 from compopt._typing import K
-from compopt._workspace import Workspace
 from compopt.derivatives.autograd import Grads, loss_gradients
 from compopt.derivatives.products import HERE, Derivatives, split_players
 from compopt.distributed.placement import Placement
@@ -26,6 +24,7 @@ def differentiate(
     scale: float = 1.0,
     second_order: bool = True,
     workspace: Workspace | None = None,
+    layouts: Mapping[K, FlatLayout] | None = None,
 ) -> Derivatives[K]:
     """Differentiate a game once, keeping the graphs for products.
 
@@ -37,6 +36,7 @@ def differentiate(
             products are divided by it.
         second_order: whether to keep the graphs; without them all products are zero.
         workspace: where the gradients are written; new vectors if None.
+        layouts: of the players' vectors, if they are known already.
 
     Raises:
         TypeError, ValueError: if a term is not a scalar with a graph on the players' device, if a
@@ -51,7 +51,8 @@ def differentiate(
         player: loss_gradients(f"{player}_penalty", term, params[player], retain_graph=True)
         for player, term in penalties.items()
     }
-    layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
+    if layouts is None:
+        layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
     grads: dict[K, Tensor] = {}
     first: dict[K, Mapping[K, Grads]] = {}
     losses = []
@@ -135,7 +136,7 @@ def _by_player(
 
 def _vector(workspace: Workspace | None, layout: FlatLayout, name: Sequence[K]) -> Tensor:
     if workspace is None:
-        return torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+        return layout.new_vector()
     return workspace.vector(layout, "grad", *name)
 
 
@@ -148,7 +149,7 @@ def _signed(
 
     The loss's gradient is multiplied by the sign later, with what was added to it.
     """
-    if not any(player in penalties for player in params):
+    if penalties.keys().isdisjoint(params):
         return None
     tensors: list[Tensor | None] = []
     for player, sign in objective.signs.items():

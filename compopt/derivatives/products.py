@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Generic, Protocol
 
-import torch
 from torch import Tensor
 
 from compopt._checks import check_vector
@@ -128,8 +127,7 @@ class Derivatives(Generic[K]):
         Cost: one backward pass through the graphs of the gradients by the players of ``vectors``.
         """
         if out is None:
-            layout = self.layouts[rows]
-            out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+            out = self.layouts[rows].new_vector()
         self._product(objective, rows, vectors, out, factor, weight, scale, None, scratch)
         return out
 
@@ -177,7 +175,7 @@ class Derivatives(Generic[K]):
     def cross_gradient(self, objective: K, player: K) -> Tensor:
         """Return the gradient of L_objective by ``player``'s parameters, without penalties."""
         layout = self.layouts[player]
-        out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+        out = layout.new_vector()
         self.placement.gather(
             lambda: self._first[objective][player],
             self.params[player],
@@ -208,15 +206,15 @@ class Derivatives(Generic[K]):
         """Return ``J^T @ vectors``. Cost: one backward pass in all."""
         everything = [param for params in self.params.values() for param in params]
         layout = self.placement.message([*self.layouts.values()], ())
-        out = torch.empty(layout.numel, dtype=layout.dtype, device=layout.device)
+        out = layout.new_vector()
 
         def derive() -> Grads:
-            pairs = [
-                (grad, tensor * self.signs[player])
-                for player, vector in vectors.items()
-                for grad, tensor in self._pairs(player, player, vector)
-            ]
-            return self._backward(pairs, everything)
+            outputs: list[Tensor] = []
+            seeds: list[Tensor] = []
+            for player, vector in vectors.items():
+                signed = vector if self.signs[player] == 1 else -vector
+                self._pair(player, player, signed, outputs, seeds)
+            return self._backward(outputs, seeds, everything)
 
         self.placement.gather(derive, everything, layout, out, "a transposed product")
         return self._split(out)
@@ -280,22 +278,23 @@ class Derivatives(Generic[K]):
     ) -> Grads:
         """Return a product as tensors, None for zeros, without the sign of the objective."""
         # All processes gather the vectors together, also where one has nothing to differentiate.
-        pairs = [
-            pair
-            for player, vector in vectors.items()
-            for pair in self._pairs(objective, player, vector, weight, scratch)
-        ]
-        return self._backward(pairs, self.params[rows])
+        outputs: list[Tensor] = []
+        seeds: list[Tensor] = []
+        for player, vector in vectors.items():
+            self._pair(objective, player, vector, outputs, seeds, weight, scratch)
+        return self._backward(outputs, seeds, self.params[rows])
 
-    def _pairs(
+    def _pair(
         self,
         objective: K,
         player: K,
         vector: Tensor,
+        outputs: list[Tensor],
+        seeds: list[Tensor],
         weight: Tensor | None = None,
         scratch: Tensor | None = None,
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Return the gradients by ``player`` that can be differentiated, each with its vector."""
+    ) -> None:
+        """Add the gradients by ``player`` that can be differentiated, each with its vector."""
         check_vector("vector", vector, self.layouts[player].numel)
         tensors = self.placement.scatter(
             self.params[player],
@@ -307,23 +306,20 @@ class Derivatives(Generic[K]):
         )
         # A gradient without a graph (of a linear critic's bias, say) is constant: its derivative is
         # zero.
-        return [
-            (grad, tensor.to(grad.dtype))
-            for grad, tensor in zip(self._first[objective][player], tensors, strict=True)
-            if grad is not None and grad.requires_grad
-        ]
+        for grad, tensor in zip(self._first[objective][player], tensors, strict=True):
+            if grad is not None and grad.requires_grad:
+                outputs.append(grad)
+                seeds.append(tensor if tensor.dtype is grad.dtype else tensor.to(grad.dtype))
 
     @marked(Range.PRODUCT)
-    def _backward(self, pairs: Sequence[tuple[Tensor, Tensor]], inputs: Sequence[Tensor]) -> Grads:
+    def _backward(
+        self, outputs: list[Tensor], seeds: list[Tensor], inputs: Sequence[Tensor]
+    ) -> Grads:
         self.num_products += 1
-        if not pairs:
+        if not outputs:
             return [None] * len(inputs)
         return differentiate_once(
-            "A second derivative",
-            [grad for grad, _ in pairs],
-            inputs,
-            grad_outputs=[tensor for _, tensor in pairs],
-            retain_graph=True,
+            "A second derivative", outputs, inputs, grad_outputs=seeds, retain_graph=True
         )
 
 

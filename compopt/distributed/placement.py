@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -83,9 +83,7 @@ class Placement:
         """
         if len(layouts) == 1:
             return layouts[0]
-        shapes = [shape for layout in layouts for shape in layout.shapes]
-        dtypes = [dtype for layout in layouts for dtype in layout.dtypes]
-        return FlatLayout.with_shapes(shapes, dtypes, layouts[0].device)
+        return FlatLayout.joined(*layouts)
 
     def scatter(
         self,
@@ -155,9 +153,17 @@ class Placement:
         """Return this process's part of a vector that is given as tensors like ``params``."""
         return FlatLayout.of(params).flatten(tensors)
 
-    def whole(self, params: Sequence[Tensor], vector: Tensor) -> Sequence[Tensor]:
-        """Return a vector, of which this process keeps ``vector``, in the shapes of ``params``."""
-        return FlatLayout.of(params).views(vector)
+    def whole(
+        self, params: Sequence[Tensor], layout: FlatLayout, vector: Tensor
+    ) -> Sequence[Tensor]:
+        """Return a vector, of which this process keeps ``vector``, in the shapes of ``params``.
+
+        Args:
+            params: whose shapes the tensors have.
+            layout: of the part.
+            vector: [size of the part].
+        """
+        return layout.views(vector)
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean over processes of a small tensor."""
@@ -191,9 +197,13 @@ class Placement:
         """Return this process's piece of a state tensor of ``param``."""
         return entry
 
-    def agree(self, flags: Tensor) -> Tensor:
-        """Return the flags on which all processes act alike."""
-        return flags
+    def agree(self, flags: Any) -> Any:
+        """Return, on the host, the flags on which all processes act alike.
+
+        Args:
+            flags: a tensor [k] or 0-dim, or a list on the host.
+        """
+        return flags.tolist() if isinstance(flags, Tensor) else flags
 
 
 def sums(

@@ -187,9 +187,9 @@ class Replicated(Placement):
         self.collectives.sum_(mean, "a mean").wait()
         return mean.mul_(1 / self.collectives.size)
 
-    def agree(self, flags: Tensor) -> Tensor:
+    def agree(self, flags: Any) -> Any:
         """Return the first rank's flags, as integers. One broadcast of 8 bytes per flag."""
-        return self.collectives.agree(flags)
+        return self.collectives.agree(torch.as_tensor(flags)).tolist()
 
 
 class UnsharedWarning(UserWarning):

@@ -138,7 +138,9 @@ class Sharded(Replicated):
         whole = self._all(params, own, phase)
         return [tensor.to(param.dtype) for tensor, param in zip(whole, params, strict=True)]
 
-    def whole(self, params: Sequence[Tensor], vector: Tensor) -> Sequence[Tensor]:
+    def whole(
+        self, params: Sequence[Tensor], layout: FlatLayout, vector: Tensor
+    ) -> Sequence[Tensor]:
         """Return a vector, of which this process keeps ``vector``, in the shapes of ``params``.
 
         One all-gather.

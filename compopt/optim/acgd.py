@@ -5,7 +5,7 @@ from torch import distributed as dist
 
 from compopt._typing import Params
 from compopt.distributed import Placement
-from compopt.optim.mirrored import MirrorOrPair
+from compopt.optim.adaptive import MirrorOrPair
 from compopt.optim.trouble import OnFailure, SolveFor
 from compopt.optim.two_player import TwoPlayerCompetitive
 from compopt.solvers import Solver

@@ -1,27 +1,116 @@
-"""Step sizes of the players: constant, or from averages of squared gradients."""
+"""Coordinates and step sizes of the players: mirror maps, averages of squared gradients."""
 
-from operator import itemgetter
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_decay_rate, check_non_negative
-from compopt._profiling import Range, marked
+from compopt.derivatives import Derivatives
+from compopt.distributed import Placement
 from compopt.kernels import adaptive_setup_, average_squares_
 from compopt.optim.commit import Advance, Commit
-from compopt.optim.groups import interaction_strength
-from compopt.optim.mirrored import MirroredOptimizer
-from compopt.optim.step_sizes import StepSizes
+from compopt.optim.mirrors import (
+    Chart,
+    Mirror,
+    PlayerCharts,
+    check_feasible,
+    check_mirror,
+    make_chart,
+)
+from compopt.optim.plan import interaction_strength
+from compopt.optim.players import ProcessGroup
+from compopt.optim.two_phase import TwoPhaseOptimizer
+from compopt.optim.update import StepSizes
+
+MirrorOrPair: TypeAlias = Mirror | tuple[Mirror, Mirror]
 
 
-class AdaptiveOptimizer(MirroredOptimizer):
-    """Gives each player its step sizes.
+class AdaptiveOptimizer(TwoPhaseOptimizer):
+    """Gives each player its coordinates and its step sizes.
 
-    They are the learning rate of the group, and in groups with a ``beta`` that of ACGD.
+    Coordinates are those in which the metric of each group's mirror map is the identity. Where all
+    groups are Euclidean these are the parameters themselves, and nothing is done. Step sizes are
+    the learning rate of the group, and in groups with a ``beta`` those of ACGD.
     """
 
     _beta_is_optional: ClassVar[bool] = False
+
+    def _reset_transient(self) -> None:
+        super()._reset_transient()
+        self._charts: dict[Tensor, Chart] = {}
+        self._player_charts: dict[Any, PlayerCharts] = {}
+
+    def _defaults_of(self, player: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        mirror, count = defaults["mirror"], len(self._players)
+        # A box is a tuple as well, which begins with its name.
+        is_box = isinstance(mirror, tuple | list) and mirror[:1] in (("box",), ["box"])
+        if isinstance(mirror, tuple | list) and len(mirror) == count and not is_box:
+            mirror = mirror[self._players.index(player)]
+        return {**super()._defaults_of(player, defaults), "mirror": mirror}
+
+    def _check_group(self, group: dict[str, Any]) -> None:
+        super()._check_group(group)
+        mirror = group["mirror"]
+        check_mirror(mirror)
+        if mirror == "euclidean":
+            return
+        if group["weight_decay"]:
+            raise ValueError(
+                f"`weight_decay` must be 0 with `mirror` {mirror!r}, got "
+                f"{group['weight_decay']!r}: decay would leave the set. Add a term to the loss."
+            )
+        if mirror == "positive-definite" and self.capturable:
+            raise ValueError(f"`capturable` forbids `mirror` {mirror!r}, which reads values.")
+        _check_whole(mirror, self._placement)
+        for entry in group.get("params", ()):
+            check_feasible(mirror, entry[1] if isinstance(entry, tuple) else entry)
+
+    def _place(self, process_group: ProcessGroup) -> Placement:
+        placement = super()._place(process_group)
+        for group in getattr(self, "param_groups", ()):
+            if group["mirror"] != "euclidean":
+                _check_whole(group["mirror"], placement)
+        return placement
+
+    def _to_local_coordinates(self, derivatives: Derivatives[Any]) -> None:
+        """Let gradients and products be in the coordinates of the mirror maps, where they are."""
+        self._charts, self._player_charts = {}, {}
+        if all(group["mirror"] == "euclidean" for group in self.param_groups):
+            return
+        for player, layout in derivatives.layouts.items():
+            entries = self._entries(player)
+            made = [
+                make_chart(group["mirror"], param.detach().to(layout.dtype))
+                for param, group in entries
+            ]
+            self._player_charts[player] = PlayerCharts(layout, made)
+            for (param, _), chart in zip(entries, made, strict=True):
+                if chart is not None:
+                    self._charts[param] = chart
+        derivatives.use_coordinates(self._player_charts)
+
+    def _magnitude(self, player: Any, grad: Tensor) -> Tensor:
+        """Return what adaptive step sizes average the square of; ``grad`` where it is Euclidean."""
+        return self._player_charts[player].magnitude(grad) if self._player_charts else grad
+
+    def _stage_group(
+        self,
+        commit: Commit,
+        group: dict[str, Any],
+        params: Sequence[Tensor],
+        moves: Sequence[Tensor],
+        advance: Advance,
+    ) -> None:
+        # The parameters of a group have one mirror map.
+        if params[0] not in self._charts:
+            super()._stage_group(commit, group, params, moves, advance)
+            return
+        for param, move in zip(params, moves, strict=True):
+            moved = self._charts[param].moved(move).to(param.dtype)
+            commit.copy(param, moved if advance is True else moved.where(advance, param))
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:
@@ -39,7 +128,6 @@ class AdaptiveOptimizer(MirroredOptimizer):
     def _state_keys(self, player: Any) -> tuple[str, ...]:
         return ("exp_avg_sq",) if self._is_adaptive(player) else ()
 
-    @marked(Range.SET_UP)
     def _step_sizes(self, player: Any, grad: Tensor, sign: int | None) -> StepSizes:
         """Return the step sizes of ``player``.
 
@@ -48,8 +136,9 @@ class AdaptiveOptimizer(MirroredOptimizer):
             grad: [size of the player] of its own objective. Not modified.
             sign: that the right-hand side has, None if the player's move is not solved for.
         """
-        values, weighed = (self._buffer(player, name) for name in ("step_sizes", "weighed_grad"))
-        root = None if sign is None else self._buffer(player, "root")
+        names = ["step_sizes", "weighed_grad", *(() if sign is None else ("root",))]
+        values, weighed, *roots = self._buffers(player, *names)
+        root = roots[0] if roots else None
         if not self._is_adaptive(player):
             for where, group, _ in self._segments(player):
                 values[where].fill_(interaction_strength(group))
@@ -67,37 +156,50 @@ class AdaptiveOptimizer(MirroredOptimizer):
                 continue
             if not isinstance(num_steps, Tensor):
                 rate = rate * (1 - beta ** (num_steps + 1)) ** 0.5
-            # A slice of everything takes as long as an operation.
-            covers = where.stop - where.start == len(grad)
-            at = (lambda vector: vector) if covers else itemgetter(where)
+            count = num_steps if isinstance(num_steps, Tensor) else None
+            own, piece, out, out_root, out_weighed = _at(
+                where, average, magnitude, values, root, weighed
+            )
+            eps, direction = group["eps"], sign or 1
             adaptive_setup_(
-                at(average),
-                at(magnitude),
-                beta,
-                rate,
-                group["eps"],
-                at(values),
-                None if root is None else at(root),
-                at(weighed),
-                sign or 1,
-                num_steps if isinstance(num_steps, Tensor) else None,
+                own, piece, beta, rate, eps, out, out_root, out_weighed, direction, count
             )
         if has_constant or magnitude is not grad:
-            return StepSizes.weighing(values, grad, sign, root, weighed)
-        return StepSizes(values, root, weighed)
+            return StepSizes.weighing(values, grad, sign, root, weighed, are_adaptive=True)
+        return StepSizes(values, root, weighed, are_adaptive=True)
 
-    @marked(Range.UPDATE)
     def _remember(self, commit: Commit, player: Any, grad: Tensor, advance: Advance) -> None:
-        """Add to a commit the averages that step sizes come from, where the step is taken."""
-        if not self._is_adaptive(player):
-            return
+        """Add to a commit the averages that adaptive step sizes come from."""
         # Formed anew rather than kept since `_step_sizes`: a pass is cheaper than a vector.
         average = self._stage_state(commit, player, "exp_avg_sq")
+        magnitude = self._magnitude(player, grad)
+        if advance is True:
+            for where, group, _ in self._segments(player):
+                if (beta := group["beta"]) is not None:
+                    own, grad = _at(where, average, magnitude)
+                    commit.add(partial(own.mul_, beta), own)
+                    commit.add(partial(own.addcmul_, grad, grad, value=1 - beta), own)
+            return
         # Written aside, so that the commit has one operation for it. The step sizes have been used.
-        new = self._buffer(player, "step_sizes").copy_(average)
-        flag = None if advance is True else advance
-        grad = self._magnitude(player, grad)
+        (new,) = self._buffers(player, "step_sizes")
+        new.copy_(average)
         for where, group, _ in self._segments(player):
             if group["beta"] is not None:
-                average_squares_(new[where], grad[where], group["beta"], flag)
+                average_squares_(new[where], magnitude[where], group["beta"], advance)
         commit.copy(average, new)
+
+
+def _at(where: slice, *vectors: Any) -> Sequence[Any]:
+    """Return what lies at ``where`` in vectors of one size; those that are None stay."""
+    if where.stop - where.start == vectors[0].numel():
+        # A slice of everything takes as long as an operation.
+        return vectors
+    return [None if vector is None else vector[where] for vector in vectors]
+
+
+def _check_whole(mirror: Mirror, placement: Placement) -> None:
+    if placement.is_sharded:
+        raise ValueError(
+            f"`mirror` {mirror!r} needs whole vectors, which Sharded does not keep. Pass the "
+            "process group itself, or `compopt.distributed.Replicated(group)`."
+        )

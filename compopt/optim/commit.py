@@ -25,7 +25,10 @@ class Commit:
 
     def __init__(self) -> None:
         self.vectors: dict[tuple[object, str], Tensor] = {}
-        self._writes: list[_Write] = []
+        self._writes: list[tuple[Callable[[], object], Tensor | None]] = []
+        self._num_done = 0
+        # Which write was begun last, and the version of its target before.
+        self._begun, self._version = -1, 0
 
     def add(self, write: Callable[[], object], target: Tensor | None = None) -> None:
         """Add a write.
@@ -35,11 +38,11 @@ class Commit:
                 as well be done twice.
             target: the tensor written to, or one of them.
         """
-        self._writes.append(_Write(write, target))
+        self._writes.append((write, target))
 
     def copy(self, target: Tensor, value: Tensor) -> None:
         """Add a write of ``value`` to ``target``."""
-        self.add(lambda: target.copy_(value))
+        self._writes.append((partial(target.copy_, value), None))
 
     def run(self) -> None:
         """Make all writes."""
@@ -52,31 +55,19 @@ class Commit:
     # An interrupt on the way out of an `enable_grad` leaves gradients enabled.
     @torch.no_grad()
     def _run(self) -> None:
-        for write in self._writes:
-            write.run_once()
-
-
-class _Write:
-    """An operation that is not made twice, wherever between two lines it was interrupted."""
-
-    def __init__(self, write: Callable[[], object], target: Tensor | None) -> None:
-        self._write = write
-        self._target = target
-        self._version: int | None = None
-        self._is_done = False
-
-    def run_once(self) -> None:
-        if self._is_done:
-            return
-        if self._target is None:
-            self._write()
-        else:
-            # Torch counts the operations in place on a tensor.
-            if self._version is None:
-                self._version = self._target._version
-            if self._target._version == self._version:
-                self._write()
-        self._is_done = True
+        for index in range(self._num_done, len(self._writes)):
+            write, target = self._writes[index]
+            if target is None:
+                write()
+            else:
+                # Torch counts the operations in place on a tensor, so that none is made twice,
+                # wherever between two lines it was interrupted.
+                if self._begun != index:
+                    self._version = target._version
+                    self._begun = index
+                if target._version == self._version:
+                    write()
+            self._num_done = index + 1
 
 
 def stage_moves(

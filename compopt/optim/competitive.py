@@ -1,30 +1,31 @@
 """The competitive step as a torch optimizer, of any number of players."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_choice
+from compopt._flat import Workspace
+from compopt._profiling import Range, marked
 from compopt._typing import K, Params
 from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
+from compopt.game import AnyGame
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.adaptive import AdaptiveOptimizer
 from compopt.optim.capture import check_capturable
-from compopt.optim.commit import Commit
-from compopt.optim.interaction import interacts, scale_to_learning_rate
+from compopt.optim.commit import Advance, Commit
 from compopt.optim.judgement import judge, judge_alone, select
 from compopt.optim.loss import evaluated
+from compopt.optim.plan import interacts, scale_to_learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepReport
-from compopt.optim.step_sizes import StepSizes
 from compopt.optim.trouble import OnFailure, check_solver, stretch_of
-from compopt.optim.update import Update
-from compopt.solvers import Solver
+from compopt.optim.update import StepSizes, Update
+from compopt.solvers import Solver, Status
 
 
 class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
@@ -101,21 +102,26 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
 
     def _step(self, closure: Any, terms: tuple[Any, ...], player: K | None = None) -> Any:
         """Take a step of all players, or of one; see :meth:`~compopt.CGD.step`."""
-        with torch.no_grad(), use_backend(self.backend), self._together(closure):
+        # Chosen here for all kernels of the step.
+        backend = resolve_backend(self.backend, self.param_groups[0]["params"][0].device)
+        with torch.no_grad(), use_backend(backend), self._together(closure):
             if player is not None:
                 return self._step_alone(player, closure, terms)
-            derivatives = self._derivatives(closure, terms)
-            if derivatives is None:
-                self._idle_step()
-                return None
-            self._report_independence(derivatives)
-            self._trouble.report_without_gradient(derivatives)
+            loss = evaluated(closure, lambda: self._pending is not None)
             with self._stepping():
+                derivatives = self._derivatives(loss, terms)
+                if derivatives is None:
+                    self._idle_step()
+                    return None
+                if self._trouble.watches or not derivatives.is_zero_sum:
+                    self._report_independence(derivatives)
+                    self._trouble.report_without_gradient(derivatives)
                 grad_norm = self._clip(derivatives)
                 step_sizes = self._set_up(derivatives)
                 update = self._solve(derivatives, step_sizes, interacts(self.param_groups))
-                for player, delta in update.delta.items():
-                    scale_to_learning_rate(self._segments(player), delta, step_sizes[player].values)
+                if any(group["interaction"] for group in self.param_groups):
+                    for each, delta in update.delta.items():
+                        scale_to_learning_rate(self._segments(each), delta, step_sizes[each].values)
                 self._finish(update, derivatives, grad_norm, step_sizes)
             return self._result_of(derivatives)
 
@@ -128,7 +134,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         self._pending = None
         game = self._as_game(closure, terms, player)
         params = self._params(player)
-        self._check_unscaled(str(player), game.of(player).terms())
+        self._check_unscaled(str(player), game.of(player))
         self._meet(Act.STEP, game, player=player)
         derivatives = differentiate(
             game.of(player),
@@ -143,15 +149,17 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         self._placement.clear_padding(params, sizes.values)
         delta = sizes.plain_step(grad)
         scale_to_learning_rate(self._segments(player), delta)
-        squares = self._is_adaptive(player)
-        outcome = judge_alone(player, grad, delta, self._placement, squares_gradients=squares)
+        outcome = judge_alone(
+            player, grad, delta, self._placement, squares_gradients=sizes.are_adaptive
+        )
         advance: bool | Tensor = outcome.taken
         if not self.capturable:
             advance = bool(self._placement.agree(outcome.taken))
             self._trouble.report_alone(player, advance, outcome.failure, on_failure=self.on_failure)
         commit = Commit()
         if advance is not False:
-            self._remember(commit, player, grad, advance)
+            if sizes.are_adaptive:
+                self._remember(commit, player, grad, advance)
             # Checkpoints have all of a player's state or none.
             for key in self._state_keys(player):
                 self._stage_state(commit, player, key)
@@ -167,18 +175,17 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         return losses[0] if len(losses) == 1 else self._result(losses)
 
     def _derivatives(self, closure: Any, terms: tuple[Any, ...]) -> Derivatives[K] | None:
-        closure = evaluated(closure, lambda: self._pending is not None)
+        """Return the derivatives of a loss, or those of the prepared step without one."""
         if closure is None:
             self._check_prepared()
-        else:
+        elif self._pending is not None:
             self._tell_of_lost_step()
         pending, self._pending = self._pending, None
-        params = {player: self._params(player) for player in self._players}
         if closure is not None:
             game = self._as_game(closure, terms)
-            self._check_unscaled("step", game.terms())
+            self._check_unscaled("step", game)
             self._meet(Act.STEP, game)
-            return self._differentiate(game, params, workspace=self._workspace)
+            return self._differentiate(game, workspace=self._workspace)
         if any(term is not None for term in terms):
             raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
@@ -186,18 +193,49 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         self._meet(Act.PREPARED_STEP)
         pending.grads = {
             player: self._placement.part(tensors, [param.grad for param in tensors])
-            for player, tensors in params.items()
+            for player, tensors in pending.params.items()
         }
         return pending
+
+    def _differentiate(
+        self,
+        game: AnyGame[K],
+        *,
+        scale: float = 1.0,
+        workspace: Workspace | None = None,
+    ) -> Derivatives[K]:
+        plans = {player: self._plan(player) for player in self._players}
+        return differentiate(
+            game,
+            {player: plan.params for player, plan in plans.items()},
+            placement=self._placement,
+            scale=scale,
+            second_order=interacts(self.param_groups),
+            workspace=workspace,
+            layouts={player: plan.layout for player, plan in plans.items()},
+        )
+
+    def _result_of(self, derivatives: Derivatives[K]) -> Any:
+        losses = derivatives.losses
+        return losses[0] if derivatives.is_zero_sum else self._result(losses)
+
+    def _result(self, losses: Sequence[Tensor]) -> Any:
+        """Return the losses of all players as :meth:`step` does."""
+        return tuple(losses)
 
     def _clip(self, derivatives: Derivatives[K]) -> dict[K, Tensor]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
         norms = self._placement.norms(derivatives.grads, of_any_size=self.capturable)
-        for player, grad in derivatives.grads.items():
-            self._clip_groups(player, grad)
+        if self._clips():
+            for player, grad in derivatives.grads.items():
+                self._clip_groups(player, grad)
         self._to_local_coordinates(derivatives)
         return norms
 
+    def _clips(self) -> bool:
+        return any(group["max_grad_norm"] is not None for group in self.param_groups)
+
+    @marked(Range.SET_UP)
     def _set_up(self, derivatives: Derivatives[K]) -> dict[K, StepSizes]:
         solved = self._solved()
         step_sizes = {
@@ -206,9 +244,10 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             )
             for player, grad in derivatives.grads.items()
         }
-        for player, sizes in step_sizes.items():
-            vectors = (sizes.values, sizes.root, sizes.weighed_grad)
-            self._placement.clear_padding(self._params(player), *vectors)
+        if self._placement.is_sharded:
+            for player, sizes in step_sizes.items():
+                vectors = (sizes.values, sizes.root, sizes.weighed_grad)
+                self._placement.clear_padding(self._params(player), *vectors)
         return step_sizes
 
     def _finish(
@@ -220,7 +259,8 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
         grads = derivatives.grads
-        plain = {p: partial(step_sizes[p].plain_step, grad) for p, grad in grads.items()}
+        is_doubtful = self._trouble.watches or not update.is_zero_sum
+        is_doubtful = is_doubtful and not self.capturable
         verdict = judge(
             update,
             derivatives,
@@ -228,13 +268,14 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             self._placement,
             reads=not self.capturable,
             falls_back=self.on_failure == "fallback",
-            squared=[player for player in self._players if self._is_adaptive(player)],
-            is_clipped=any(group["max_grad_norm"] is not None for group in self.param_groups),
-            signs={} if self.capturable else self._trouble.signs(update),
+            squared=[player for player, sizes in step_sizes.items() if sizes.are_adaptive],
+            is_clipped=self._clips(),
+            signs=self._trouble.signs(update) if is_doubtful else {},
         )
         self.last_step, use_solution = verdict.report, verdict.use_solution
         advance = verdict.advance
-        if verdict.status is not None:
+        if is_doubtful or verdict.status not in (None, Status.CONVERGED) or use_solution is False:
+            assert verdict.status is not None
             self._trouble.report(
                 verdict.status,
                 verdict.use_solution is True,
@@ -243,19 +284,37 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                 verdict.report,
                 on_failure=self.on_failure,
                 failure=verdict.report.failure,
-                stretch=lambda: stretch_of(update.delta.values(), (p() for p in plain.values())),
+                stretch=lambda: stretch_of(
+                    update.delta.values(), [step_sizes[p].plain_step(grads[p]) for p in grads]
+                ),
             )
-        deltas = {p: select(use_solution, update.delta[p], plain[p]) for p in plain}
+        deltas = update.delta
         if use_solution is not True:
+            deltas = {
+                player: select(use_solution, deltas[player], step_sizes[player].plain_step(grad))
+                for player, grad in grads.items()
+            }
             # The plain step can overflow as well.
             norms = self._placement.norms(deltas, of_any_size=True)
             finite = torch.isfinite(torch.stack([*norms.values()])).all()
             advance = advance & (finite if self.capturable else bool(self._placement.agree(finite)))
         if advance is False:
             return
+        self._take(deltas, grads, step_sizes, advance)
+
+    @marked(Range.UPDATE)
+    def _take(
+        self,
+        deltas: Mapping[K, Tensor],
+        grads: Mapping[K, Tensor],
+        step_sizes: Mapping[K, StepSizes],
+        advance: Advance,
+    ) -> None:
+        """Prepare all writes of a step, then make them."""
         commit = Commit()
+        kept = self._solvable() if self.warm_start else ()
         for player, delta in deltas.items():
-            self._remember(commit, player, grads[player], advance)
-            state = {"delta": delta} if "delta" in self._state_keys(player) else {}
-            self._stage(commit, player, delta, state, advance)
+            if step_sizes[player].are_adaptive:
+                self._remember(commit, player, grads[player], advance)
+            self._stage(commit, player, delta, {"delta": delta} if player in kept else {}, advance)
         commit.run()

@@ -1,7 +1,7 @@
 """Parameter groups that belong to a player."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from compopt._checks import (
     check_params,
     check_positive,
 )
-from compopt._remedies import ALONE
 from compopt._typing import PLAYERS, Params
 
 
@@ -117,88 +116,3 @@ def player_lr(player: Any, lr: Any, players: Sequence[Any] = PLAYERS) -> Any:
             raise ValueError(f"`lr` must be one rate or {each}, got {lr!r}.")
         lr = lr[players.index(player)]
     return lr.clone() if isinstance(lr, torch.Tensor) else lr
-
-
-def learning_rate(group: dict[str, Any]) -> float | Tensor:
-    """Return the group's learning rate. Schedules down to zero may end below it by rounding."""
-    lr: float | Tensor = group["lr"]
-    return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
-
-
-def interaction_strength(group: dict[str, Any]) -> float | Tensor:
-    """Return the step size with which the group's interaction counts.
-
-    It is the learning rate if ``interaction`` is None, and also if it is 0: then nothing is solved,
-    and the step sizes are those of the move itself.
-    """
-    return group["interaction"] or learning_rate(group)
-
-
-class Segment(NamedTuple):
-    """A run of a player's flat vector that shares its hyperparameters and its step count."""
-
-    where: slice
-    group: dict[str, Any]
-    num_steps: float | Tensor
-
-
-def trainable(
-    param_groups: Sequence[dict[str, Any]], player: Any
-) -> list[tuple[Tensor, dict[str, Any]]]:
-    """Return the parameters of ``player`` that require grad, in order, each with its group.
-
-    Raises:
-        ValueError: if all are frozen.
-    """
-    entries = [
-        (param, group)
-        for group in param_groups
-        if group["player"] == player
-        for param in group["params"]
-        if param.requires_grad
-    ]
-    if not entries:
-        raise ValueError(
-            f"All parameters of the {player} player are frozen; a step needs some: call "
-            f"`requires_grad_(True)`. {ALONE}"
-        )
-    return entries
-
-
-def segments(
-    entries: Sequence[tuple[Tensor, dict[str, Any]]],
-    sizes: Sequence[int],
-    counts: Sequence[Tensor | None],
-    *,
-    on_device: bool,
-) -> Iterator[Segment]:
-    """Yield the segments of a player's flat vector, as few as there can be.
-
-    Args:
-        entries: the player's trainable parameters with their groups.
-        sizes: number of entries of each parameter in the flat vector.
-        counts: of each parameter's steps; None before the first.
-        on_device: whether step counts live on the device and must not be read. Those that are
-            one tensor are equal then, and no others.
-    """
-    run: Segment | None = None
-    last_count: Tensor | None = None
-    start = 0
-    for (param, group), size, count in zip(entries, sizes, counts, strict=True):
-        stop = start + size
-        num_steps: float | Tensor
-        if not on_device:
-            num_steps = 0.0 if count is None else float(count)
-        else:
-            num_steps = torch.zeros((), device=param.device) if count is None else count
-        same = count is last_count if on_device else run is not None and run.num_steps == num_steps
-        last_count = count
-        if run is not None and run.group is group and same:
-            run = Segment(slice(run.where.start, stop), group, run.num_steps)
-        else:
-            if run is not None:
-                yield run
-            run = Segment(slice(start, stop), group, num_steps)
-        start = stop
-    if run is not None:
-        yield run

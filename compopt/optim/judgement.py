@@ -1,12 +1,14 @@
 """Whether a competitive step is taken."""
 
-from collections.abc import Callable, Collection, Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Generic
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
+from compopt._scale import Number, is_free_to_read, within
 from compopt._typing import K
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
@@ -62,12 +64,13 @@ def judge(
         is_clipped: whether gradients were clipped.
         signs: 0-dim flags to read along, by name.
     """
+    on_host = reads and is_free_to_read(derivatives.losses[0].device)
     delta_norm = placement.norms(update.delta, of_any_size=not reads)
     norms = grad_norm
     if squared and is_clipped and not reads:
         # There is no second look at what was clipped.
         norms = placement.norms(derivatives.grads, of_any_size=True)
-    report = _report(update, derivatives, norms, grad_norm, delta_norm, squared)
+    report = _report(update, derivatives, norms, grad_norm, delta_norm, squared, on_host)
     if not reads:
         taken = report._taken
         return Verdict(report, taken, report._has_gradients if falls_back else taken)
@@ -82,6 +85,7 @@ def judge(
         grad_norm if is_clipped else norms,
         placement.norms(update.delta, of_any_size=True),
         squared,
+        on_host,
     )
     return _read(report, falls_back, placement, signs)
 
@@ -138,17 +142,18 @@ def _report(
     shown_norms: dict[K, Tensor],
     delta_norm: dict[K, Tensor],
     squared: Collection[K],
+    on_host: bool,
 ) -> StepReport[K]:
-    solution = update.solution
-    losses, grads = derivatives.losses, derivatives.grads
-    sizes = [
-        norm.to(grads[p].dtype).square() if p in squared else norm for p, norm in norms.items()
+    """Return the figures of a step; what they come to is a bool if it may be read ``on_host``."""
+    solution, losses = update.solution, derivatives.losses
+    sizes: list[Any] = [
+        _square(norm, derivatives.grads[player].dtype, on_host) if player in squared else norm
+        for player, norm in norms.items()
     ]
-    first, *others = [*(loss.reshape(()) for loss in losses), *sizes]
-    has_gradients = torch.isfinite(sum(others, first))
-    is_solved = (solution.status_code <= int(Status.MAX_ITER)) & torch.isfinite(
-        torch.stack([*delta_norm.values()]).sum()
-    )
+    is_finite = _finite_on_host if on_host else _finite
+    has_gradients = is_finite([*losses, *sizes])
+    code = solution.status_code.item() if on_host else solution.status_code
+    is_solved = code <= _LAST_SOLVED
     return StepReport(
         num_hvp=derivatives.num_products,
         num_iter=solution.num_iter,
@@ -161,18 +166,41 @@ def _report(
         _grad_norm=shown_norms,
         _delta_norm=delta_norm,
         _has_gradients=has_gradients,
-        _taken=has_gradients & is_solved,
+        _taken=has_gradients & is_solved & is_finite(delta_norm.values()),
     )
+
+
+_LAST_SOLVED = int(Status.MAX_ITER)
+
+
+def _finite(numbers: Collection[Any]) -> Tensor:
+    """Return whether all numbers are finite, 0-dim: their sum keeps what is not."""
+    first, *others = (number.reshape(()) for number in numbers)
+    return torch.isfinite(sum(others, first))
+
+
+def _square(norm: Tensor, dtype: torch.dtype, on_host: bool) -> Number:
+    """Return the square of a norm, infinite where ``dtype`` does not have it."""
+    if on_host:
+        return within(norm.item() * norm.item(), dtype)
+    return norm.to(dtype).square()
+
+
+def _finite_on_host(numbers: Collection[Any]) -> bool:
+    return all(math.isfinite(number) for number in numbers)
 
 
 def _read(
     report: StepReport[K], falls_back: bool, placement: Placement, signs: Mapping[str, Tensor]
 ) -> Verdict[K]:
     """Return the verdict as the host knows it, and as all processes do."""
-    flags = [report._taken, report._has_gradients, *signs.values()]
-    outcome = torch.stack([report._status_code, *(flag.long() for flag in flags)])
+    flags = [report._status_code, report._taken, report._has_gradients, *signs.values()]
+    if isinstance(report._taken, bool):
+        outcome: Any = [int(flag) for flag in flags]
+    else:
+        outcome = torch.stack([torch.as_tensor(flag).long() for flag in flags])
     # The one place where a step waits for the device, after all its work is queued.
-    code, taken, has_gradients, *answers = placement.agree(outcome).tolist()
+    code, taken, has_gradients, *answers = placement.agree(outcome)
     return Verdict(
         report,
         use_solution=bool(taken),
@@ -182,8 +210,8 @@ def _read(
     )
 
 
-def select(condition: bool | Tensor, value: Tensor, other: Callable[[], Tensor]) -> Tensor:
-    """Return ``value`` or ``other()``; on the device if ``condition`` has not been read."""
+def select(condition: bool | Tensor, value: Tensor, other: Tensor) -> Tensor:
+    """Return ``value`` or ``other``; on the device if ``condition`` has not been read."""
     if isinstance(condition, bool):
-        return value if condition else other()
-    return torch.where(condition, value, other())
+        return value if condition else other
+    return torch.where(condition, value, other)

@@ -109,15 +109,17 @@ def as_game(
         game = _mean_game([_of_loss(part, device) for part in loss.losses], device)
     else:
         game = _of_loss(loss, device)
-    check_loss("loss", game.loss, device)
+    if game is loss:
+        check_loss("loss", game.loss, device)
     if game.max_loss is not None:
         if not allows_pair:
             raise TypeError(
                 "`loss` must be one zero-sum loss, got a tuple of 2, one for each player. "
                 + _PAIR_REFUSED
             )
-        check_loss("max_loss", game.max_loss, device)
-    for name, value in terms._asdict().items():
+        if game is loss:
+            check_loss("max_loss", game.max_loss, device)
+    for name, value in zip(Terms._fields, terms, strict=True):
         if value is None:
             continue
         if getattr(game, name) is not None:

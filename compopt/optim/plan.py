@@ -1,15 +1,62 @@
-"""What stays the same from step to step, until groups or trainable parameters change."""
+"""What stays the same from step to step, and how a step reads the hyperparameters of groups."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from compopt._flat import FlatLayout
+from compopt._remedies import ALONE
 from compopt.distributed import Placement
-from compopt.optim.groups import Segment, trainable
+
+
+def learning_rate(group: dict[str, Any]) -> float | Tensor:
+    """Return the group's learning rate. Schedules down to zero may end below it by rounding."""
+    lr: float | Tensor = group["lr"]
+    return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
+
+
+def interaction_strength(group: dict[str, Any]) -> float | Tensor:
+    """Return the step size with which the group's interaction counts.
+
+    It is the learning rate if ``interaction`` is None, and also if it is 0: then nothing is solved,
+    and the step sizes are those of the move itself.
+    """
+    return group["interaction"] or learning_rate(group)
+
+
+class Segment(NamedTuple):
+    """A run of a player's flat vector that shares its hyperparameters and its step count."""
+
+    where: slice
+    group: dict[str, Any]
+    num_steps: float | Tensor
+
+
+def trainable(
+    param_groups: Sequence[dict[str, Any]], player: Any
+) -> list[tuple[Tensor, dict[str, Any]]]:
+    """Return the parameters of ``player`` that require grad, in order, each with its group.
+
+    Raises:
+        ValueError: if all are frozen.
+    """
+    entries = [
+        (param, group)
+        for group in param_groups
+        if group["player"] == player
+        for param in group["params"]
+        if param.requires_grad
+    ]
+    if not entries:
+        raise ValueError(
+            f"All parameters of the {player} player are frozen; a step needs some: call "
+            f"`requires_grad_(True)`. {ALONE}"
+        )
+    return entries
 
 
 @dataclass
@@ -19,6 +66,7 @@ class Plan:
     Attributes:
         entries: the parameters, each with its group.
         params: the parameters.
+        size: entries of all of them.
         layout: of the part of its vectors that this process keeps.
         parts: the groups that have trainable parameters, where the entries of each are in the
             vectors, and which of ``params`` they are.
@@ -27,6 +75,7 @@ class Plan:
 
     entries: list[tuple[Tensor, dict[str, Any]]]
     params: list[Tensor]
+    size: int
     layout: FlatLayout
     parts: list[tuple[dict[str, Any], slice, slice]]
     segments: list[Segment] | None = None
@@ -58,7 +107,8 @@ class Plan:
                 first, start = first + count, start + size
         members = [param for group in groups for param in group["params"]]
         flags = [param.requires_grad for param in members]
-        return cls(entries, params, layout, parts, None, groups, members, flags)
+        size = sum(param.numel() for param in params)
+        return cls(entries, params, size, layout, parts, None, groups, members, flags)
 
     def is_current(self, param_groups: Sequence[Mapping[str, Any]], player: Any) -> bool:
         """Return whether the player still has these parameters in these groups."""
@@ -71,3 +121,69 @@ class Plan:
             and all(map(is_, members, self._members))
             and [param.requires_grad for param in members] == self._flags
         )
+
+    def segments_of(self, counts: Sequence[Any]) -> list[Segment]:
+        """Return the segments of the player's vectors, as few as there can be.
+
+        Args:
+            counts: the steps that each parameter took, numbers or tensors of a device, which are
+                not read. Those that are one tensor are equal then, and no others.
+        """
+        first = counts[0]
+        on_device = isinstance(first, Tensor)
+        same = all(c is first for c in counts) if on_device else len(counts) == counts.count(first)
+        if same:
+            return [Segment(where, group, first) for group, where, _ in self.parts]
+        found: list[Segment] = []
+        start = 0
+        for (_, group), size, count in zip(self.entries, self.layout.sizes, counts, strict=True):
+            where = slice(start, start + size)
+            *_, last = found or [Segment(where, {}, count)]
+            same = count is last.num_steps if on_device else count == last.num_steps
+            if last.group is group and same:
+                found[-1] = last._replace(where=slice(last.where.start, where.stop))
+            else:
+                found.append(Segment(where, group, count))
+            start = where.stop
+        return found
+
+
+def interacts(param_groups: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether the players' interaction counts at all.
+
+    Raises:
+        ValueError: if it does for some groups and not for others.
+    """
+    counts = {group["interaction"] != 0 for group in param_groups}
+    if len(counts) > 1:
+        raise ValueError(
+            "`interaction` must be 0 in all groups of both players or in none. Zero everywhere is "
+            "the step without interaction; for a weak one in some groups, give them a small value."
+        )
+    return counts == {True}
+
+
+def scale_to_learning_rate(segments: Iterable[Segment], *vectors: Tensor) -> None:
+    """Scale vectors [size of the player] in place, from the strength to the learning rate."""
+    for where, group, _ in segments:
+        if group["interaction"]:
+            factor = learning_rate(group) / group["interaction"]
+            for vector in vectors:
+                vector[where].mul_(factor)
+
+
+def scaled_to_strength(segments: Iterable[Segment], delta: Tensor) -> Tensor:
+    """Return a move as it was before :func:`scale_to_learning_rate`; ``delta`` if that is the same.
+
+    A learning rate of zero leaves no move to scale: zeros then.
+    """
+    result = delta
+    for where, group, _ in segments:
+        if group["interaction"]:
+            result = delta.clone() if result is delta else result
+            rate = learning_rate(group)
+            if not isinstance(rate, Tensor):
+                # Not copied from the host, which would wait for the device.
+                rate = delta.new_full((), rate)
+            result[where].mul_(torch.where(rate > 0, group["interaction"] / rate, 0))
+    return result

@@ -1,8 +1,7 @@
 """A torch optimizer over two players: their groups, their state, its checkpoints."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -12,25 +11,19 @@ from torch import distributed as dist
 
 from compopt._arguments import HOW_TO_PASS, ExplainsArguments
 from compopt._checks import check_trainable
-from compopt._profiling import Range, marked
+from compopt._flat import Workspace
 from compopt._typing import PLAYERS, Params
-from compopt._workspace import Workspace
 from compopt.distributed import Placement
-from compopt.optim.capture import warn_of_fixed_rates
-from compopt.optim.commit import Advance, Commit, stage_moves
+from compopt.optim.commit import Advance
 from compopt.optim.groups import (
-    Segment,
     check_hyperparameters,
     complete_group,
     player_groups,
     player_lr,
-    segments,
 )
 from compopt.optim.loading import check_loadable
 from compopt.optim.plan import Plan
-from compopt.optim.scaling import check_unscaled
 from compopt.optim.state import FlatState, drop_strangers, restore_state, unshare_state
-from compopt.optim.step_counts import stage_counts
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
 
@@ -147,140 +140,6 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
     def _check_group(self, group: dict[str, Any]) -> None:
         check_hyperparameters(group)
         self._check_hyperparameters(group)
-
-    def _plan(self, player: Any) -> Plan:
-        plan = self._plans.get(player)
-        if plan is None or not (self._is_stepping or plan.is_current(self.param_groups, player)):
-            plan = self._plans[player] = Plan.of(self.param_groups, player, self._placement)
-        return plan
-
-    @contextmanager
-    def _stepping(self) -> Iterator[None]:
-        """Let what is known of groups and step counts stay as it is, once the loss is known."""
-        for player in self._players:
-            self._plan(player).segments = None
-        self._is_stepping = True
-        try:
-            yield
-        finally:
-            self._is_stepping = False
-
-    def _entries(self, player: Any) -> list[tuple[Tensor, dict[str, Any]]]:
-        return self._plan(player).entries
-
-    def _params(self, player: Any) -> list[Tensor]:
-        return self._plan(player).params
-
-    def _segments(self, player: Any) -> Sequence[Segment]:
-        plan = self._plan(player)
-        if plan.segments is None or not self._is_stepping:
-            state = self.state
-            counts = [state[p].get("step") if p in state else None for p in plan.params]
-            found = segments(plan.entries, plan.layout.sizes, counts, on_device=self.capturable)
-            plan.segments = list(found)
-        return plan.segments
-
-    def _read_state(self, player: Any, key: str) -> Tensor | None:
-        """Return a state vector [size of the player], None if there is none.
-
-        It may be the stored one: modify it only to write it.
-        """
-        return self._flat_state.read(self.state, player, self._params(player), key)
-
-    def _stage_state(self, commit: Commit, player: Any, key: str) -> Tensor:
-        """Return a state vector [size of the player] for later writes of ``commit`` to change."""
-        return self._flat_state.stage(commit, self.state, player, self._params(player), key)
-
-    def _buffer(self, player: Any, name: str) -> Tensor:
-        """Return a vector [size of the player] that is kept from step to step, of any content."""
-        return self._workspace.vector(self._plan(player).layout, player, name)
-
-    def _clip_groups(self, player: Any, grad: Tensor) -> None:
-        """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
-        # By group, not by segment: a group may have parameters with different step counts.
-        for group, where, _ in self._plan(player).parts:
-            if group["max_grad_norm"] is not None:
-                norm = self._placement.norms({player: grad[where]}, of_any_size=True)[player]
-                grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
-
-    def _num_steps(self) -> float:
-        """Return the steps that all players took so far. Reads counts, so not when capturable."""
-        return min(
-            max(float(segment.num_steps) for segment in self._segments(player))
-            for player in self._players
-        )
-
-    @marked(Range.UPDATE)
-    def _stage(
-        self,
-        commit: Commit,
-        player: Any,
-        delta: Tensor,
-        state: Mapping[str, Tensor],
-        advance: Advance,
-    ) -> None:
-        """Add to a commit: decay, move by ``delta``, store ``state``, count the step.
-
-        Args:
-            commit: to add to.
-            player: whose parameters.
-            delta: [size of the player].
-            state: vectors [size of the player] by key.
-            advance: whether to do any of this.
-        """
-        if self.capturable:
-            warn_of_fixed_rates(self._entries(player))
-        plan = self._plan(player)
-        params = plan.params
-        if any(param not in self.state for param in params):
-            # One may have come in the place of another.
-            commit.add(partial(drop_strangers, self.state, self.param_groups))
-        views = self._placement.whole(params, delta)
-        for group, _, which in plan.parts:
-            self._stage_group(commit, group, params[which], views[which], advance)
-        for key, vector in state.items():
-            stored = self._stage_state(commit, player, key)
-            if stored is not vector:
-                commit.copy(stored, vector if advance is True else vector.where(advance, stored))
-        stage_counts(commit, self.state, params, advance, on_device=self.capturable)
-        commit.add(partial(setattr, self, "_is_taken", advance))
-
-    def _stage_group(
-        self,
-        commit: Commit,
-        group: dict[str, Any],
-        params: Sequence[Tensor],
-        moves: Sequence[Tensor],
-        advance: Advance,
-    ) -> None:
-        """Add decay and moves of a group's parameters, given as what is added to each."""
-        decay = group["weight_decay"]
-        stage_moves(commit, params, moves, 1 - group["lr"] * decay if decay else None, advance)
-
-    def _refuse_gradients(self) -> None:
-        """Raise if ``.grad`` holds anything: a step without a loss would not see it."""
-        if any(bool(param.grad.any()) for param in self._all_params() if param.grad is not None):
-            raise RuntimeError(
-                "`step()` found gradients but no graph: `loss.backward()` frees what a step of "
-                f"{type(self).__name__} needs. {self._how_to_step}"
-            )
-
-    def _check_unscaled(self, call: str, losses: Mapping[str, Tensor | None]) -> None:
-        """Raise if losses were scaled by hand. Looked at in the first call of each kind only."""
-        if call not in self._calls_seen:
-            check_unscaled(losses, self._how_to_scale)
-            self._calls_seen.add(call)
-
-    def _idle_step(self) -> None:
-        """Create the state, as checkpoint loaders expect of a step without a loss."""
-        self._refuse_gradients()
-        commit = Commit()
-        for player in self._players:
-            for key in self._state_keys(player):
-                self._stage_state(commit, player, key)
-            params = self._params(player)
-            stage_counts(commit, self.state, params, None, on_device=self.capturable)
-        commit.run()
 
     def _all_params(self) -> list[Tensor]:
         return [param for group in self.param_groups for param in group["params"]]

@@ -13,11 +13,10 @@ from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
 from compopt.game import ManyPlayers
 from compopt.optim.competitive import CompetitiveOptimizer
-from compopt.optim.interaction import scaled_to_strength
 from compopt.optim.mirrors import Mirror
-from compopt.optim.step_sizes import StepSizes
+from compopt.optim.plan import scaled_to_strength
 from compopt.optim.trouble import OnFailure
-from compopt.optim.update import Update, joint_update
+from compopt.optim.update import StepSizes, Update, joint_update
 from compopt.solvers import GMRES, ConjugateGradient, Solver
 
 Losses: TypeAlias = Sequence[Tensor]

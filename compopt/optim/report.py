@@ -57,8 +57,8 @@ class StepReport(Generic[K]):
     _losses: tuple[Tensor, ...] = field(repr=False)
     _grad_norm: dict[K, Tensor] = field(repr=False)
     _delta_norm: dict[K, Tensor] = field(repr=False)
-    _has_gradients: Tensor = field(repr=False)
-    _taken: Tensor = field(repr=False)
+    _has_gradients: bool | Tensor = field(repr=False)
+    _taken: bool | Tensor = field(repr=False)
 
     @property
     def status(self) -> Status:

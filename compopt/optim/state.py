@@ -1,6 +1,9 @@
 """Per-parameter state that is stored in flat vectors."""
 
+from collections import Counter
 from collections.abc import Mapping, MutableMapping, Sequence
+from functools import partial
+from operator import is_
 from typing import Any
 
 import torch
@@ -8,9 +11,13 @@ from torch import Tensor
 
 from compopt._typing import Player
 from compopt.distributed import Placement
-from compopt.optim.commit import Commit
+from compopt.optim.commit import Advance, Commit
 
 State = MutableMapping[Tensor, dict[str, Any]]
+
+
+STEP = "step"
+"""The key of a parameter's count of steps."""
 
 
 class FlatState:
@@ -24,6 +31,8 @@ class FlatState:
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._written: dict[tuple[Player, str], tuple[Tensor, list[Tensor]]] = {}
+        # In a step, what a look at the state has found.
+        self.seen: dict[tuple[Player, str], Tensor | None] | None = None
 
     def read(
         self, state: State, player: Player, params: Sequence[Tensor], key: str
@@ -32,11 +41,13 @@ class FlatState:
 
         Parameters that lack it count as zeros. The vector may be the stored one: do not modify it.
         """
+        vector = self._stored(state, player, params, key)
+        if vector is not None:
+            return vector
         tensors = _entries(state, params, key)
         if all(tensor is None for tensor in tensors):
             return None
-        vector = self._vector_behind(player, key, tensors)
-        return self._gathered(params, tensors) if vector is None else vector
+        return self._gathered(params, tensors)
 
     def stage(
         self, commit: Commit, state: State, player: Player, params: Sequence[Tensor], key: str
@@ -50,13 +61,101 @@ class FlatState:
         staged = commit.vectors.get((player, key))
         if staged is not None:
             return staged
-        tensors = _entries(state, params, key)
-        stored = self._vector_behind(player, key, tensors)
+        stored = self._stored(state, player, params, key)
         if stored is not None:
             return stored
-        vector = self._gathered(params, tensors)
+        vector = self._gathered(params, _entries(state, params, key))
         views = self._placement.layout(params).views(vector)
         entries = [self._placement.entry(p, view) for p, view in zip(params, views, strict=True)]
+
+        self._attach(commit, state, player, params, key, vector, entries)
+        commit.vectors[player, key] = vector
+        return vector
+
+    def counts(self, state: State, player: Player, params: Sequence[Tensor]) -> list[float]:
+        """Return the steps that each parameter took, where counts live on the host."""
+        vector = self._stored(state, player, params, STEP)
+        if vector is None:
+            return [float(count or 0) for count in _entries(state, params, STEP)]
+        numbers: list[float] = vector.tolist()
+        return numbers
+
+    def stage_counts(
+        self,
+        commit: Commit,
+        state: State,
+        player: Player,
+        params: Sequence[Tensor],
+        advance: Advance | None,
+        *,
+        on_device: bool,
+    ) -> bool:
+        """Add the advance of the parameters' counts by a step, from zero where there is none.
+
+        As in torch.optim, a count lives on the host unless a device graph has to advance it.
+
+        Args:
+            commit: to add to.
+            state: of all parameters of an optimizer.
+            player: whose parameters.
+            params: of the player.
+            advance: whether the step is taken; None to begin counts at zero and leave the others.
+            on_device: whether counts live on the device. Counts that have advanced together so far
+                are then one tensor, which says without a look at the values that they are equal:
+                their parameters can be worked on together. Otherwise they lie in one vector.
+
+        Returns:
+            Whether there may be parameters that had no count.
+        """
+        if not on_device:
+            vector = self._stored(state, player, params, STEP)
+            is_new = vector is None
+            if vector is None:
+                numbers = self.counts(state, player, params)
+                vector = torch.tensor(numbers, dtype=torch.float32, device="cpu")
+                self._attach(commit, state, player, params, STEP, vector, [*vector.unbind()])
+            if advance is not None:
+                commit.add(partial(vector.add_, 1), vector)
+            return is_new
+        counts = _entries(state, params, STEP)
+        # Others may keep what they like under keys of their own.
+        entries = [entry for key, entry in state.items() if isinstance(key, Tensor)]
+        holders = Counter(id(entry[STEP]) for entry in entries if STEP in entry)
+        own = Counter(id(count) for count in counts if count is not None)
+        advanced: dict[int, Tensor] = {}
+        for param, count in zip(params, counts, strict=True):
+            if id(count) not in advanced:
+                if count is None:
+                    advanced[id(count)] = torch.zeros((), dtype=torch.float32, device=param.device)
+                elif advance is not None and holders[id(count)] > own[id(count)]:
+                    # Whoever shares the count and stays behind keeps it.
+                    advanced[id(count)] = count.clone()
+                else:
+                    advanced[id(count)] = count
+        assigned = [advanced[id(count)] for count in counts]
+
+        def assign() -> None:
+            for param, count in zip(params, assigned, strict=True):
+                state[param][STEP] = count
+
+        commit.add(assign)
+        steps = list(advanced.values())
+        if advance is not None:
+            added: Any = [1 if advance is True else advance] * len(steps)
+            commit.add(lambda: torch._foreach_add_(steps, added), steps[0])
+        return any(count is None for count in counts)
+
+    def _attach(
+        self,
+        commit: Commit,
+        state: State,
+        player: Player,
+        params: Sequence[Tensor],
+        key: str,
+        vector: Tensor,
+        entries: list[Tensor],
+    ) -> None:
+        """Let the state of parameters be pieces of a vector, once ``commit`` is made."""
 
         def attach() -> None:
             self._written[player, key] = (vector, entries)
@@ -64,8 +163,6 @@ class FlatState:
                 state[param][key] = entry
 
         commit.add(attach)
-        commit.vectors[player, key] = vector
-        return vector
 
     def _gathered(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
         layout = self._placement.layout(params)
@@ -80,15 +177,24 @@ class FlatState:
         self, player: Player, key: str, tensors: Sequence[Tensor | None]
     ) -> Tensor | None:
         vector, entries = self._written.get((player, key), (None, []))
-        same = len(entries) == len(tensors) and all(
-            entry is tensor for entry, tensor in zip(entries, tensors, strict=True)
-        )
+        same = len(entries) == len(tensors) and all(map(is_, entries, tensors))
         return vector if same else None
+
+    def _stored(
+        self, state: State, player: Player, params: Sequence[Tensor], key: str
+    ) -> Tensor | None:
+        """Return the vector whose pieces the state has, None if there is none."""
+        if self.seen is not None and (player, key) in self.seen:
+            return self.seen[player, key]
+        vector = self._vector_behind(player, key, _entries(state, params, key))
+        if self.seen is not None:
+            self.seen[player, key] = vector
+        return vector
 
 
 def _entries(state: State, params: Sequence[Tensor], key: str) -> list[Tensor | None]:
     # Looking must not make an entry.
-    return [state[param].get(key) if param in state else None for param in params]
+    return [None if held is None else held.get(key) for held in map(state.get, params)]
 
 
 def drop_strangers(state: State, param_groups: Sequence[Mapping[str, Any]]) -> None:

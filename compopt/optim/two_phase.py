@@ -1,24 +1,22 @@
 """Steps in two phases: gradients first, then the step that solves with them."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from operator import is_not
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from compopt._flat import Workspace
 from compopt._remedies import NO_SCALER
-from compopt._workspace import Workspace
-from compopt.derivatives import Derivatives, differentiate
+from compopt.derivatives import Derivatives
 from compopt.distributed.meeting import Act
 from compopt.game import AnyGame, Game
 from compopt.kernels import use_backend
 from compopt.optim.commit import Commit
-from compopt.optim.interaction import interacts
-from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepWarning
 from compopt.optim.scaling import check_ready, check_taken_back
+from compopt.optim.stepping import SteppingOptimizer
 from compopt.optim.trouble import Trouble
 
 LOST_STEP = (
@@ -28,7 +26,7 @@ LOST_STEP = (
 )
 
 
-class TwoPhaseOptimizer(SharesSteps):
+class TwoPhaseOptimizer(SteppingOptimizer):
     """Base of the optimizers whose step may be prepared by :meth:`backward`."""
 
     backend: str
@@ -62,13 +60,19 @@ class TwoPhaseOptimizer(SharesSteps):
             player: who moves alone, None if all do.
         """
 
-    def _result_of(self, derivatives: Derivatives[Any]) -> Any:
-        losses = derivatives.losses
-        return losses[0] if derivatives.is_zero_sum else self._result(losses)
+    @abstractmethod
+    def _differentiate(
+        self,
+        game: AnyGame[Any],
+        *,
+        scale: float = 1.0,
+        workspace: Workspace | None = None,
+    ) -> Derivatives[Any]:
+        """Return the derivatives of a game by the parameters of all players."""
 
-    def _result(self, losses: Sequence[Tensor]) -> Any:
-        """Return the losses of all players as :meth:`step` does."""
-        return tuple(losses)
+    @abstractmethod
+    def _result_of(self, derivatives: Derivatives[Any]) -> Any:
+        """Return the losses as :meth:`step` does."""
 
     def _backward(
         self, closure: Any, terms: tuple[Any, ...], scaler: torch.amp.GradScaler | None = None
@@ -81,15 +85,15 @@ class TwoPhaseOptimizer(SharesSteps):
             check_ready(scaler, self)
         with use_backend(self.backend), self._together(closure):
             game = self._as_game(closure, terms)
-            self._check_unscaled("backward", game.terms())
+            self._check_unscaled("backward", game)
             losses = game.detached_losses()
             game, scale = _scaled(game, scaler)
             self._meet(Act.BACKWARD, game, scale)
             if scaler is not None:
                 losses = tuple(map(self._placement.mean, losses))
-            pending = self._differentiate(game, params, scale=scale)
+            pending = self._differentiate(game, scale=scale)
             views = {
-                player: self._placement.whole(params[player], grad)
+                player: self._placement.whole(params[player], self._plan(player).layout, grad)
                 for player, grad in pending.grads.items()
             }
         grads = {
@@ -113,23 +117,6 @@ class TwoPhaseOptimizer(SharesSteps):
         commit.add(prepare)
         commit.run()
         return self._result_of(pending)
-
-    def _differentiate(
-        self,
-        game: AnyGame[Any],
-        params: Mapping[Any, Sequence[Tensor]],
-        *,
-        scale: float = 1.0,
-        workspace: Workspace | None = None,
-    ) -> Derivatives[Any]:
-        return differentiate(
-            game,
-            params,
-            placement=self._placement,
-            scale=scale,
-            second_order=interacts(self.param_groups),
-            workspace=workspace,
-        )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""

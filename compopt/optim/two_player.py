@@ -11,12 +11,11 @@ from compopt._typing import PLAYERS, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.game import Game
 from compopt.optim.competitive import CompetitiveOptimizer
-from compopt.optim.interaction import scaled_to_strength
 from compopt.optim.loss import LossOrClosure, Terms, as_game, check_alone
+from compopt.optim.plan import scaled_to_strength
 from compopt.optim.players import ProcessGroup
-from compopt.optim.step_sizes import StepSizes
 from compopt.optim.trouble import OnFailure, SolveFor
-from compopt.optim.update import Update, competitive_update
+from compopt.optim.update import StepSizes, Update, competitive_update
 from compopt.solvers import GMRES, ConjugateGradient, Solver
 
 
@@ -157,8 +156,7 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         if self.solve_for == "alternate":
             return PLAYERS
         if self.solve_for == "smaller":
-            sizes = {p: sum(param.numel() for param in self._params(p)) for p in PLAYERS}
-            return ("min",) if sizes["min"] < sizes["max"] else ("max",)
+            return ("min",) if self._plan("min").size < self._plan("max").size else ("max",)
         return (self.solve_for,)
 
     def _solved(self) -> tuple[Player, ...]:
@@ -185,5 +183,6 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
             previous_delta=previous,
             interacts=interacts,
             watches=self._trouble.watches and not self.capturable,
+            may_read=not self.capturable,
             workspace=self._workspace,
         )

@@ -7,13 +7,61 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from compopt._flat import Workspace
 from compopt._profiling import Range, marked
 from compopt._typing import K, Player, opponent
-from compopt._workspace import Workspace
 from compopt.derivatives import Derivatives
 from compopt.operators import PolymatrixOperator, TwoPlayerOperator
-from compopt.optim.step_sizes import StepSizes
 from compopt.solvers import Solution, Solver, Status, solve_coupled
+
+
+@dataclass(frozen=True)
+class StepSizes:
+    """Step sizes as a diagonal matrix H = S^2, and the player's gradient g weighed with them.
+
+    Attributes:
+        values: [n] H, >= 0.
+        root: [n] S, of the player whose move is solved for; None of its opponent.
+        weighed_grad: [n] ``sign S g`` of the player whose move is solved for, with the sign that
+            its objective has in the loss; ``H g`` of its opponent. A solver may write here.
+    """
+
+    values: Tensor
+    root: Tensor | None
+    weighed_grad: Tensor
+    are_adaptive: bool = False
+
+    @classmethod
+    def weighing(
+        cls,
+        values: Tensor,
+        grad: Tensor,
+        sign: int | None,
+        root: Tensor | None = None,
+        weighed_grad: Tensor | None = None,
+        *,
+        are_adaptive: bool = False,
+    ) -> "StepSizes":
+        """Form what belongs to ``values`` [n] and ``grad`` [n].
+
+        Args:
+            values: of the step sizes.
+            grad: of the player's own objective. Not modified.
+            sign: 1 or -1 if the player's move is solved for, None if not.
+            root: [n] where to write the roots, if there is a sign; a new vector if None.
+            weighed_grad: [n] where to write the weighed gradient; a new vector if None.
+            are_adaptive: whether they are made of squares of gradients.
+        """
+        if sign is None:
+            return cls(values, None, torch.mul(values, grad, out=weighed_grad), are_adaptive)
+        root = torch.sqrt(values, out=root)
+        weighed_grad = torch.mul(root, grad, out=weighed_grad)
+        weighed_grad = weighed_grad.neg_() if sign < 0 else weighed_grad
+        return cls(values, root, weighed_grad, are_adaptive)
+
+    def plain_step(self, grad: Tensor) -> Tensor:
+        """Return the gradient step ``-H grad``: what a failed solve falls back to."""
+        return (self.values * grad).neg_()
 
 
 @dataclass(frozen=True)
@@ -47,6 +95,7 @@ def competitive_update(
     previous_delta: Tensor | None = None,
     interacts: bool = True,
     watches: bool = False,
+    may_read: bool = True,
     workspace: Workspace | None = None,
 ) -> Update[Player]:
     """Return the Nash equilibrium of the local bilinear game with quadratic costs of moving.
@@ -82,6 +131,7 @@ def competitive_update(
             one, or None. It is scaled by the present step sizes.
         interacts: whether to solve at all; if not, both players take their plain gradient steps.
         watches: whether to look for zeros in the first two products.
+        may_read: whether numbers may be read where that costs nothing.
         workspace: where large vectors come from; a new one if None.
 
     Returns:
@@ -102,7 +152,9 @@ def competitive_update(
     scale, sign = step_sizes[player].root, derivatives.signs[player]
     if scale is None:
         raise ValueError(f'The step sizes of "{player}", whose move is solved for, have no root.')
-    operator = TwoPlayerOperator(derivatives, player, scale, step_sizes[other].values, workspace)
+    operator = TwoPlayerOperator(
+        derivatives, player, scale, step_sizes[other].values, workspace, may_read=may_read
+    )
     operator.watched = [] if watches else None
     x0 = None
     if previous_delta is not None:

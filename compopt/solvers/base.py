@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -101,7 +101,6 @@ class Solver(Protocol):
         ...
 
 
-@torch.no_grad()
 def solve_coupled(
     solver: Solver,
     operator: CoupledOperator,
@@ -137,9 +136,10 @@ def solve_coupled(
         return solution
     check_system(operator, rhs, x0)
     check_inner(operator, inner_rhs)
-    start = operator.weigh(inner_rhs) if inner_start is None else inner_start
-    solution = solver.solve(operator, rhs - operator.factor(start), x0)
-    return replace(solution, inner_value=start.add_(operator.reaction(solution.value)))
+    with torch.no_grad():
+        start = operator.weigh(inner_rhs) if inner_start is None else inner_start
+        solution = solver.solve(operator, rhs - operator.factor(start), x0)
+        return replace(solution, inner_value=start.add_(operator.reaction(solution.value)))
 
 
 def check_system(operator: LinearOperator, rhs: Tensor, x0: Tensor | None) -> None:
@@ -160,7 +160,7 @@ def _check_part(
     name: str, vector: Tensor, size: int, dtype: torch.dtype, device: torch.device
 ) -> None:
     check_vector(name, vector, size)
-    if vector.dtype != dtype or vector.device != device:
+    if vector.dtype is not dtype or vector.device != device:
         raise ValueError(
             f"`{name}` must have the operator's dtype and device, {dtype} on {device}, got "
             f"{vector.dtype} on {vector.device}. Convert it: `{name}.to({str(device)!r}, {dtype})`."
@@ -168,9 +168,13 @@ def _check_part(
 
 
 def status_code(
-    converged: Tensor, breakdown: Tensor, finite: Tensor, stagnated: Tensor | None = None
+    converged: Any, breakdown: Any, finite: Any, stagnated: Tensor | None = None
 ) -> Tensor:
-    """Combine 0-dim flags into a 0-dim :class:`Status` code, without reading them."""
+    """Combine flags into a 0-dim :class:`Status` code, without reading them where they are."""
+    if not isinstance(converged, Tensor):
+        solved = Status.CONVERGED if converged else Status.MAX_ITER
+        status = Status.NON_FINITE if not finite else Status.BREAKDOWN if breakdown else solved
+        return torch.full((), int(status), device="cpu")
     unsolved: int | Tensor = int(Status.MAX_ITER)
     if stagnated is not None:
         unsolved = torch.where(stagnated, int(Status.STAGNATED), unsolved)

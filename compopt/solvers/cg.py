@@ -1,13 +1,23 @@
 """The conjugate gradient method."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
-from compopt._scale import accumulator, divide, power_of_two, size_of
-from compopt.kernels import CGState, cg_direction_, cg_scalars_, cg_update_, partial_dot
+from compopt._scale import (
+    Number,
+    accumulator,
+    as_tensor,
+    divide,
+    power_of_two,
+    size_of,
+    square_root,
+)
+from compopt.kernels import cg, partial_dot, uses_triton
 from compopt.operators import CoupledOperator, LinearOperator
 from compopt.solvers.base import Solution, check_inner, check_system, status_code
 
@@ -18,7 +28,7 @@ class ConjugateGradient:
 
     Stops when ``|residual| <= max(rtol * |rhs|, atol)`` in the Euclidean norm (norms, not their
     squares). With ``rtol = atol = 0`` it makes exactly ``max_iter`` iterations and never reads a
-    value on the host, as device graphs need; a system that is solved exactly on the way stays as
+    value of a device, as device graphs need; a system that is solved exactly on the way stays as
     it is.
 
     In a coupled solve an iteration takes two products with the factor: the first gives the step
@@ -100,11 +110,10 @@ class ConjugateGradient:
         return self._run(iteration, predicts=not self.check_last)
 
     def _run(self, iteration: "_Iteration", *, predicts: bool) -> Solution:
-        agree = iteration.operator.agree
         for num_iter in range(self.max_iter):
             is_last = self.has_fixed_count and num_iter == self.max_iter - 1
             if not self.has_fixed_count:
-                has_stopped, is_last = agree(iteration.outlook(self.rtol, self.atol)).tolist()
+                has_stopped, is_last = iteration.outlook(self.rtol, self.atol)
                 if has_stopped:
                     return iteration.solution(num_iter, self.rtol, self.atol)
             if is_last and predicts:
@@ -124,7 +133,11 @@ def _check_definite(operator: LinearOperator) -> None:
 
 
 class _Iteration:
-    """The vectors of a running conjugate gradient iteration. Nothing here reads a value.
+    """The vectors of a running conjugate gradient iteration.
+
+    Its scalars are tensors of the device, none of which is read here but by :meth:`outlook`. They
+    are numbers of Python where reading costs nothing (``operator.is_on_host``): what is done with
+    them is then in `kernels/cg/host.py`, otherwise in its neighbours.
 
     Differences from the textbook iteration:
 
@@ -155,6 +168,10 @@ class _Iteration:
         # Of a coupled solve the right-hand side is ours to overwrite.
         self.is_coupled = y is not None
         self.operator = operator
+        self.dtype = accumulator(rhs.dtype)
+        # The one place that decides.
+        self.is_on_host = operator.is_on_host and rhs.dtype == self.dtype and not uses_triton(rhs)
+        self.kernels: Any = cg.host if self.is_on_host else cg
         self.inner_rhs = inner_rhs
         self.y = y
         self.t: Tensor | None = None
@@ -162,7 +179,7 @@ class _Iteration:
             assert isinstance(operator, CoupledOperator)
             self.t = operator.new_inner("t")
         self.x, self.p = operator.new_vector("x"), operator.new_vector("p")
-        self.known_rhs_norm: Tensor | None = None
+        self.known_rhs_norm: Number | None = None
         self.is_predicted = False
         self.has_scaled_iterates = x0 is not None
         if x0 is None:
@@ -172,6 +189,16 @@ class _Iteration:
         # Where the residual is until the first iteration writes it to `r`: a pass is saved.
         self.source: Tensor | None = self.p
 
+    def _total(self, partials: Tensor) -> Any:
+        """Return sums over whole vectors from those of the parts that this process keeps."""
+        total = self.operator.total(partials)
+        return total.tolist() if self.is_on_host else total
+
+    def _sum(self, partials: Tensor) -> Any:
+        """Return the sum of numbers [k] over all parts, which kernels on a device form."""
+        total = self.operator.total(partials)
+        return total.item() if self.is_on_host else total
+
     def _begin_at_zero(self, rhs: Tensor) -> None:
         operator = self.operator
         self.r = rhs if self.is_coupled else operator.new_vector("r")
@@ -180,23 +207,26 @@ class _Iteration:
             assert isinstance(operator, CoupledOperator)
             product = operator.factor(self.y, operator.new_vector("q"))
             residual = torch.sub(rhs, product, out=self.r)
-        self.scale = power_of_two(operator.total(size_of(residual)))
+        self.scale = power_of_two(self._total(size_of(residual)), self.dtype)
         divide(residual, self.scale, out=self.p)
         self.x.zero_()
-        gamma = operator.total(_dot(self.p, self.p))
-        self.state = CGState(gamma, self.scale)
-        self.known_rhs_norm = gamma.sqrt()
+        gamma = self._total(_dot(self.p, self.p))
+        self.state = self.kernels.CGState(gamma, self.scale)
+        self.known_rhs_norm = square_root(gamma)
 
     def _begin_at(self, x0: Tensor, rhs: Tensor) -> None:
         operator, system = self.operator, size_of(rhs)
         if self.y is not None:
             system = system + size_of(self.y)
-        system, guess = operator.total(torch.stack([system, size_of(x0)]))
-        self.scale = power_of_two(system + guess)
+        system, guess = self._total(torch.stack([system, size_of(x0)]))
+        self.scale = power_of_two(system + guess, self.dtype)
         self.rhs = divide(rhs, self.scale, rhs if self.is_coupled else operator.new_vector("rhs"))
         # Zero solves a zero system exactly; from elsewhere no residual would be within a
         # tolerance of zero.
-        divide(x0, torch.where(system == 0, torch.inf, self.scale), out=self.x)
+        if isinstance(system, Tensor):
+            divide(x0, torch.where(system == 0, torch.inf, self.scale), out=self.x)
+        else:
+            divide(x0, self.scale if system else math.inf, out=self.x)
         self.r = operator.new_vector("r")
         if self.y is None:
             torch.sub(self.rhs, operator.matvec(self.x), out=self.p)
@@ -211,13 +241,13 @@ class _Iteration:
             self.y.add_(operator.reaction(self.x, self.t))
             product = operator.factor(self.y, operator.new_vector("q"))
             torch.sub(self.r, product, out=self.p)
-        gamma, other = operator.total(torch.stack([_dot(self.p, self.p), other]))
-        self.state = CGState(gamma)
+        gamma, other = self._total(torch.stack([_dot(self.p, self.p), other]))
+        self.state = self.kernels.CGState(gamma)
         if self.y is None:
-            self.known_rhs_norm = other.sqrt()
+            self.known_rhs_norm = square_root(other)
         else:
             self.inner_square = other
-            self.rhs_bound = torch.zeros_like(gamma)
+            self.rhs_bound = gamma * 0
 
     def advance(self) -> None:
         """Make one iteration."""
@@ -229,74 +259,86 @@ class _Iteration:
             self.operator.reaction(self.p, self.t)
             q = self.operator.new_vector("q")
             curvature = self.operator.add_factor(self.p, self.t, q)
-        curvature = self.operator.total(curvature)
-        square = cg_update_(
+        curvature = self._sum(curvature)
+        square = self.kernels.cg_update_(
             self.x, self.y, self.r, self.p, self.t, q, curvature, self.state, self.source
         )
-        assert square is not None
-        square = self.operator.total(square)
-        cg_scalars_(self.state, curvature, square)
-        cg_direction_(self.p, self.r, self.state)
+        self.kernels.cg_scalars_(self.state, curvature, self._sum(square))
+        self.kernels.cg_direction_(self.p, self.r, self.state)
         self.source = None
 
     def finish(self) -> None:
         """Make a last iteration without the product that only its residual depends on."""
         assert isinstance(self.operator, CoupledOperator)
         t, energy = self.operator.reaction_energy(self.p, self.t)
-        square = self.operator.total(partial_dot(self.p, self.p))
-        curvature = torch.cat([square, energy.reshape(1)])
-        cg_update_(self.x, self.y, None, self.p, t, None, curvature, self.state)
-        cg_scalars_(self.state, curvature, None)
+        # Before the first iteration the direction is the residual.
+        is_first = self.is_on_host and self.source is not None
+        square = self.state.gamma if is_first else self._sum(partial_dot(self.p, self.p))
+        if self.is_on_host:
+            curvature = square + energy.item()
+        else:
+            curvature = torch.cat([square, energy.reshape(1)])
+        self.kernels.cg_update_(self.x, self.y, None, self.p, t, None, curvature, self.state)
+        self.kernels.cg_scalars_(self.state, curvature, None)
         self.is_predicted = True
 
-    def _rhs_norm(self) -> Tensor:
+    def _rhs_norm(self) -> Any:
         """Return the norm of the reduced right-hand side, or the best lower bound so far."""
         if self.known_rhs_norm is not None:
             return self.known_rhs_norm
         assert self.y is not None
         assert self.inner_rhs is not None
-        own, both, square = self.operator.total(
+        own, both, square = self._total(
             torch.stack(
                 [_dot(self.rhs, self.x), _dot(self.inner_rhs, self.y), _dot(self.x, self.x)]
             )
         )
         # The other player's right-hand side is not ours to divide.
-        bound = (own - (both - self.inner_square) / self.scale) / square.sqrt()
+        bound = own - (both - self.inner_square) / self.scale
         # Later bounds may be lower: what one look took for converged must stay so.
-        self.rhs_bound = torch.fmax(self.rhs_bound, torch.where(square > 0, bound, 0))
+        if isinstance(square, Tensor):
+            bound = torch.where(square > 0, bound / square.sqrt(), 0)
+            self.rhs_bound = torch.fmax(self.rhs_bound, bound)
+        elif square > 0:
+            self.rhs_bound = max(self.rhs_bound, bound / math.sqrt(square))
         return self.rhs_bound
 
-    def _tolerance(self, rhs_norm: Tensor, rtol: float, atol: float) -> Tensor:
+    def _tolerance(self, rhs_norm: Any, rtol: float, atol: float) -> Any:
         tolerance = rtol * rhs_norm
-        return torch.maximum(tolerance, atol / self.scale) if atol else tolerance
+        if not atol:
+            return tolerance
+        larger: Any = max if self.is_on_host else torch.maximum
+        return larger(tolerance, atol / self.scale)
 
-    def outlook(self, rtol: float, atol: float) -> Tensor:
-        """Return [2] whether there is nothing left to gain, and whether one iteration is left."""
-        tolerance = self._tolerance(self._rhs_norm(), rtol, atol)
-        has_stopped = (
-            (self.state.gamma.sqrt() <= tolerance) | self.state.breakdown | ~self.state.finite
-        )
-        return torch.stack([has_stopped, self.state.next_gamma.sqrt() <= tolerance])
+    def outlook(self, rtol: float, atol: float) -> tuple[bool, bool]:
+        """Return whether there is nothing left to gain, and whether one iteration is left."""
+        state, tolerance = self.state, self._tolerance(self._rhs_norm(), rtol, atol)
+        is_solved = square_root(state.gamma) <= tolerance
+        is_last = square_root(state.next_gamma) <= tolerance
+        if self.is_on_host:
+            flags: Any = [is_solved or state.breakdown or not state.finite, is_last]
+        else:
+            flags = torch.stack([is_solved | state.breakdown | ~state.finite, is_last])
+        has_stopped, is_last = self.operator.agree(flags)
+        return has_stopped, is_last
 
     def solution(self, num_iter: int, rtol: float, atol: float) -> Solution:
         """Return what has been found."""
-        residual_norm, rhs_norm = self.state.gamma.sqrt(), self._rhs_norm()
+        state = self.state
+        residual_norm, rhs_norm = square_root(state.gamma), self._rhs_norm()
         if self.has_scaled_iterates:
             inverse = 1 / self.scale
             for iterate in (self.x, self.y):
                 if iterate is not None:
                     divide(iterate, inverse, out=iterate)
+        is_solved = residual_norm <= self._tolerance(rhs_norm, rtol, atol)
         return Solution(
             value=self.x,
             inner_value=self.y,
             num_iter=num_iter,
-            residual_norm=residual_norm * self.scale,
-            rhs_norm=rhs_norm * self.scale,
-            status_code=status_code(
-                residual_norm <= self._tolerance(rhs_norm, rtol, atol),
-                self.state.breakdown,
-                self.state.finite,
-            ),
+            residual_norm=as_tensor(residual_norm * self.scale, self.dtype),
+            rhs_norm=as_tensor(rhs_norm * self.scale, self.dtype),
+            status_code=status_code(is_solved, state.breakdown, state.finite),
             is_predicted=self.is_predicted,
         )
 

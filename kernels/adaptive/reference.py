@@ -16,8 +16,7 @@ def _blocks(*vectors: Tensor | None) -> Iterator[tuple[Any, ...]]:
     first = vectors[0]
     assert first is not None
     # Of what is traced a compiler makes blocks of its own.
-    is_traced = isinstance(first, FakeTensor)
-    if first.device.type != "cpu" or len(first) <= BLOCK or is_traced:
+    if first.numel() <= BLOCK or first.device.type != "cpu" or isinstance(first, FakeTensor):
         yield vectors
         return
     for start in range(0, len(first), BLOCK):

@@ -1,7 +1,7 @@
 """The conjugate gradient iteration."""
 
 from .._dispatch import dispatch
-from . import reference
+from . import host, reference
 from .state import CGState
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "cg_direction_",
     "cg_scalars_",
     "cg_update_",
+    "host",
     "partial_dot",
 ]
 

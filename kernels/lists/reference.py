@@ -52,7 +52,7 @@ def gather(
         Numbers [k >= 1] whose sum is ``base . out``, or None without ``base``.
     """
     views = pieces(out, shapes)
-    if len(out) <= SHORT:
+    if out.numel() <= SHORT:
         present = [tensor for tensor in tensors if tensor is not None]
         if torch.is_grad_enabled():
             present = [tensor.detach() for tensor in present]
@@ -119,6 +119,7 @@ def scatter(
     """
     scaled = vector if scale is None else torch.mul(vector, scale, out=out)
     views = pieces(scaled, shapes)
-    if all(dtype is scaled.dtype for dtype in dtypes):
+    dtype = scaled.dtype
+    if dtypes.count(dtype) == len(dtypes):
         return views
     return [view.to(dtype) for view, dtype in zip(views, dtypes, strict=True)]

@@ -17,7 +17,7 @@ from compopt._flat import FlatLayout
 from compopt.distributed import Replicated, batch_weight, buckets
 from compopt.distributed.buckets import OverlappedSum, plan_buckets
 from compopt.kernels import use_backend
-from compopt.kernels._backend import _backend
+from compopt.kernels._backend import backend_in_force
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ class Sending:
 
 def test_hooks_called_by_other_threads_keep_the_backend(monkeypatch):
     seen = []
-    monkeypatch.setattr(buckets, "gather", lambda *_: seen.append(_backend.get()))
+    monkeypatch.setattr(buckets, "gather", lambda *_: seen.append(backend_in_force.get()))
     param = torch.ones(1, requires_grad=True)
     with (
         use_backend("torch"),

@@ -16,7 +16,7 @@ from compopt.kernels import (
     partial_dot,
     use_backend,
 )
-from compopt.kernels.cg import reference
+from compopt.kernels.cg import host, reference
 
 ALL_SIZES = pytest.mark.parametrize(("n", "dtype"), SIZES_AND_DTYPES, ids=str)
 
@@ -128,6 +128,33 @@ def test_scalars_are_those_of_torch(case, seen, dtype):
             equal_nan=True,
         )  # fmt: skip
         assert bool(ours.breakdown) == bool(plain.breakdown)
+
+
+@pytest.mark.parametrize("case", SCALARS)
+def test_scalars_on_the_host_are_those_of_torch(case):
+    curvature, square = SCALARS[case]
+    number = None if square is None else sum(square)
+    ours, plain = host.CGState(1.0), state_of(1.0, torch.float64)
+    partials = [
+        None if given is None else torch.tensor(given, dtype=torch.float64)
+        for given in SCALARS[case]
+    ]
+    for seen in (math.nan, 0.5):
+        ours.worst_fall = plain.values[3] = seen
+        for _ in range(2):
+            x, p, q = (torch.zeros(1, dtype=torch.float64) for _ in range(3))
+            host.cg_update_(x, None, x, p, None, q, sum(curvature), ours)
+            host.cg_scalars_(ours, sum(curvature), number)
+            reference.cg_scalars_(plain, *partials)
+            found = (
+                ours.gamma,
+                ours.alpha,
+                ours.beta,
+                ours.worst_fall,
+                ours.breakdown,
+                ours.finite,
+            )
+            assert found == pytest.approx(plain.values[:6].tolist(), rel=1e-15, nan_ok=True)
 
 
 @pytest.mark.parametrize("why", ["solved", "breakdown", "not finite"])

@@ -9,7 +9,7 @@ from covering import one_each
 from dense import assert_close, blocks
 
 from compopt import ConjugateGradient, Game
-from compopt._workspace import Workspace
+from compopt._flat import Workspace
 from compopt.derivatives import differentiate
 from compopt.operators import MatrixOperator, TwoPlayerOperator
 

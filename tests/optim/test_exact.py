@@ -10,8 +10,7 @@ from dense import AdaptiveStepSizes, assert_close, blocks, cgd_deltas, flat
 
 from compopt import ACGD, CGD, ConjugateGradient, ConvergenceWarning, DirectSolver, Game
 from compopt.derivatives import differentiate
-from compopt.optim.step_sizes import StepSizes
-from compopt.optim.update import competitive_update
+from compopt.optim.update import StepSizes, competitive_update
 
 EXACT = ConjugateGradient(rtol=1e-12, max_iter=500)
 

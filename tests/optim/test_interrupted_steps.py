@@ -129,7 +129,7 @@ def interrupt(entry: Entry, num_steps: int, place: str, stride: int) -> tuple[in
 def test_an_interrupted_step_is_taken_whole_or_not_at_all(
     entry: Entry, place: str, num_steps: int
 ) -> None:
-    before, _ = interrupt(entry, num_steps, place, stride=601 if place == "line" else 131)
+    before, _ = interrupt(entry, num_steps, place, stride=301 if place == "line" else 131)
     assert before > 3
 
 

@@ -8,8 +8,7 @@ from torch.utils.checkpoint import checkpoint
 from benchmarks.live_memory import LiveBytes
 from benchmarks.step_scaling import fully_connected
 from compopt import ACGD, ConjugateGradient
-from compopt._flat import FlatLayout
-from compopt._workspace import Workspace
+from compopt._flat import FlatLayout, Workspace
 from compopt.derivatives import differentiate
 from compopt.game import Game
 

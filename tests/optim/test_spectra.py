@@ -66,7 +66,8 @@ def growth(make: Callable, game: games.TestGame, lr: float, steps: int) -> float
         if step == steps // 2:
             middle = game.distance(x, y)
         optimizer.step(lambda: game.loss(x, y))
-    return (game.distance(x, y) / middle) ** (2 / steps)
+    # A run may arrive.
+    return (game.distance(x, y) / middle) ** (2 / steps) if middle else 0.0
 
 
 spectra = {

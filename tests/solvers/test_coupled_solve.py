@@ -9,6 +9,7 @@ from dense import assert_close
 from matrix_gram import MatrixGram
 
 from compopt import ConjugateGradient, DirectSolver
+from compopt.operators import MatrixOperator
 from compopt.solvers import Status, solve_coupled
 
 
@@ -42,6 +43,29 @@ def test_coupled_solve_is_that_of_the_joint_matrix(strength, guess, solver):
     assert_close(solution.inner_value, y, 1e-9)
     assert torch.equal(rhs, before[0])
     assert torch.equal(coupled, before[1])
+
+
+@pytest.mark.parametrize("guess", [False, True], ids=["cold", "warm"])
+def test_scalars_of_the_host_are_those_of_a_device(guess):
+    operator, rhs, coupled, _, _ = coupled_system(0.3)
+    x0 = torch.randn_like(rhs) if guess else None
+    alone = MatrixOperator(operator.to_dense(), positive_definite=True)
+    options = ({"rtol": 1e-2}, {"rtol": 0.0, "max_iter": 2}, {"rtol": 0.0, "atol": 1e-6})
+    for solver in (
+        ConjugateGradient(**each, check_last=c) for each in options for c in (False, True)
+    ):
+        found = []
+        for on_host in (True, False):
+            operator.is_on_host = alone.is_on_host = on_host
+            found += [solve_coupled(solver, operator, rhs.clone(), coupled, x0=x0)]
+            found += [solver.solve(alone, rhs, x0)]
+        for here, there in zip(found[:2], found[2:], strict=True):
+            assert (here.status, here.num_iter) == (there.status, there.num_iter)
+            assert here.is_predicted == there.is_predicted
+            assert_close(here.value, there.value, 1e-13)
+            for name in ("residual_norm", "rhs_norm"):
+                pair = [getattr(each, name) for each in (here, there)]
+                torch.testing.assert_close(*pair, rtol=1e-6, atol=0.0, equal_nan=True)
 
 
 @pairwise(

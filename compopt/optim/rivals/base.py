@@ -15,11 +15,11 @@ from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
 from compopt.game import AnyGame
 from compopt.optim.commit import Commit
-from compopt.optim.groups import learning_rate
 from compopt.optim.loss import LossOrClosure, Terms, as_game
+from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
-from compopt.optim.ranks import SharesSteps
 from compopt.optim.report import StepWarning
+from compopt.optim.stepping import SteppingOptimizer
 from compopt.optim.trouble import Trouble
 
 LearningRate = float | Tensor | tuple[float | Tensor, float | Tensor]
@@ -43,7 +43,7 @@ def as_loss(losses: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
     return losses[0] if len(losses) == 1 else (losses[0], losses[1])
 
 
-class RivalOptimizer(SharesSteps):
+class RivalOptimizer(SteppingOptimizer):
     """Base of all optimizers here: says once when a step is not taken."""
 
     def _reset_transient(self) -> None:
@@ -208,7 +208,7 @@ class FieldOptimizer(RivalOptimizer):
                 restored.copy(param, param.clone())
         try:
             for player, delta in deltas.items():
-                views = self._placement.whole(params[player], delta)
+                views = self._placement.whole(params[player], self._plan(player).layout, delta)
                 for param, view in zip(params[player], views, strict=True):
                     param.add_(view)
             yield
@@ -278,7 +278,7 @@ class Evaluation:
             game = as_game(
                 self._closure, Terms(*self._penalties), params[0].device, allows_pair=True
             )
-            optimizer._check_unscaled("step", game.terms())
+            optimizer._check_unscaled("step", game)
             if not self.all_losses:
                 optimizer._meet(Act.STEP, game)
             result = optimizer._differentiate(game, second_order=optimizer._is_second_order)

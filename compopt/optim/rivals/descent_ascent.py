@@ -113,7 +113,8 @@ class _DescentAscent(RivalOptimizer):
         try:
             for param in everything:
                 param.grad = None
-            for param, view in zip(params, self._placement.whole(params, grad), strict=True):
+            views = self._placement.whole(params, self._plan(player).layout, grad)
+            for param, view in zip(params, views, strict=True):
                 param.grad = view.to(param.dtype)
             self._linked(player).step()
         finally:
@@ -144,7 +145,7 @@ class _DescentAscent(RivalOptimizer):
     ) -> Game:
         device = self._params("min")[0].device
         game = as_game(closure, Terms(min_penalty, max_penalty), device, allows_pair=True)
-        self._check_unscaled("step", game.terms())
+        self._check_unscaled("step", game)
         return game
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from compopt._checks import check_positive
 from compopt._typing import PLAYERS, Params, Player, opponent
 from compopt.derivatives import Derivatives
-from compopt.optim.groups import learning_rate
+from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
 

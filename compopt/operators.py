@@ -1,16 +1,29 @@
-"""Linear operators: what multiplies."""
+"""Linear operators of competitive optimization: what multiplies."""
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_vector
+from compopt._flat import Workspace
+from compopt._scale import is_free_to_read
+from compopt._typing import K, Player, opponent
+from compopt.derivatives import Derivatives, split_players
 from compopt.kernels import partial_dot
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
+
+__all__ = [
+    "CoupledOperator",
+    "LinearOperator",
+    "MatrixOperator",
+    "PolymatrixOperator",
+    "TwoPlayerOperator",
+]
 
 
 class LinearOperator(ABC):
@@ -22,6 +35,7 @@ class LinearOperator(ABC):
         device: of the vectors it multiplies.
         is_positive_definite: whether the operator is symmetric positive definite. It is declared,
             not checked; :class:`~compopt.solvers.ConjugateGradient` refuses operators without it.
+        is_on_host: whether solvers may read numbers, as on the CPU, where that costs nothing.
     """
 
     is_positive_definite: bool = False
@@ -30,6 +44,7 @@ class LinearOperator(ABC):
         self.size = size
         self.dtype = dtype
         self.device = device
+        self.is_on_host = is_free_to_read(device)
 
     @abstractmethod
     def matvec(self, vector: Tensor) -> Tensor:
@@ -42,13 +57,13 @@ class LinearOperator(ABC):
         """
         return torch.empty(self.size, dtype=self.dtype, device=self.device)
 
-    def agree(self, flags: Tensor) -> Tensor:
-        """Return the flags on which a solver is to act; those given where it works alone.
+    def agree(self, flags: Any) -> Any:
+        """Return, on the host, flags on which a solver is to act; those given if it works alone.
 
         Where several processes share an operator, its products are operations of all of them: they
         must make equally many, so what a solver decides on the host goes through here first.
         """
-        return flags
+        return flags.tolist() if isinstance(flags, Tensor) else flags
 
     def total(self, partials: Tensor) -> Tensor:
         """Return sums over whole vectors from numbers [...] about those that a solver sees.
@@ -187,3 +202,158 @@ class MatrixOperator(LinearOperator):
         """Return ``matrix @ vector``."""
         check_vector("vector", vector, self.size)
         return self.matrix @ vector
+
+
+class TwoPlayerOperator(CoupledOperator):
+    """``I - S D_12 f H D_21 g S``: what one player solves for.
+
+    ``f`` is the solved player's objective and ``g`` the opponent's, ``S`` the square roots of the
+    solved player's step sizes, ``H`` the opponent's step sizes (both diagonal). The identity comes
+    from the player's own cost of moving, the rest from the opponent's reaction.
+
+    In a zero-sum game ``g = -f``, and with ``F = S D_12 f`` the operator is ``I + F H F^T``:
+    symmetric, with eigenvalues of at least 1 for any step sizes. In a general-sum game it is
+    unsymmetric, and singular for isolated step sizes.
+
+    With the sign s that the solved player's objective has in the loss that is differentiated, the
+    factors are ``F = s S D_12 f`` and ``G = -s D_21 g S``. In a zero-sum game both are then
+    products with derivatives of the one loss, as they come out of a backward pass.
+
+    Args:
+        derivatives: products with blocks of second derivatives.
+        player: the player whose move is solved for.
+        scale: [size of ``player``] S, the square roots of its step sizes.
+        opponent_step_sizes: [size of the opponent] H, >= 0.
+        workspace: where solvers get their vectors from; one of its own if None.
+        may_read: whether solvers may read numbers where that costs nothing.
+
+    References:
+        Schäfer and Anandkumar (2019), Section 2 and eq. (4). https://arxiv.org/abs/1905.12103
+    """
+
+    def __init__(
+        self,
+        derivatives: Derivatives[Player],
+        player: Player,
+        scale: Tensor,
+        opponent_step_sizes: Tensor,
+        workspace: Workspace | None = None,
+        *,
+        may_read: bool = True,
+    ) -> None:
+        self.other = opponent(player)
+        layout, inner = derivatives.layouts[player], derivatives.layouts[self.other]
+        super().__init__(layout.numel, inner.numel, layout.dtype, layout.device, inner.dtype)
+        self.is_positive_definite = derivatives.is_zero_sum
+        self.derivatives = derivatives
+        self.player = player
+        self.scale = scale
+        self.opponent_step_sizes = opponent_step_sizes
+        self.workspace = Workspace() if workspace is None else workspace
+        self.is_on_host = self.is_on_host and may_read
+        self._sign = derivatives.signs[player]
+
+    def new_vector(self, name: str) -> Tensor:
+        """Return a vector [size] of the workspace."""
+        return self.workspace.vector(self.derivatives.layouts[self.player], self.player, name)
+
+    def new_inner(self, name: str) -> Tensor:
+        """Return a vector [inner_size] of the workspace."""
+        return self.workspace.vector(self.derivatives.layouts[self.other], self.other, name)
+
+    def agree(self, flags: Any) -> Any:
+        """Return, on the host, the flags on which all processes act alike."""
+        return self.derivatives.placement.agree(flags)
+
+    def total(self, partials: Tensor) -> Tensor:
+        """Return sums over whole vectors."""
+        return self.derivatives.placement.total(partials)
+
+    def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``F @ inner``. One product."""
+        product = self.derivatives.product(
+            self.player,
+            self.player,
+            {self.other: inner},
+            factor=self._sign,
+            scale=self.scale,
+            out=out,
+        )
+        return self._watch(inner, product)
+
+    def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
+        """Write ``vector + F @ inner`` to ``out``, as it is gathered. One product."""
+        return self.derivatives.add_product(
+            self.player,
+            self.player,
+            {self.other: inner},
+            vector,
+            out,
+            factor=self._sign,
+            scale=self.scale,
+        )
+
+    def response(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``G @ vector``. One product."""
+        return self._response(vector, out, None)
+
+    def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``H @ G @ vector``. One product, scaled as it is gathered."""
+        return self._response(vector, out, self.opponent_step_sizes)
+
+    def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return ``H @ inner``."""
+        return torch.mul(self.opponent_step_sizes, inner, out=out)
+
+    def _response(self, vector: Tensor, out: Tensor | None, scale: Tensor | None) -> Tensor:
+        product = self.derivatives.product(
+            self.other,
+            self.other,
+            {self.player: vector},
+            factor=-self._sign,
+            weight=self.scale,
+            scale=scale,
+            out=out,
+            scratch=self.new_vector("scaled"),
+        )
+        return self._watch(vector, product)
+
+
+class PolymatrixOperator(LinearOperator, Generic[K]):
+    """``I + S H_o S`` on all players' vectors, joined in order.
+
+    ``H_o`` has the blocks ``D_ij L_i`` for ``i != j``, ``S`` the square roots of the step sizes. It
+    is unsymmetric.
+
+    Args:
+        derivatives: products with blocks of second derivatives.
+        scales: by player, [size of the player] >= 0, the square roots of its step sizes.
+
+    Cost: a product takes one backward pass per player.
+    """
+
+    def __init__(self, derivatives: Derivatives[K], scales: Mapping[K, Tensor]) -> None:
+        self.derivatives = derivatives
+        self.scale = self.join(scales)
+        super().__init__(len(self.scale), self.scale.dtype, self.scale.device)
+
+    def join(self, vectors: Mapping[K, Tensor]) -> Tensor:
+        """Return the players' vectors as one."""
+        return torch.cat([vectors[player] for player in self.derivatives.layouts])
+
+    def split(self, vector: Tensor) -> dict[K, Tensor]:
+        """Return the players' parts of a joined vector, as views."""
+        return split_players(vector, self.derivatives.layouts)
+
+    def agree(self, flags: Any) -> Any:
+        """Return, on the host, the flags on which all processes act alike."""
+        return self.derivatives.placement.agree(flags)
+
+    def total(self, partials: Tensor) -> Tensor:
+        """Return sums over whole vectors."""
+        return self.derivatives.placement.total(partials)
+
+    def matvec(self, vector: Tensor) -> Tensor:
+        """Return ``vector + S H_o S @ vector``."""
+        products = self.derivatives.interaction(self.split(self.scale * vector))
+        return self.join(products).mul_(self.scale).add_(vector)

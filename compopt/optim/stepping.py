@@ -1,0 +1,231 @@
+"""Steps of an optimizer: its vectors, what a step writes, and the processes that share it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from compopt.distributed import Placement, placement_of
+from compopt.distributed.meeting import Act, Terms
+from compopt.game import AnyGame
+from compopt.optim.capture import warn_of_fixed_rates
+from compopt.optim.commit import Advance, Commit, stage_moves
+from compopt.optim.plan import Plan, Segment
+from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer
+from compopt.optim.report import StepError
+from compopt.optim.scaling import check_unscaled
+from compopt.optim.state import STEP, drop_strangers
+from compopt.optim.terms import plain, terms_of
+from compopt.optim.trouble import check_shardable
+
+
+class SteppingOptimizer(TwoPlayerOptimizer):
+    """Base of what takes steps, alone or shared by processes.
+
+    The processes must make the same calls on the same terms. Whether they do is looked at when a
+    call begins to need the others; parameters and state are compared the first time, and the first
+    time after a state dict was loaded.
+    """
+
+    _pending: object | None = None
+
+    def _place(self, process_group: ProcessGroup) -> Placement:
+        placement = placement_of(process_group)
+        if placement.is_sharded:
+            check_shardable(getattr(self, "solver", None))
+        return placement
+
+    def _reset_transient(self) -> None:
+        super()._reset_transient()
+        self._num_calls = 0
+        self._has_met = False
+
+    def _plan(self, player: Any) -> Plan:
+        if self._is_stepping:
+            return self._plans[player]
+        plan = self._plans.get(player)
+        if plan is None or not plan.is_current(self.param_groups, player):
+            plan = self._plans[player] = Plan.of(self.param_groups, player, self._placement)
+        return plan
+
+    @contextmanager
+    def _stepping(self) -> Iterator[None]:
+        """Let what is known of groups and step counts stay as it is, once the loss is known."""
+        for player in self._players:
+            self._plan(player).segments = None
+        self._is_stepping = True
+        self._flat_state.seen = {}
+        try:
+            yield
+        finally:
+            self._is_stepping = False
+            self._flat_state.seen = None
+
+    def _entries(self, player: Any) -> list[tuple[Tensor, dict[str, Any]]]:
+        return self._plan(player).entries
+
+    def _params(self, player: Any) -> list[Tensor]:
+        return self._plan(player).params
+
+    def _segments(self, player: Any) -> Sequence[Segment]:
+        plan = self._plan(player)
+        if plan.segments is None or not self._is_stepping:
+            counts: Sequence[Any]
+            if self.capturable:
+                counts = [self.state.get(param, {}).get(STEP) for param in plan.params]
+                if any(count is None for count in counts):
+                    zero = torch.zeros((), device=plan.layout.device)
+                    counts = [zero if count is None else count for count in counts]
+            else:
+                counts = self._flat_state.counts(self.state, player, plan.params)
+            plan.segments = plan.segments_of(counts)
+        return plan.segments
+
+    def _read_state(self, player: Any, key: str) -> Tensor | None:
+        """Return a state vector [size of the player], None if there is none.
+
+        It may be the stored one: modify it only to write it.
+        """
+        return self._flat_state.read(self.state, player, self._params(player), key)
+
+    def _stage_state(self, commit: Commit, player: Any, key: str) -> Tensor:
+        """Return a state vector [size of the player] for later writes of ``commit`` to change."""
+        return self._flat_state.stage(commit, self.state, player, self._params(player), key)
+
+    def _buffers(self, player: Any, *names: str) -> list[Tensor]:
+        """Return vectors [size of the player] that are kept from step to step, of any content."""
+        return self._workspace.vectors_of(self._plan(player).layout, player, *names)
+
+    def _clip_groups(self, player: Any, grad: Tensor) -> None:
+        """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
+        # By group, not by segment: a group may have parameters with different step counts.
+        for group, where, _ in self._plan(player).parts:
+            if group["max_grad_norm"] is not None:
+                norm = self._placement.norms({player: grad[where]}, of_any_size=True)[player]
+                grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
+
+    def _num_steps(self) -> float:
+        """Return the steps that all players took so far. Reads counts, so not when capturable."""
+        return min(
+            max(float(segment.num_steps) for segment in self._segments(player))
+            for player in self._players
+        )
+
+    def _stage(
+        self,
+        commit: Commit,
+        player: Any,
+        delta: Tensor,
+        state: Mapping[str, Tensor],
+        advance: Advance,
+    ) -> None:
+        """Add to a commit: decay, move by ``delta``, store ``state``, count the step.
+
+        Args:
+            commit: to add to.
+            player: whose parameters.
+            delta: [size of the player].
+            state: vectors [size of the player] by key.
+            advance: whether to do any of this.
+        """
+        if self.capturable:
+            warn_of_fixed_rates(self._entries(player))
+        plan = self._plan(player)
+        params = plan.params
+        views = self._placement.whole(params, plan.layout, delta)
+        for group, _, which in plan.parts:
+            self._stage_group(commit, group, params[which], views[which], advance)
+        for key, vector in state.items():
+            stored = self._stage_state(commit, player, key)
+            if stored is not vector:
+                commit.copy(stored, vector if advance is True else vector.where(advance, stored))
+        self._stage_counts(commit, player, advance)
+        commit.add(partial(setattr, self, "_is_taken", advance))
+
+    def _stage_group(
+        self,
+        commit: Commit,
+        group: dict[str, Any],
+        params: Sequence[Tensor],
+        moves: Sequence[Tensor],
+        advance: Advance,
+    ) -> None:
+        """Add decay and moves of a group's parameters, given as what is added to each."""
+        decay = group["weight_decay"]
+        stage_moves(commit, params, moves, 1 - group["lr"] * decay if decay else None, advance)
+
+    def _stage_counts(self, commit: Commit, player: Any, advance: Advance | None) -> None:
+        """Add to a commit the advance of the counts of steps; see :class:`FlatState`."""
+        params, on_device = self._plan(player).params, self.capturable
+        if self._flat_state.stage_counts(
+            commit, self.state, player, params, advance, on_device=on_device
+        ):
+            # A parameter may have come in the place of another.
+            commit.add(partial(drop_strangers, self.state, self.param_groups))
+
+    def _refuse_gradients(self) -> None:
+        """Raise if ``.grad`` holds anything: a step without a loss would not see it."""
+        if any(bool(param.grad.any()) for param in self._all_params() if param.grad is not None):
+            raise RuntimeError(
+                "`step()` found gradients but no graph: `loss.backward()` frees what a step of "
+                f"{type(self).__name__} needs. {self._how_to_step}"
+            )
+
+    def _check_unscaled(self, call: str, game: AnyGame[Any]) -> None:
+        """Raise if losses were scaled by hand. Looked at in the first call of each kind only."""
+        if call not in self._calls_seen:
+            check_unscaled(game.terms(), self._how_to_scale)
+            self._calls_seen.add(call)
+
+    def _idle_step(self) -> None:
+        """Create the state, as checkpoint loaders expect of a step without a loss."""
+        self._refuse_gradients()
+        commit = Commit()
+        for player in self._players:
+            for key in self._state_keys(player):
+                self._stage_state(commit, player, key)
+            self._stage_counts(commit, player, None)
+        commit.run()
+
+    def _together(self, closure: object) -> AbstractContextManager[None]:
+        """Return a context for a call with this ``closure``, which processes make together."""
+        # Counted before the loss is computed: a rank that fails there and goes on is found out. A
+        # call that only creates the state is made by one alone, to save it.
+        self._num_calls += closure is not None or self._pending is not None
+        return self._placement.together(StepError)
+
+    def _meet(
+        self,
+        act: Act,
+        game: AnyGame[Any] | None = None,
+        scale: float = 1.0,
+        player: Any | None = None,
+    ) -> None:
+        """Begin what processes do together; raise on all of them unless they can.
+
+        Args:
+            act: which call this is.
+            game: of this process, None if it was differentiated before.
+            scale: of the loss.
+            player: who moves alone, None if both do.
+        """
+
+        def terms() -> Terms:
+            settings = {f"`{name}`": plain(getattr(self, name)) for name in self._options}
+            settings["`player`"] = plain(player)
+            if game is not None:
+                losses = [str(objective.loss.dtype) for objective in game.objectives()]
+                settings |= {**self._placement.settings(), "the losses": ", ".join(losses)}
+                settings["scale of the loss"] = plain(scale)
+            state = None if self._has_met else self.state
+            keys = ("player", *self.defaults)
+            return terms_of(self.param_groups, keys, settings, state, self._state_keys)
+
+        # A device graph cannot have a message that is read, and holds what is compared beforehand.
+        is_silent = self.capturable and self._has_met
+        device = self.param_groups[0]["params"][0].device
+        self._placement.meet(act, self._num_calls, None if is_silent else terms, device)
+        self._has_met = True

@@ -1,0 +1,92 @@
+"""The conjugate gradient iteration in plain torch, with its scalars on the host.
+
+On the CPU a number is read for nothing, while an operation on a tensor of one entry takes as long
+as one on a short vector. The functions are those of `reference.py`, with numbers of Python.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class CGState:
+    """The scalars of :class:`.state.CGState` as numbers of Python.
+
+    Attributes:
+        gamma: squared residual norm.
+        alpha: step length of the last iteration, zero for a system that is frozen.
+        beta: direction factor of the last iteration.
+        worst_fall: largest factor by which an iteration has changed ``gamma``; NaN before.
+        breakdown: whether a direction of non-positive curvature was met.
+        finite: whether residuals and curvatures were all finite.
+        scale: unit of residual and direction.
+    """
+
+    def __init__(self, gamma: float, scale: float = 1.0) -> None:
+        self.gamma = gamma
+        self.alpha = self.beta = 0.0
+        self.worst_fall = math.nan
+        self.breakdown = False
+        self.finite = math.isfinite(gamma)
+        self.scale = scale
+
+    @property
+    def next_gamma(self) -> float:
+        """The squared residual norm to expect of an iteration; NaN before the first."""
+        return self.gamma * self.worst_fall
+
+
+def cg_update_(
+    x: Tensor,
+    y: Tensor | None,
+    r: Tensor | None,
+    p: Tensor,
+    t: Tensor | None,
+    q: Tensor | None,
+    curvature: float,
+    state: CGState,
+    source: Tensor | None = None,
+) -> Tensor | None:
+    """As :func:`.reference.cg_update_`, with the curvature as one number. It sets ``alpha``.
+
+    A frozen system costs nothing.
+    """
+    state.finite = state.finite and math.isfinite(curvature)
+    state.breakdown = state.breakdown or (state.gamma > 0 and curvature <= 0)
+    moves = state.gamma > 0 and state.finite and not state.breakdown
+    alpha = state.alpha = state.gamma / curvature if moves else 0.0
+    if moves:
+        length = _within(alpha * state.scale, x.dtype)
+        x.add_(p, alpha=length)
+        if y is not None and t is not None:
+            y.add_(t, alpha=length)
+    if r is None or q is None:
+        return None
+    torch.add(r if source is None else source, q, alpha=-_within(alpha, x.dtype), out=r)
+    return torch.dot(r, r)
+
+
+def _within(number: float, dtype: torch.dtype) -> float:
+    """Return a number that ``dtype`` has: infinity for one that is larger."""
+    return math.inf if number > torch.finfo(dtype).max else number
+
+
+def cg_scalars_(state: CGState, curvature: float, square: float | None) -> None:
+    """As :func:`.reference.cg_scalars_`, with numbers that were sums."""
+    before, moves = state.gamma, state.alpha > 0
+    after = before * state.worst_fall if square is None else square
+    # After a failure the last good norm is kept, beside the last good iterate.
+    gamma = state.gamma = after if moves else before
+    beta = state.beta = gamma / before if moves else 0.0
+    if square is not None:
+        state.finite = state.finite and math.isfinite(gamma)
+        fall = beta if state.alpha >= 0.5 else math.inf
+        # A NaN is no fall yet: the comparison with it is false.
+        worst_fall = state.worst_fall if state.worst_fall > fall else fall
+        state.worst_fall = max(worst_fall, 0.01)
+
+
+def cg_direction_(p: Tensor, r: Tensor, state: CGState) -> None:
+    """As :func:`.reference.cg_direction_`."""
+    torch.add(r, p, alpha=_within(state.beta, p.dtype), out=p)
