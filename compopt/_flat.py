@@ -1,12 +1,13 @@
 """A list of tensors as one flat vector, views back, and work vectors that are kept."""
 
 import functools
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from compopt._typing import K
 from compopt.kernels import gather, pieces
 
 
@@ -88,6 +89,15 @@ class FlatLayout:
     def views(self, vector: Tensor) -> Sequence[Tensor]:
         """Return one view of ``vector`` [numel] per tensor, each in that tensor's shape."""
         return pieces(vector, self.shapes)
+
+
+def split_players(joined: Tensor, layouts: Mapping[K, FlatLayout]) -> dict[K, Tensor]:
+    """Return the players' parts of a joined vector, as views; what follows them is left out."""
+    parts, start = {}, 0
+    for player, layout in layouts.items():
+        parts[player] = joined[start : start + layout.numel]
+        start += layout.numel
+    return parts
 
 
 class Workspace:

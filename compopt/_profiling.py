@@ -1,16 +1,12 @@
 """Ranges of a step that ``torch.profiler`` shows by name."""
 
-import functools
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
-from typing import ParamSpec, TypeVar
+from typing import Any
 
 import torch
 from torch.profiler import record_function
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Range(Enum):
@@ -39,18 +35,12 @@ def forced_ranges() -> Iterator[None]:
         _FORCED.pop()
 
 
-def marked(part: Range) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator that makes a function's calls a range in profiles."""
+_NOTHING: AbstractContextManager[None] = nullcontext()
 
-    def decorate(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def run(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not (_FORCED or torch.autograd._profiler_enabled()):  # type: ignore[attr-defined]
-                return function(*args, **kwargs)
-            # A range of its own for each call: one object may not be entered by two threads.
-            with record_function(part.value):
-                return function(*args, **kwargs)
 
-        return run
-
-    return decorate
+def marked(part: Range) -> AbstractContextManager[Any]:
+    """Return a context that is a range in profiles."""
+    if not (_FORCED or torch.autograd._profiler_enabled()):  # type: ignore[attr-defined]
+        return _NOTHING
+    # A range of its own for each: one object may not be entered by two threads.
+    return record_function(part.value)

@@ -34,11 +34,6 @@ def size_of(vector: Tensor) -> Tensor:
     return total
 
 
-def square_root(number: Any) -> Any:
-    """Return the square root of a number >= 0 or NaN, on the host if the number is there."""
-    return number.sqrt() if isinstance(number, Tensor) else math.sqrt(number)
-
-
 FREE_TO_READ = {"cpu"}
 """Types of devices whose numbers are read on the host for nothing.
 

@@ -1,6 +1,6 @@
 """Type aliases shared by the package."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -16,7 +16,5 @@ K = TypeVar("K", bound=Hashable)
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """What ``torch.optim`` accepts: tensors, named tensors, or group dictionaries."""
 
-
-def opponent(player: Player) -> Player:
-    """Return the other player."""
-    return "max" if player == "min" else "min"
+OPPONENT: Mapping[Player, Player] = {"min": "max", "max": "min"}
+"""The other player."""

@@ -1,12 +1,14 @@
-"""A game as one step sees it: losses, penalties, and who wants what."""
+"""A game as one step sees it, and the forms in which a step takes its loss."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Generic
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Generic, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
-from compopt._typing import K, Player
+from compopt._checks import check_loss
+from compopt._typing import PLAYERS, K, Player
 
 
 @dataclass(frozen=True)
@@ -143,3 +145,169 @@ class OwnGame(AnyGame[K]):
     def penalties(self) -> dict[K, Tensor]:
         """Return the penalty, if there is one."""
         return {player: self.penalty for player in self.objective.signs if self.penalty is not None}
+
+
+BatchLoss: TypeAlias = Tensor | Game | tuple[Tensor, Tensor]
+
+
+class MicroBatches:
+    """Losses of the parts of a batch, which a step averages.
+
+    Args:
+        losses: a loss, a pair (min, max) of losses or a :class:`~compopt.Game` for each part, all
+            of one form. Each term is averaged over the parts, so that parts of equal size give the
+            step of the whole batch.
+
+    Example:
+        >>> import compopt, torch
+        >>> x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
+        >>> optimizer = compopt.CGD([x], [y])
+        >>> optimizer.step(compopt.MicroBatches(part * (x @ y) for part in (1.0, 2.0)))
+        tensor(1.5000)
+    """
+
+    def __init__(self, losses: Iterable[BatchLoss]) -> None:
+        self.losses = tuple(losses)
+
+
+Loss: TypeAlias = BatchLoss | MicroBatches
+LossOrClosure: TypeAlias = Loss | Callable[[], Loss]
+
+
+class Terms(NamedTuple):
+    """What a step takes beside its loss, each a scalar or None; see :class:`~compopt.Game`."""
+
+    min_penalty: Tensor | None = None
+    max_penalty: Tensor | None = None
+    curvature_loss: Tensor | None = None
+
+
+def check_alone(player: Player, terms: Terms) -> None:
+    """Raise if a term has no part in a step of ``player`` alone."""
+    other = "max_penalty" if player == "min" else "min_penalty"
+    for name in (other, "curvature_loss"):
+        if getattr(terms, name) is not None:
+            raise ValueError(
+                f"`{name}` has no part in a step of the {player} player alone. Leave it out."
+            )
+
+
+_PAIR_REFUSED = (
+    "With a loss for each player the game is general-sum and its linear system is not symmetric, "
+    "so that the conjugate gradient method does not apply: use `solver=GMRES()`, the default for "
+    "pairs. A term that only one player sees can be passed as `min_penalty` or `max_penalty`; "
+    "micro-batches as `compopt.MicroBatches([...])`."
+)
+_NOT_ONE_LOSS = (
+    "Write a loss for each player as a tuple, `(min_loss, max_loss)`, and micro-batches, which are "
+    "averaged, as `compopt.MicroBatches([...])`."
+)
+
+
+def evaluated(
+    closure: LossOrClosure | None, is_prepared: Callable[[], bool]
+) -> LossOrClosure | None:
+    """Call a closure with gradients enabled; None if it leaves the loss to a prepared step."""
+    if not callable(closure) or isinstance(closure, Tensor):
+        return closure
+    with torch.enable_grad():
+        loss = closure()
+    return None if loss is None and is_prepared() else lambda: loss
+
+
+def as_game(
+    closure: LossOrClosure,
+    terms: Terms,
+    device: torch.device,
+    *,
+    allows_pair: bool = False,
+    allows_curvature: bool = False,
+) -> Game:
+    """Return the game that ``closure`` and further terms stand for.
+
+    Args:
+        closure: a loss, a pair (min, max) of losses, a :class:`~compopt.Game`,
+            :class:`~compopt.MicroBatches`, or a function that returns one of these; it is called
+            with gradients enabled.
+        terms: given beside it.
+        device: of the players.
+        allows_pair: whether each player may have a loss of its own.
+        allows_curvature: whether a loss may stand in for second derivatives.
+
+    Raises:
+        TypeError, ValueError: if it stands for none, naming what to pass instead.
+    """
+    loss = closure
+    if callable(loss) and not isinstance(loss, Tensor):
+        with torch.enable_grad():
+            loss = loss()
+    if isinstance(loss, MicroBatches):
+        game = _mean_game([_of_loss(part, device) for part in loss.losses], device)
+    else:
+        game = _of_loss(loss, device)
+    if game is loss:
+        check_loss("loss", game.loss, device)
+    if game.max_loss is not None:
+        if not allows_pair:
+            raise TypeError(
+                "`loss` must be one zero-sum loss, got a tuple of 2, one for each player. "
+                + _PAIR_REFUSED
+            )
+        if game is loss:
+            check_loss("max_loss", game.max_loss, device)
+    for name, value in zip(Terms._fields, terms, strict=True):
+        if value is None:
+            continue
+        if getattr(game, name) is not None:
+            raise ValueError(f"`{name}` is given in the `Game` and as an argument.")
+        game = replace(game, **{name: value})
+    if game.curvature_loss is not None and not allows_curvature:
+        raise ValueError("`curvature_loss` is for CGD and ACGD, which solve with it.")
+    if game.curvature_loss is not None and game.max_loss is not None:
+        raise ValueError("`curvature_loss` is for zero-sum games; got a loss for each player.")
+    return game
+
+
+def _of_loss(loss: object, device: torch.device) -> Game:
+    if isinstance(loss, Game):
+        return loss
+    if isinstance(loss, list | Iterator):
+        count = f"a list of {len(loss)}" if isinstance(loss, list) else f"a {type(loss).__name__}"
+        raise TypeError(
+            f"`loss` must be one loss or a pair (min, max), got {count}. {_NOT_ONE_LOSS}"
+        )
+    if not isinstance(loss, tuple):
+        return Game(check_loss("loss", loss, device))
+    if len(loss) != len(PLAYERS):
+        raise TypeError(
+            f"`loss` must be one loss or a pair (min, max), got {len(loss)} of them. "
+            + _NOT_ONE_LOSS
+        )
+    first, second = loss
+    return Game(check_loss("loss", first, device), max_loss=check_loss("max_loss", second, device))
+
+
+def _mean_game(games: Sequence[Game], device: torch.device) -> Game:
+    """Return the game whose every term is the mean of that term over ``games``."""
+    if not games:
+        raise ValueError("`MicroBatches` must hold at least one loss, got none.")
+    parts = [game.terms() for game in games]
+    terms = {name: [part[name] for part in parts] for name in parts[0]}
+    means = {name: _mean_term(name, values, device) for name, values in terms.items()}
+    loss = means.pop("loss")
+    assert loss is not None
+    return Game(loss, **means)
+
+
+def _mean_term(name: str, terms: Sequence[Tensor | None], device: torch.device) -> Tensor | None:
+    missing = sum(term is None for term in terms)
+    if name != "loss" and missing:
+        if missing == len(terms):
+            return None
+        raise ValueError(
+            f"`MicroBatches` must hold losses of one form, got `{name}` in "
+            f"{len(terms) - missing} of {len(terms)}. Give it in all of them, or beside them as an "
+            "argument of the step."
+        )
+    with torch.enable_grad():
+        return torch.stack([check_loss(name, term, device).reshape(()) for term in terms]).mean()

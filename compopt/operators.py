@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_vector
-from compopt._flat import Workspace
+from compopt._flat import Workspace, split_players
 from compopt._scale import is_free_to_read
-from compopt._typing import K, Player, opponent
-from compopt.derivatives import Derivatives, split_players
+from compopt._typing import OPPONENT, K, Player
+from compopt.derivatives import Derivatives
 from compopt.kernels import partial_dot
 
 if TYPE_CHECKING:
@@ -241,7 +241,7 @@ class TwoPlayerOperator(CoupledOperator):
         *,
         may_read: bool = True,
     ) -> None:
-        self.other = opponent(player)
+        self.other = OPPONENT[player]
         layout, inner = derivatives.layouts[player], derivatives.layouts[self.other]
         super().__init__(layout.numel, inner.numel, layout.dtype, layout.device, inner.dtype)
         self.is_positive_definite = derivatives.is_zero_sum

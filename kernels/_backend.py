@@ -1,14 +1,21 @@
-"""Which implementation of a kernel runs: the backend in force, and what it means on a device."""
+"""Which implementation of an operation runs, chosen at each call.
+
+It follows from the backend in force, and from what that means on a device.
+"""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from functools import cache
 from importlib import import_module
-from typing import Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 BACKENDS = ("auto", "torch", "triton")
 
@@ -136,3 +143,31 @@ def has_wide_products() -> bool:
         return False
     version = import_module("triton").__version__
     return tuple(int(part) for part in version.split(".")[:2]) >= (3, 5)
+
+
+def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    return next(arg for arg in (*args, *kwargs.values()) if isinstance(arg, Tensor))
+
+
+class UnsupportedError(ValueError):
+    """Raised in ``triton.py``, before a kernel is launched, to leave the call to torch."""
+
+
+def dispatch(reference: Callable[P, R]) -> Callable[P, R]:
+    """Return ``reference`` as a function that calls its namesake in ``triton.py`` where it can.
+
+    Which of the two is called depends on the backend in force and on the device of the first tensor
+    among the arguments. Triton is imported when it is first chosen.
+    """
+    module = reference.__module__.replace(".reference", ".triton")
+
+    @functools.wraps(reference)
+    def dispatched(*args: P.args, **kwargs: P.kwargs) -> R:
+        if backend_in_force.get() != "torch" and uses_triton(_first_tensor(args, kwargs)):
+            kernel: Any = getattr(import_module(module), reference.__name__)
+            with contextlib.suppress(UnsupportedError):
+                found: R = kernel(*args, **kwargs)
+                return found
+        return reference(*args, **kwargs)
+
+    return dispatched

@@ -9,8 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._backend import has_wide_products
-from ._dispatch import UnsupportedError
+from ._backend import UnsupportedError, has_wide_products
 from ._dtypes import accumulator
 
 MAX_PROGRAMS = 1024

@@ -25,7 +25,6 @@ LAYERS = {
     "_profiling": 1,
     "_files": 1,
     "_scale": 1,
-    "_workspace": 2,
     "checkpoint": 2,
     "games": 2,
     "losses": 2,

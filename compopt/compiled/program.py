@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from compopt._typing import Player
 from compopt.compiled.trees import Tree
 from compopt.compiled.twin import StateKey, twin_of
-from compopt.optim.loss import Terms
+from compopt.game import Terms
 from compopt.optim.report import StepReport
 from compopt.optim.two_player import TwoPlayerCompetitive
 

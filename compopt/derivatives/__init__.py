@@ -1,8 +1,8 @@
 """First derivatives of a game, and products with its second derivatives."""
 
-from compopt.derivatives.autograd import Grads, differentiate_once, loss_gradients
-from compopt.derivatives.gradients import differentiate
-from compopt.derivatives.products import Derivatives, split_players
+from compopt.derivatives.autograd import Grads, differentiate_once
+from compopt.derivatives.gradients import differentiate, loss_gradients
+from compopt.derivatives.products import Derivatives
 
 __all__ = [
     "Derivatives",
@@ -10,5 +10,4 @@ __all__ = [
     "differentiate",
     "differentiate_once",
     "loss_gradients",
-    "split_players",
 ]

@@ -1,21 +1,23 @@
 """The gradients of a game."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
-from compopt._checks import check_takes_part
-from compopt._flat import FlatLayout, Workspace
+from compopt._checks import check_loss, check_takes_part
+from compopt._flat import FlatLayout, Workspace, split_players
 from compopt._profiling import Range, marked
+from compopt._remedies import COMPILED, COMPILER, SPARSE, lost_to_a_compiler
 from compopt._typing import K
-from compopt.derivatives.autograd import Grads, loss_gradients
-from compopt.derivatives.products import HERE, Derivatives, split_players
+from compopt.derivatives.autograd import Grads, differentiate_once
+from compopt.derivatives.products import HERE, Derivatives
 from compopt.distributed.placement import Placement
 from compopt.game import AnyGame, Objective
 
 
-@marked(Range.GRADIENTS)
 def differentiate(
     game: AnyGame[K],
     params: Mapping[K, Sequence[Tensor]],
@@ -45,6 +47,19 @@ def differentiate(
     Cost: one backward pass for each loss, by all players' parameters if the graphs are kept, one
     for each penalty, one of ``curvature_loss``.
     """
+    with marked(Range.GRADIENTS):
+        return _differentiate(game, params, placement, scale, second_order, workspace, layouts)
+
+
+def _differentiate(
+    game: AnyGame[K],
+    params: Mapping[K, Sequence[Tensor]],
+    placement: Placement,
+    scale: float,
+    second_order: bool,
+    workspace: Workspace | None,
+    layouts: Mapping[K, FlatLayout] | None,
+) -> Derivatives[K]:
     objectives, penalties, curvature_loss = game.objectives(), game.penalties(), game.curvature_loss
     added = {
         # The graph is retained because a penalty may share nodes with a loss.
@@ -156,3 +171,30 @@ def _signed(
         grads = penalties.get(player, [None] * len(params[player]))
         tensors += grads if sign == 1 else [None if grad is None else -grad for grad in grads]
     return tensors
+
+
+def loss_gradients(name: str, loss: Tensor, params: Sequence[Tensor], **options: bool) -> Grads:
+    """Return the gradients of a loss, None where it does not depend on a parameter.
+
+    Args:
+        name: of the loss, for messages.
+        loss: scalar with a graph.
+        params: the tensors to differentiate by.
+        options: whether to retain, and to create, the graph.
+
+    Raises:
+        TypeError, ValueError: if ``loss`` is not a scalar with a graph on the device of ``params``,
+            or if a gradient is sparse.
+        RuntimeError: if a gradient that is to be differentiated comes from a compiled network.
+    """
+    check_loss(name, loss, params[0].device)
+    grads = differentiate_once(
+        f"The gradient of `{name}`", [loss], params, [torch.ones_like(loss)], **options
+    )
+    for grad in grads:
+        if grad is not None and grad.layout != torch.strided:
+            raise ValueError(f"Gradients must be dense, got layout {grad.layout}. {SPARSE}")
+    is_to_go_on = COMPILER in sys.modules and options.get("create_graph")
+    if is_to_go_on and lost_to_a_compiler(loss, grads):
+        raise RuntimeError(f"The gradient of `{name}` has no graph. {COMPILED}")
+    return grads

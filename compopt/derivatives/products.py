@@ -7,9 +7,9 @@ from typing import Generic, Protocol
 from torch import Tensor
 
 from compopt._checks import check_vector
-from compopt._flat import FlatLayout
+from compopt._flat import FlatLayout, split_players
 from compopt._profiling import Range, marked
-from compopt._typing import K, Player, opponent
+from compopt._typing import OPPONENT, K, Player
 from compopt.derivatives.autograd import Grads, differentiate_once
 from compopt.distributed.placement import Placement, add_to
 
@@ -140,7 +140,7 @@ class Derivatives(Generic[K]):
             player: in whose space the result is.
             vector: [size of the opponent]. Not modified.
         """
-        return self.product("min", player, {opponent(player): vector})
+        return self.product("min", player, {OPPONENT[player]: vector})
 
     def add_product(
         self,
@@ -311,22 +311,13 @@ class Derivatives(Generic[K]):
                 outputs.append(grad)
                 seeds.append(tensor if tensor.dtype is grad.dtype else tensor.to(grad.dtype))
 
-    @marked(Range.PRODUCT)
     def _backward(
         self, outputs: list[Tensor], seeds: list[Tensor], inputs: Sequence[Tensor]
     ) -> Grads:
         self.num_products += 1
         if not outputs:
             return [None] * len(inputs)
-        return differentiate_once(
-            "A second derivative", outputs, inputs, grad_outputs=seeds, retain_graph=True
-        )
-
-
-def split_players(joined: Tensor, layouts: Mapping[K, FlatLayout]) -> dict[K, Tensor]:
-    """Return the players' parts of a joined vector, as views; what follows them is left out."""
-    parts, start = {}, 0
-    for player, layout in layouts.items():
-        parts[player] = joined[start : start + layout.numel]
-        start += layout.numel
-    return parts
+        with marked(Range.PRODUCT):
+            return differentiate_once(
+                "A second derivative", outputs, inputs, seeds, retain_graph=True
+            )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from compopt._flat import FlatLayout
-from compopt._typing import PLAYERS, Player, opponent
+from compopt._typing import OPPONENT, PLAYERS, Player
 from compopt.derivatives import Derivatives
 from compopt.diagnosis._differences import (
     Comparison,
@@ -156,7 +156,7 @@ class _Attempt:
             if not is_mixed:
                 continue
             mixed = Derivatives.of_loss(grads, params)
-            products = {p: mixed.mixed_product(p, flat[opponent(p)]) for p in PLAYERS}
+            products = {p: mixed.mixed_product(p, flat[OPPONENT[p]]) for p in PLAYERS}
             for player, product in products.items():
                 found[Derivative("product", term, player)] = [
                     view.clone() for view in layouts[player].views(product)
@@ -243,7 +243,7 @@ class _Attempt:
 
         The terms share the evaluation.
         """
-        mover, params = opponent(player), self._replay.params
+        mover, params = OPPONENT[player], self._replay.params
 
         def work(game: Game) -> dict[Derivative, list[Tensor]]:
             return {

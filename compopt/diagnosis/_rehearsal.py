@@ -21,7 +21,7 @@ from compopt._remedies import (
     independence,
     lost_to_a_compiler,
 )
-from compopt._typing import PLAYERS, Player, opponent
+from compopt._typing import OPPONENT, PLAYERS, Player
 from compopt.derivatives import Derivatives
 from compopt.diagnosis._findings import PreflightError, PreflightReport
 from compopt.diagnosis._graph import (
@@ -41,7 +41,7 @@ from compopt.diagnosis._terms import (
     own_loss,
     terms_of,
 )
-from compopt.optim.loss import Loss, Terms, as_game
+from compopt.game import Loss, Terms, as_game
 
 CUT_CHECKPOINT = "None of the inputs have requires_grad=True"
 """What torch says of a re-entrant checkpoint that computes without a graph."""
@@ -105,7 +105,7 @@ class Rehearsal:
         seconds_product: dict[Player, float] = {}
         without_mixed: list[str] = []
         for player in PLAYERS:
-            layout = self.layouts[opponent(player)]
+            layout = self.layouts[OPPONENT[player]]
             vector = torch.randn(
                 layout.numel, dtype=layout.dtype, generator=generator, device="cpu"
             )
@@ -213,9 +213,9 @@ class Rehearsal:
         if self.game.max_loss is None:
             return
         pairs = [
-            (player, opponent(player))
+            (player, OPPONENT[player])
             for player in PLAYERS
-            if not present(grads[own_loss(self.game, player)][opponent(player)])
+            if not present(grads[own_loss(self.game, player)][OPPONENT[player]])
         ]
         if pairs:
             raise PreflightError(independence(pairs))

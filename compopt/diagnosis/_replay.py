@@ -14,8 +14,7 @@ from compopt.diagnosis._graph import nodes_of
 from compopt.diagnosis._players import Players
 from compopt.diagnosis._restore import restored
 from compopt.diagnosis._terms import terms_of
-from compopt.game import Game
-from compopt.optim.loss import Loss, Terms, as_game
+from compopt.game import Game, Loss, Terms, as_game
 
 _Result = TypeVar("_Result")
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from compopt._typing import PLAYERS, Player
 from compopt.derivatives import loss_gradients
-from compopt.game import Game
-from compopt.optim.loss import MicroBatches
+from compopt.game import Game, MicroBatches
 
 
 def given_terms(outcome: object) -> Iterator[tuple[str, object]]:

@@ -12,7 +12,7 @@ from compopt.diagnosis._findings import PreflightError
 from compopt.diagnosis._measure import Derivative, Measurement, measure
 from compopt.diagnosis._players import Players
 from compopt.diagnosis._replay import Replay, UnrepeatableError, replaying
-from compopt.optim.loss import Loss
+from compopt.game import Loss
 
 _ORDINALS = ("first", "second", "third")
 

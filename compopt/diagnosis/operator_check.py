@@ -7,12 +7,11 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_count, check_non_negative
-from compopt._typing import PLAYERS, Player, opponent
+from compopt._typing import OPPONENT, PLAYERS, Player
 from compopt.derivatives import Derivatives, differentiate
 from compopt.diagnosis._players import PlayerLike, players_of
 from compopt.diagnosis._terms import gradients, losses_of
-from compopt.game import Game
-from compopt.optim.loss import LossOrClosure, Terms, as_game
+from compopt.game import Game, LossOrClosure, Terms, as_game
 
 _RTOL = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
@@ -143,7 +142,7 @@ def _direction_errors(
     mixed: Derivatives[Player], player: Player, generator: torch.Generator
 ) -> tuple[float, float, float]:
     """Return the three relative errors of products in ``player``'s space."""
-    layout = mixed.layouts[opponent(player)]
+    layout = mixed.layouts[OPPONENT[player]]
     v, w = (
         torch.randn(layout.numel, dtype=layout.dtype, generator=generator, device="cpu").to(
             layout.device
@@ -153,7 +152,7 @@ def _direction_errors(
     product, again, other = (mixed.mixed_product(player, vector) for vector in (v, v, w))
     combined = mixed.mixed_product(player, v + 2 * w)
     # Of a random u the two inner products would nearly vanish and hide a small asymmetry.
-    transposed = mixed.mixed_product(opponent(player), product)
+    transposed = mixed.mixed_product(OPPONENT[player], product)
     return (
         _relative(again - product, product.norm()),
         _relative(combined - (product + 2 * other), product.norm() + 2 * other.norm()),

@@ -14,7 +14,7 @@ from compopt.diagnosis._players import PlayerLike, Players, players_of
 from compopt.diagnosis._rehearsal import Rehearsal
 from compopt.diagnosis._restore import restored
 from compopt.diagnosis._verdict import accuracy
-from compopt.optim.loss import Loss
+from compopt.game import Loss
 
 
 def preflight(

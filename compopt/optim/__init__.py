@@ -3,10 +3,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from compopt.game import MicroBatches
 from compopt.optim import mirrors
 from compopt.optim.acgd import ACGD
 from compopt.optim.cgd import CGD
-from compopt.optim.loss import MicroBatches
 from compopt.optim.polymatrix import PolymatrixCGD
 from compopt.optim.report import ConvergenceWarning, StepError, StepReport, StepWarning
 

@@ -13,13 +13,12 @@ from compopt._profiling import Range, marked
 from compopt._typing import K, Params
 from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
-from compopt.game import AnyGame
+from compopt.game import AnyGame, evaluated
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.adaptive import AdaptiveOptimizer
 from compopt.optim.capture import check_capturable
-from compopt.optim.commit import Advance, Commit
+from compopt.optim.commit import Commit
 from compopt.optim.judgement import judge, judge_alone, select
-from compopt.optim.loss import evaluated
 from compopt.optim.plan import interacts, scale_to_learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepReport
@@ -117,8 +116,10 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                     self._report_independence(derivatives)
                     self._trouble.report_without_gradient(derivatives)
                 grad_norm = self._clip(derivatives)
-                step_sizes = self._set_up(derivatives)
-                update = self._solve(derivatives, step_sizes, interacts(self.param_groups))
+                with marked(Range.SET_UP):
+                    step_sizes = self._set_up(derivatives)
+                with marked(Range.SOLVE):
+                    update = self._solve(derivatives, step_sizes, interacts(self.param_groups))
                 if any(group["interaction"] for group in self.param_groups):
                     for each, delta in update.delta.items():
                         scale_to_learning_rate(self._segments(each), delta, step_sizes[each].values)
@@ -183,7 +184,8 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         pending, self._pending = self._pending, None
         if closure is not None:
             game = self._as_game(closure, terms)
-            self._check_unscaled("step", game)
+            if "step" not in self._calls_seen:
+                self._check_unscaled("step", game)
             self._meet(Act.STEP, game)
             return self._differentiate(game, workspace=self._workspace)
         if any(term is not None for term in terms):
@@ -204,7 +206,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         scale: float = 1.0,
         workspace: Workspace | None = None,
     ) -> Derivatives[K]:
-        plans = {player: self._plan(player) for player in self._players}
+        plans = self._plans if self._is_stepping else self._all_plans()
         return differentiate(
             game,
             {player: plan.params for player, plan in plans.items()},
@@ -235,7 +237,6 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
     def _clips(self) -> bool:
         return any(group["max_grad_norm"] is not None for group in self.param_groups)
 
-    @marked(Range.SET_UP)
     def _set_up(self, derivatives: Derivatives[K]) -> dict[K, StepSizes]:
         solved = self._solved()
         step_sizes = {
@@ -261,6 +262,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         grads = derivatives.grads
         is_doubtful = self._trouble.watches or not update.is_zero_sum
         is_doubtful = is_doubtful and not self.capturable
+        is_fixed = getattr(self._solver_for(derivatives), "has_fixed_count", False)
         verdict = judge(
             update,
             derivatives,
@@ -274,8 +276,8 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         )
         self.last_step, use_solution = verdict.report, verdict.use_solution
         advance = verdict.advance
-        if is_doubtful or verdict.status not in (None, Status.CONVERGED) or use_solution is False:
-            assert verdict.status is not None
+        is_unsolved = verdict.status not in (None, Status.CONVERGED) and not is_fixed
+        if verdict.status is not None and (is_doubtful or is_unsolved or not use_solution):
             self._trouble.report(
                 verdict.status,
                 verdict.use_solution is True,
@@ -300,21 +302,12 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             advance = advance & (finite if self.capturable else bool(self._placement.agree(finite)))
         if advance is False:
             return
-        self._take(deltas, grads, step_sizes, advance)
-
-    @marked(Range.UPDATE)
-    def _take(
-        self,
-        deltas: Mapping[K, Tensor],
-        grads: Mapping[K, Tensor],
-        step_sizes: Mapping[K, StepSizes],
-        advance: Advance,
-    ) -> None:
-        """Prepare all writes of a step, then make them."""
-        commit = Commit()
-        kept = self._solvable() if self.warm_start else ()
-        for player, delta in deltas.items():
-            if step_sizes[player].are_adaptive:
-                self._remember(commit, player, grads[player], advance)
-            self._stage(commit, player, delta, {"delta": delta} if player in kept else {}, advance)
-        commit.run()
+        with marked(Range.UPDATE):
+            commit = Commit()
+            kept = self._solvable() if self.warm_start else ()
+            for player, delta in deltas.items():
+                if step_sizes[player].are_adaptive:
+                    self._remember(commit, player, grads[player], advance)
+                state = {"delta": delta} if player in kept else {}
+                self._stage(commit, player, delta, state, advance)
+            commit.run()

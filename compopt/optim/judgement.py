@@ -8,7 +8,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 
-from compopt._scale import Number, is_free_to_read, within
+from compopt._scale import Number, is_free_to_read
 from compopt._typing import K
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
@@ -182,7 +182,8 @@ def _finite(numbers: Collection[Any]) -> Tensor:
 def _square(norm: Tensor, dtype: torch.dtype, on_host: bool) -> Number:
     """Return the square of a norm, infinite where ``dtype`` does not have it."""
     if on_host:
-        return within(norm.item() * norm.item(), dtype)
+        square = norm.item() * norm.item()
+        return square if square <= torch.finfo(dtype).max else math.inf
     return norm.to(dtype).square()
 
 

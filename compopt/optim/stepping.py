@@ -64,6 +64,9 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             self._is_stepping = False
             self._flat_state.seen = None
 
+    def _all_plans(self) -> dict[Any, Plan]:
+        return {player: self._plan(player) for player in self._players}
+
     def _entries(self, player: Any) -> list[tuple[Tensor, dict[str, Any]]]:
         return self._plan(player).entries
 

@@ -9,9 +9,8 @@ from torch import Tensor
 from compopt._checks import check_choice, check_hooks
 from compopt._typing import PLAYERS, Params, Player
 from compopt.derivatives import Derivatives
-from compopt.game import Game
+from compopt.game import Game, LossOrClosure, Terms, as_game, check_alone
 from compopt.optim.competitive import CompetitiveOptimizer
-from compopt.optim.loss import LossOrClosure, Terms, as_game, check_alone
 from compopt.optim.plan import scaled_to_strength
 from compopt.optim.players import ProcessGroup
 from compopt.optim.trouble import OnFailure, SolveFor
@@ -171,7 +170,8 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         step_sizes: Mapping[Player, StepSizes],
         interacts: bool,
     ) -> Update[Player]:
-        (solved,) = self._solved()
+        # The one whose step sizes have roots.
+        (solved,) = (player for player, sizes in step_sizes.items() if sizes.root is not None)
         previous = self._read_state(solved, "delta") if self.warm_start else None
         if previous is not None:
             previous = scaled_to_strength(self._segments(solved), previous)

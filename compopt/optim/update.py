@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from compopt._flat import Workspace
-from compopt._profiling import Range, marked
-from compopt._typing import K, Player, opponent
+from compopt._typing import OPPONENT, K, Player
 from compopt.derivatives import Derivatives
 from compopt.operators import PolymatrixOperator, TwoPlayerOperator
 from compopt.solvers import Solution, Solver, Status, solve_coupled
@@ -85,7 +84,6 @@ class Update(Generic[K]):
     products: Sequence[tuple[Tensor, Tensor]] = ()
 
 
-@marked(Range.SOLVE)
 def competitive_update(
     derivatives: Derivatives[Player],
     step_sizes: Mapping[Player, StepSizes],
@@ -145,7 +143,7 @@ def competitive_update(
         Schäfer, Zheng and Anandkumar (2020), for diagonal step sizes.
         https://arxiv.org/abs/1910.05852
     """
-    other, grads = opponent(player), derivatives.grads
+    other, grads = OPPONENT[player], derivatives.grads
     if not interacts:
         steps = {p: step_sizes[p].plain_step(grad) for p, grad in grads.items()}
         return Update(delta=steps, solution=nothing_solved(steps[player]), solved=player)
@@ -165,15 +163,15 @@ def competitive_update(
     if solution.inner_value is None:
         raise TypeError(f"`solve_coupled` of {solver!r} must return an `inner_value`.")
     # The solver's vectors are ours: they become the increments in place.
+    move = solution.value.mul_(scale)
     delta = {
-        player: solution.value.mul_(scale).mul_(-sign),
+        player: move if sign < 0 else move.neg_(),
         other: solution.inner_value.neg_(),
     }
     is_zero_sum = derivatives.is_zero_sum
     return Update(delta, solution, player, is_zero_sum, operator.watched or ())
 
 
-@marked(Range.SOLVE)
 def joint_update(
     derivatives: Derivatives[K],
     step_sizes: Mapping[K, StepSizes],

@@ -150,6 +150,16 @@ def check_system(operator: LinearOperator, rhs: Tensor, x0: Tensor | None) -> No
         _check_part("x0", x0, *outer)
 
 
+def check_definite(operator: LinearOperator) -> None:
+    """Raise unless the operator is declared to be symmetric positive definite."""
+    if not operator.is_positive_definite:
+        raise TypeError(
+            "Conjugate gradient needs a symmetric positive definite operator; "
+            f"{type(operator).__name__} does not declare itself one. "
+            "Two different losses (a general-sum game) give an unsymmetric operator."
+        )
+
+
 def check_inner(operator: CoupledOperator, inner_rhs: Tensor) -> None:
     """Raise unless the second half of a coupled system fits the operator."""
     inner = operator.inner_size, operator.inner_dtype, operator.device

@@ -15,11 +15,10 @@ from compopt._scale import (
     divide,
     power_of_two,
     size_of,
-    square_root,
 )
 from compopt.kernels import cg, partial_dot, uses_triton
 from compopt.operators import CoupledOperator, LinearOperator
-from compopt.solvers.base import Solution, check_inner, check_system, status_code
+from compopt.solvers.base import Solution, check_definite, check_inner, check_system, status_code
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class ConjugateGradient:
             ValueError: if shapes, dtypes or devices do not fit.
         """
         check_system(operator, rhs, x0)
-        _check_definite(operator)
+        check_definite(operator)
         return self._run(_Iteration(operator, rhs, x0), predicts=False)
 
     @torch.no_grad()
@@ -103,7 +102,7 @@ class ConjugateGradient:
         """
         check_system(operator, rhs, x0)
         check_inner(operator, inner_rhs)
-        _check_definite(operator)
+        check_definite(operator)
         if inner_start is None:
             inner_start = operator.weigh(inner_rhs, operator.new_inner("y"))
         iteration = _Iteration(operator, rhs, x0, inner_rhs, inner_start)
@@ -121,15 +120,6 @@ class ConjugateGradient:
                 return iteration.solution(num_iter + 1, self.rtol, self.atol)
             iteration.advance()
         return iteration.solution(self.max_iter, self.rtol, self.atol)
-
-
-def _check_definite(operator: LinearOperator) -> None:
-    if not operator.is_positive_definite:
-        raise TypeError(
-            "Conjugate gradient needs a symmetric positive definite operator; "
-            f"{type(operator).__name__} does not declare itself one. "
-            "Two different losses (a general-sum game) give an unsymmetric operator."
-        )
 
 
 class _Iteration:
@@ -212,7 +202,7 @@ class _Iteration:
         self.x.zero_()
         gamma = self._total(_dot(self.p, self.p))
         self.state = self.kernels.CGState(gamma, self.scale)
-        self.known_rhs_norm = square_root(gamma)
+        self.known_rhs_norm = gamma**0.5
 
     def _begin_at(self, x0: Tensor, rhs: Tensor) -> None:
         operator, system = self.operator, size_of(rhs)
@@ -244,7 +234,7 @@ class _Iteration:
         gamma, other = self._total(torch.stack([_dot(self.p, self.p), other]))
         self.state = self.kernels.CGState(gamma)
         if self.y is None:
-            self.known_rhs_norm = square_root(other)
+            self.known_rhs_norm = other**0.5
         else:
             self.inner_square = other
             self.rhs_bound = gamma * 0
@@ -304,17 +294,14 @@ class _Iteration:
         return self.rhs_bound
 
     def _tolerance(self, rhs_norm: Any, rtol: float, atol: float) -> Any:
-        tolerance = rtol * rhs_norm
-        if not atol:
-            return tolerance
-        larger: Any = max if self.is_on_host else torch.maximum
-        return larger(tolerance, atol / self.scale)
+        tolerance, larger = rtol * rhs_norm, max if self.is_on_host else torch.maximum
+        return larger(tolerance, atol / self.scale) if atol else tolerance
 
     def outlook(self, rtol: float, atol: float) -> tuple[bool, bool]:
         """Return whether there is nothing left to gain, and whether one iteration is left."""
         state, tolerance = self.state, self._tolerance(self._rhs_norm(), rtol, atol)
-        is_solved = square_root(state.gamma) <= tolerance
-        is_last = square_root(state.next_gamma) <= tolerance
+        is_solved = state.gamma**0.5 <= tolerance
+        is_last = state.next_gamma**0.5 <= tolerance
         if self.is_on_host:
             flags: Any = [is_solved or state.breakdown or not state.finite, is_last]
         else:
@@ -325,7 +312,7 @@ class _Iteration:
     def solution(self, num_iter: int, rtol: float, atol: float) -> Solution:
         """Return what has been found."""
         state = self.state
-        residual_norm, rhs_norm = square_root(state.gamma), self._rhs_norm()
+        residual_norm, rhs_norm = state.gamma**0.5, self._rhs_norm()
         if self.has_scaled_iterates:
             inverse = 1 / self.scale
             for iterate in (self.x, self.y):

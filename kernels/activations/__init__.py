@@ -1,6 +1,6 @@
 """Bias and activation, with first and second derivatives."""
 
-from .._dispatch import dispatch
+from .._backend import dispatch
 from . import reference
 from .reference import ACTIVATIONS, FROM_OUTPUT, SOFTPLUS_THRESHOLD, Activation
 

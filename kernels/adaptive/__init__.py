@@ -1,6 +1,6 @@
 """The set-up of an adaptive step."""
 
-from .._dispatch import dispatch
+from .._backend import dispatch
 from . import reference
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Batch normalization, with first and second derivatives."""
 
-from .._dispatch import dispatch
+from .._backend import dispatch
 from . import reference
 from .reference import BatchNormSaved, leaky_relu_backward
 

@@ -1,6 +1,6 @@
 """The conjugate gradient iteration."""
 
-from .._dispatch import dispatch
+from .._backend import dispatch
 from . import host, reference
 from .state import CGState
 

@@ -1,6 +1,6 @@
 """Layer normalization, with first and second derivatives."""
 
-from .._dispatch import dispatch
+from .._backend import dispatch
 from . import reference
 from .reference import LayerNormSaved
 

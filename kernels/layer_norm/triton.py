@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .._backend import UnsupportedError
 from .._blocks import triton_dtype
-from .._dispatch import UnsupportedError
 from .._dtypes import accumulator
 from .._jit import kernel
 from .reference import LayerNormSaved

@@ -1,6 +1,6 @@
 """The R-operator of a linear layer."""
 
-from .._dispatch import dispatch
+from .._backend import dispatch
 from . import reference
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Lists of tensors and flat vectors."""
 
-from .._dispatch import dispatch
+from .._backend import dispatch
 from . import reference
 
 __all__ = ["gather", "pieces", "scatter"]

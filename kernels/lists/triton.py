@@ -13,13 +13,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .._backend import UnsupportedError
 from .._blocks import (
     MAX_PROGRAMS,
     OPTIONS,
     new_partials,
     triton_dtype,
 )
-from .._dispatch import UnsupportedError
 from .._dtypes import accumulator
 from .._jit import kernel
 from .tables import ALIGNED, CONTIGUOUS, Place, Table, addresses, collapse, row, tables

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .._dispatch import dispatch
+from .._backend import dispatch
 from . import reference
 
 __all__ = [

@@ -10,7 +10,7 @@ from strict_interpreter import strict
 
 from compopt import kernels
 from compopt.kernels import _blocks, partial_dot, use_backend
-from compopt.kernels._dispatch import dispatch
+from compopt.kernels._backend import dispatch
 from compopt.kernels.layer_norm import layer_norm_forward, reference
 from compopt.kernels.linear import linear_tangent
 

@@ -13,9 +13,8 @@ from compopt._checks import check_hooks
 from compopt._typing import PLAYERS, Params, Player
 from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
-from compopt.game import AnyGame
+from compopt.game import AnyGame, LossOrClosure, Terms, as_game
 from compopt.optim.commit import Commit
-from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepWarning

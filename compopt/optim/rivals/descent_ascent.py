@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_choice
-from compopt._typing import PLAYERS, Params, Player, opponent
+from compopt._typing import OPPONENT, PLAYERS, Params, Player
 from compopt.distributed.meeting import Act
-from compopt.game import Game
+from compopt.game import Game, LossOrClosure, Terms, as_game
 from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
-from compopt.optim.loss import LossOrClosure, Terms, as_game
 from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import LearningRate, RivalOptimizer, as_loss
 from compopt.optim.state import drop_strangers
@@ -275,11 +274,11 @@ class AlternatingDescentAscent(_DescentAscent):
                     f"e.g. `step(lambda: loss_fn(batch))`; got {type(closure).__name__}."
                 )
             # Both players are looked at before either moves.
-            self._params(opponent(self.first))
+            self._params(OPPONENT[self.first])
             losses: list[Tensor | tuple[Tensor, Tensor]] = []
             try:
                 with self._undone_on_error():
-                    for player in (self.first, opponent(self.first)):
+                    for player in (self.first, OPPONENT[self.first]):
                         self._turn(player, closure, losses)
                     self._is_taken = True
             except _NotFiniteError:

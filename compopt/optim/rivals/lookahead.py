@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from compopt._checks import check_positive
-from compopt._typing import PLAYERS, Params, Player, opponent
+from compopt._typing import OPPONENT, PLAYERS, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
@@ -145,7 +145,7 @@ class LOLA(_OpponentAware):
         anticipation = self._anticipation(field) if self.anticipate else {}
         result = {}
         for player in PLAYERS:
-            other = opponent(player)
+            other = OPPONENT[player]
             wish = self._expected_step(other, field.cross_gradient(player, other))
             direction = field.product(other, player, {other: wish}).sub_(field.grads[player])
             if self.anticipate:
