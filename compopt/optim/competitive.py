@@ -101,8 +101,10 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
 
     def _step(self, closure: Any, terms: tuple[Any, ...], player: K | None = None) -> Any:
         """Take a step of all players, or of one; see :meth:`~compopt.CGD.step`."""
-        # Chosen here for all kernels of the step.
-        backend = resolve_backend(self.backend, self.param_groups[0]["params"][0].device)
+        backend, device = self.backend, self.param_groups[0]["params"][0].device
+        if backend == "auto" and device.type != "cuda":
+            # So that kernels need not find it out one by one.
+            backend = "torch"
         with torch.no_grad(), use_backend(backend), self._together(closure):
             if player is not None:
                 return self._step_alone(player, closure, terms)

@@ -69,12 +69,13 @@ def test_an_optimizer_puts_its_backend_in_force_for_its_steps_only():
         seen = []
 
         def loss(seen=seen):
-            seen.append(_backend._backend.get())
+            seen.append(_backend.backend_in_force.get())
             return (x * y).sum()
 
         optimizer.step(loss)
-        assert seen == [backend]
-        assert _backend._backend.get() == "auto"
+        # On the CPU the best there is are those of torch.
+        assert seen == ["torch" if backend == "auto" else backend]
+        assert _backend.backend_in_force.get() == "auto"
 
 
 OLD_TRITON = """
