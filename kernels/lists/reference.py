@@ -52,15 +52,15 @@ def gather(
         Numbers [k >= 1] whose sum is ``base . out``, or None without ``base``.
     """
     views = pieces(out, shapes)
-    if out.numel() <= SHORT:
+    # A mere copy takes one pass either way.
+    if out.numel() <= SHORT or (scale is None and base is None):
         present = [tensor for tensor in tensors if tensor is not None]
         if torch.is_grad_enabled():
             present = [tensor.detach() for tensor in present]
         if len(present) < len(views):
-            out.zero_()
-            views = tuple(
-                view for view, tensor in zip(views, tensors, strict=True) if tensor is not None
-            )
+            pairs = [*zip(views, tensors, strict=True)]
+            torch._foreach_zero_([view for view, tensor in pairs if tensor is None])
+            views = tuple(view for view, tensor in pairs if tensor is not None)
         if present:
             torch._foreach_copy_(views, present)
         if base is None:
@@ -87,13 +87,11 @@ def _gather_one(
         return
     tensor = tensor.detach()
     # One pass for each tensor: of the variants in `benchmarks.kernels` the quickest on the CPU.
-    if scale is None:
-        if base is None:
-            out.copy_(tensor)
-        else:
-            torch.add(base, tensor, out=out)
-    elif base is None:
+    if base is None:
+        assert scale is not None
         torch.mul(tensor, scale, out=out)
+    elif scale is None:
+        torch.add(base, tensor, out=out)
     else:
         torch.addcmul(base, tensor, scale, out=out)
 
