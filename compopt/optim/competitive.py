@@ -208,7 +208,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         scale: float = 1.0,
         workspace: Workspace | None = None,
     ) -> Derivatives[K]:
-        plans = self._plans if self._is_stepping else self._all_plans()
+        plans = {player: self._plan(player) for player in self._players}
         return differentiate(
             game,
             {player: plan.params for player, plan in plans.items()},

@@ -56,16 +56,13 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         """Let what is known of groups and step counts stay as it is, once the loss is known."""
         for player in self._players:
             self._plan(player).segments = None
-        self._is_stepping = True
-        self._flat_state.seen = {}
         try:
+            self._is_stepping = True
+            self._flat_state.seen = {}
             yield
         finally:
             self._is_stepping = False
             self._flat_state.seen = None
-
-    def _all_plans(self) -> dict[Any, Plan]:
-        return {player: self._plan(player) for player in self._players}
 
     def _entries(self, player: Any) -> list[tuple[Tensor, dict[str, Any]]]:
         return self._plan(player).entries
