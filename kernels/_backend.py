@@ -117,11 +117,13 @@ def use_backend(backend: str) -> Iterator[None]:
         ValueError: if ``backend`` is not known.
     """
     _check_name(backend)
-    token = backend_in_force.set(backend)
+    token = None
     try:
+        token = backend_in_force.set(backend)
         yield
     finally:
-        backend_in_force.reset(token)
+        if token is not None:
+            backend_in_force.reset(token)
 
 
 def uses_triton(tensor: Tensor) -> bool:

@@ -292,7 +292,8 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                     update.delta.values(), [step_sizes[p].plain_step(grads[p]) for p in grads]
                 ),
             )
-        deltas = update.delta
+        # In the order of the players, in which state is made.
+        deltas = {player: update.delta[player] for player in grads}
         if use_solution is not True:
             deltas = {
                 player: select(use_solution, deltas[player], step_sizes[player].plain_step(grad))
