@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compopt._remedies import TAKES_PART
+from compopt._remedies import TAKES_PART, called, how_to_move_alone
 
 
 def check_non_negative(
@@ -210,6 +210,28 @@ def check_hooks(params: Sequence[Tensor]) -> None:
             )
 
 
+def check_hooks_of_gradients(params: Iterable[Tensor], *, has_penalty: bool) -> None:
+    """Raise if a hook on a parameter would not see its gradient once, as one whole.
+
+    Args:
+        params: that are differentiated by once.
+        has_penalty: whether a penalty is differentiated beside the loss.
+    """
+    for index, param in enumerate(params):
+        which = f"on parameter {index} of shape {tuple(param.shape)}"
+        if getattr(param, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"`register_post_accumulate_grad_hook` {which} would never be called: a step "
+                "leaves `.grad` alone. Remove it, and do its work after `step`."
+            )
+        if has_penalty and getattr(param, "_backward_hooks", None):
+            raise ValueError(
+                f"`register_hook` {which} would see the gradients of the loss and of the penalty "
+                "one by one. Remove it, or give a loss for each player that has the penalty in it: "
+                "`(loss + min_penalty, max_penalty - loss)`."
+            )
+
+
 def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
     """Return ``loss`` if it is a real scalar with a graph, on ``device``."""
     if not isinstance(loss, Tensor):
@@ -251,10 +273,11 @@ def check_takes_part(
         ValueError: if ``player`` has neither a gradient in its loss nor a penalty.
     """
     if penalty is None and all(grad is None for grad in grads):
-        raise ValueError(
-            f"`loss` must depend on the parameters of both players; none of the {player} "
-            f"player's takes part. {TAKES_PART}"
-        )
+        rule = f"`losses[{player}]` must depend on the parameters of {called(player)}."
+        if isinstance(player, str):
+            rule = "`loss` must depend on the parameters of both players; "
+            rule += f"none of the {player} player's takes part."
+        raise ValueError(f"{rule} {TAKES_PART} {how_to_move_alone(player)}")
     if penalty is not None:
         return ()
     return tuple(index for index, grad in enumerate(grads) if grad is None)

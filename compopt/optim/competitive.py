@@ -128,7 +128,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         self._pending = None
         game = self._as_game(closure, terms, player)
         params = self._params(player)
-        self._check_unscaled(str(player), game.of(player).terms())
+        self._look_at(str(player), game.of(player), player)
         self._meet(Act.STEP, game, player=player)
         derivatives = differentiate(
             game.of(player),
@@ -176,7 +176,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         params = {player: self._params(player) for player in self._players}
         if closure is not None:
             game = self._as_game(closure, terms)
-            self._check_unscaled("step", game.terms())
+            self._look_at("step", game)
             self._meet(Act.STEP, game)
             return self._differentiate(game, params, workspace=self._workspace)
         if any(term is not None for term in terms):

@@ -16,11 +16,14 @@ from compopt._profiling import Range, marked
 from compopt._typing import PLAYERS, Params
 from compopt._workspace import Workspace
 from compopt.distributed import Placement
+from compopt.game import AnyGame
 from compopt.optim.capture import warn_of_fixed_rates
 from compopt.optim.commit import Advance, Commit, stage_moves
+from compopt.optim.first_calls import FirstCalls
 from compopt.optim.groups import (
     Segment,
     check_hyperparameters,
+    check_keys,
     complete_group,
     player_groups,
     player_lr,
@@ -28,8 +31,7 @@ from compopt.optim.groups import (
 )
 from compopt.optim.loading import check_loadable
 from compopt.optim.plan import Plan
-from compopt.optim.scaling import check_unscaled
-from compopt.optim.state import FlatState, drop_strangers, restore_state, unshare_state
+from compopt.optim.state import FlatState, drop_strangers, kept_whole, restore_state, unshare_state
 from compopt.optim.step_counts import stage_counts
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
@@ -89,7 +91,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self._placement = self._place(process_group)
         self._reset_transient()
         for player in self._players:
-            self._check_group(self._defaults_of(player, defaults))
+            self._check_group({**self._defaults_of(player, defaults), "player": player})
         super().__init__(player_groups(min_params, max_params), defaults)
         for player in self._players:
             if not any(group["player"] == player for group in self.param_groups):
@@ -117,7 +119,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self.state_keys_of_hooks: set[str] = set()
         self._plans: dict[Any, Plan] = {}
         self._is_stepping = False
-        self._calls_seen: set[str] = set()
+        self._first_calls = FirstCalls()
         # Whether the last step was taken, for hooks that reset it before a step.
         self._is_taken: Advance | Literal[False] = False
 
@@ -145,6 +147,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         return {**defaults, "lr": player_lr(player, defaults["lr"], self._players)}
 
     def _check_group(self, group: dict[str, Any]) -> None:
+        # Defaults themselves are looked at before they are set.
+        check_keys(type(self).__name__, group, getattr(self, "defaults", group))
         check_hyperparameters(group)
         self._check_hyperparameters(group)
 
@@ -265,11 +269,14 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
                 f"{type(self).__name__} needs. {self._how_to_step}"
             )
 
-    def _check_unscaled(self, call: str, losses: Mapping[str, Tensor | None]) -> None:
-        """Raise if losses were scaled by hand. Looked at in the first call of each kind only."""
-        if call not in self._calls_seen:
-            check_unscaled(losses, self._how_to_scale)
-            self._calls_seen.add(call)
+    def _look_at(self, call: str, game: AnyGame[Any], *players: Any) -> None:
+        """Look at the first call of this kind, by ``players``, all of them if none is given."""
+        found = (p for player in players or self._players for p in self._params(player))
+        self._first_calls.look_at(call, game, found, self._how_to_scale)
+
+    def _parts_of(self) -> Mapping[Any, Sequence[Tensor]] | None:
+        """Return by which parameters parts of the first loss are told apart, None of later ones."""
+        return None if self._first_calls.are_over else {p: self._params(p) for p in self._players}
 
     def _idle_step(self) -> None:
         """Create the state, as checkpoint loaders expect of a step without a loss."""
@@ -327,7 +334,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
             self.register_load_state_dict_post_hook(restore, prepend=True),
         ]
         try:
-            super().load_state_dict(state_dict)
+            with kept_whole(self):
+                super().load_state_dict(state_dict)
         finally:
             for handle in handles:
                 handle.remove()

@@ -66,7 +66,11 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
 
     _options: ClassVar[tuple[str, ...]] = (*CompetitiveOptimizer._options, "_players")
     _beta_is_optional = True
-    _how_to_step = "Call `step(losses)`."
+    _how_to_step = "Call `step(losses)`, or `optimizer.backward(losses)` before `step()`."
+    _how_to_scale = (
+        "Give it unscaled: PolymatrixCGD takes no scaler. `torch.autocast(..., "
+        "dtype=torch.bfloat16)` needs none."
+    )
     _how_to_pass: ClassVar[Mapping[str, str]] = {
         "__init__": "Pass the players as one list, `[first_params, second_params, ...]`, a rate "
         "for each as `lr=[...]`, and other hyperparameters by name.",
@@ -232,6 +236,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             self._solver_for(derivatives),
             previous=previous if previous and len(previous) == len(self._players) else None,
             interacts=interacts,
+            watches=self._trouble.watches and not self.capturable,
         )
 
 

@@ -40,6 +40,10 @@ class SharesSteps(TwoPlayerOptimizer):
         self._num_calls += closure is not None or self._pending is not None
         return self._placement.together(StepError)
 
+    def _further_settings(self) -> dict[str, str]:
+        """Return, as texts by name, what else has to be alike on all processes."""
+        return {}
+
     def _meet(
         self,
         act: Act,
@@ -63,6 +67,7 @@ class SharesSteps(TwoPlayerOptimizer):
                 losses = [str(objective.loss.dtype) for objective in game.objectives()]
                 settings |= {**self._placement.settings(), "the losses": ", ".join(losses)}
                 settings["scale of the loss"] = plain(scale)
+            settings |= self._further_settings()
             state = None if self._has_met else self.state
             keys = ("player", *self.defaults)
             return terms_of(self.param_groups, keys, settings, state, self._state_keys)
