@@ -179,8 +179,8 @@ def check_trainable(player: object, groups: Iterable[Mapping[str, Any]]) -> None
     own = [param for group in groups if group["player"] == player for param in group["params"]]
     if not any(param.requires_grad or isinstance(param, torch.nn.Parameter) for param in own):
         raise ValueError(
-            f"The {player} player has tensors that do not require gradients: a step could not move "
-            "it. Call `requires_grad_()` on them before the loss is computed."
+            f"The tensors of {called(player)} do not require gradients: a step could not move "
+            "them. Call `requires_grad_()` on them before the loss is computed."
         )
 
 
@@ -262,6 +262,16 @@ def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
             f"`{name}` must be on the device of the parameters, {device}, got {loss.device}."
         )
     return loss
+
+
+def check_penalty(player: object, grads: Sequence[Tensor | None]) -> None:
+    """Raise if a penalty of ``player`` does not depend on its parameters: it would do nothing."""
+    if all(grad is None for grad in grads):
+        name = f"{player}_penalty" if isinstance(player, str) else f"penalties[{player}]"
+        raise ValueError(
+            f"`{name}` must depend on parameters of {called(player)} that require grad, and would "
+            "change nothing. Give each term to the player that lowers it."
+        )
 
 
 def check_takes_part(

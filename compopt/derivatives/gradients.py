@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from compopt._checks import check_takes_part
+from compopt._checks import check_penalty, check_takes_part
 from compopt._flat import FlatLayout
 from compopt._profiling import Range, marked
 from compopt._typing import K
@@ -51,6 +51,8 @@ def differentiate(
         player: loss_gradients(f"{player}_penalty", term, params[player], retain_graph=True)
         for player, term in penalties.items()
     }
+    for player, found_by in added.items():
+        check_penalty(player, found_by)
     layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
     grads: dict[K, Tensor] = {}
     first: dict[K, Mapping[K, Grads]] = {}

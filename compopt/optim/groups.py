@@ -40,7 +40,10 @@ def _groups_of(player: Any, params: Params) -> list[dict[str, Any]]:
     name = f"{player}_params"
     entries = list(check_iterable(name, params))
     if not entries:
-        raise ValueError(f"`{name}` is empty. Each player needs at least one parameter.")
+        raise ValueError(
+            f"`{name}` is empty. Each player needs at least one parameter. A generator such as "
+            "`module.parameters()` is empty once it has been gone through: call it anew."
+        )
     if not isinstance(entries[0], dict):
         return [{"params": entries, "player": player}]
     for entry in entries:
@@ -185,9 +188,15 @@ def player_lr(player: Any, lr: Any, players: Sequence[Any] = PLAYERS) -> Any:
     return lr.clone() if isinstance(lr, torch.Tensor) else lr
 
 
+LARGEST_ROUNDING = 1e-6
+"""Of a rate that a schedule takes down to zero."""
+
+
 def learning_rate(group: dict[str, Any]) -> float | Tensor:
     """Return the group's learning rate. Schedules down to zero may end below it by rounding."""
     lr: float | Tensor = group["lr"]
+    if not isinstance(lr, Tensor) and lr < -LARGEST_ROUNDING:
+        check_direction(group)
     return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
 
 

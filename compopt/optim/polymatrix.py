@@ -153,7 +153,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             TypeError, ValueError: if there is not one scalar with a graph for each player. After
                 any error parameters and state are as before.
         """
-        losses: list[Tensor] | None = self._step(closure, tuple(penalties or ()), player)
+        losses: list[Tensor] | None = self._step(closure, _as_terms(penalties), player)
         return losses
 
     def backward(
@@ -168,7 +168,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
         Returns:
             The detached losses. See :meth:`CGD.backward <compopt.CGD.backward>`.
         """
-        losses: list[Tensor] = self._backward(closure, tuple(penalties or ()))
+        losses: list[Tensor] = self._backward(closure, _as_terms(penalties))
         return losses
 
     def _result(self, losses: Sequence[Tensor]) -> list[Tensor]:
@@ -187,8 +187,12 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             with torch.enable_grad():
                 losses = losses()
         if isinstance(losses, Tensor) or not isinstance(losses, list | tuple):
+            remedy = "If a closure returned it, end that with `return losses`."
+            if losses is not None:
+                remedy = "A zero-sum game of two players is `[loss, -loss]`."
+            kind = type(losses).__name__
             raise TypeError(
-                f"`losses` must be a list of one loss for each player, got {type(losses).__name__}."
+                f"`losses` must be a list of one loss for each player, got {kind}. {remedy}"
             )
         count = len(self._players)
         for name, given in (("losses", losses), ("penalties", terms)):
@@ -238,6 +242,15 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             interacts=interacts,
             watches=self._trouble.watches and not self.capturable,
         )
+
+
+def _as_terms(penalties: Penalties | None) -> tuple[Tensor | None, ...]:
+    if isinstance(penalties, Tensor) or not isinstance(penalties, Sequence | None):
+        raise TypeError(
+            "`penalties` must be a list that has a scalar or None for each player, got "
+            f"{type(penalties).__name__}."
+        )
+    return tuple(penalties or ())
 
 
 def _tagged_groups(params: Sequence[Params]) -> list[dict[str, Any]]:

@@ -224,6 +224,8 @@ def test_messages_speak_of_numbered_players() -> None:
             mistake()
         assert not re.search("(max|min)[_ ]|both", str(error.value))
     optimizer = PolymatrixCGD([[x], [y]])
+    with pytest.raises(TypeError, match="`penalties` must be a list"):
+        optimizer.step([loss, -loss], penalties=x.square().sum())  # type: ignore[arg-type]
     optimizer.step([(x * y.detach()).sum()] * 2, player=0)
     loss = (x * y).sum()
     optimizer.backward([loss, -loss])
