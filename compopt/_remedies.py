@@ -80,10 +80,10 @@ def how_to_move_alone(player: object) -> str:
         return "To move one player alone, call `step(losses, player=...)` with its number."
     return (
         "To move one player alone, call "
-        '`step(loss, player="max")` or `player="min"`, where `step` takes `player`. '
-        "Elsewhere leave the loss whole and set `lr` to 0, and `interaction` to None, in the "
-        "parameter groups of the other; not with LEAD and OptimisticAdam, which move it on by "
-        "momentum."
+        '`step(loss, player="max")` or `player="min"`, where `step` takes `player`; the max player '
+        "raises one loss, and lowers its own of a pair. Elsewhere leave the loss whole and set "
+        "`lr` to 0, and `interaction` to None, in the parameter groups of the other; not with LEAD "
+        "and OptimisticAdam, which move it on by momentum."
     )
 
 
