@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 import torch
 from games import NetworkGame, QuadraticGame
-from optimizer_registry import ENTRIES, OptimizerInfo, each_competitive_kind, each_entry, each_kind
+from optimizer_registry import (
+    ENTRIES,
+    OPTIMIZERS,
+    OptimizerInfo,
+    each_competitive_kind,
+    each_entry,
+)
 from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor, nn
 
@@ -224,15 +230,15 @@ def test_losses_of_two_players_are_no_micro_batches() -> None:
         MicroBatches((x * y).sum())
 
 
-@each_kind
-def test_a_penalty_that_its_player_has_no_part_in_is_refused(info: OptimizerInfo) -> None:
-    game = QuadraticGame()
-    optimizer = info.build(game)
-    before = snapshot(optimizer)
+def test_a_penalty_that_its_player_has_no_part_in_is_refused() -> None:
+    for info in OPTIMIZERS:
+        game = QuadraticGame()
+        optimizer = info.build(game)
+        before = snapshot(optimizer)
 
-    def loss() -> Game:
-        return Game(game.loss(), max_penalty=game.min_params[0].square().sum())
+        def loss(game: QuadraticGame = game) -> Game:
+            return Game(game.loss(), max_penalty=game.min_params[0].square().sum())
 
-    with pytest.raises(ValueError, match="`max_penalty` must depend on parameters of the max pl"):
-        optimizer.step(info.argument(loss))
-    assert_same_bits(snapshot(optimizer), before)
+        with pytest.raises(ValueError, match="`max_penalty` must depend on parameters of the max"):
+            optimizer.step(info.argument(loss))
+        assert_same_bits(snapshot(optimizer), before)
