@@ -116,7 +116,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         """Set what belongs to this process and this moment only."""
         self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
-        self.state_keys_of_hooks: set[str] = set()
+        # Hooks stay where a state dict is loaded, and are not copied.
+        self.state_keys_of_hooks: set[str] = getattr(self, "state_keys_of_hooks", set())
         self._plans: dict[Any, Plan] = {}
         self._is_stepping = False
         self._first_calls = FirstCalls()

@@ -101,6 +101,14 @@ def test_a_parameter_that_has_not_moved_has_no_state() -> None:
         optimizer.step(game.loss())
         twin.step(twin_game.loss())
     assert_same_bits(snapshot(optimizer), snapshot(twin))
+    # Once more, and from a checkpoint in another precision.
+    state = copy.deepcopy(optimizer.state_dict())
+    for entry in state["state"].values():
+        entry["slow"] = entry["slow"].float()
+    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for _ in range(2):
+        optimizer.step(game.loss())
     x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
     adam = torch.optim.Adam([x, y], lr=0.1)
     LookaheadMinmax(adam, interval=2)

@@ -105,7 +105,7 @@ class LookaheadMinmax:
             for param in group["params"]:
                 if param.requires_grad:
                     slow = starts[param] if param in starts else optimizer.state[param]["slow"]
-                    commit.add(partial(slow.lerp_, param, self.alpha), slow)
+                    commit.add(partial(slow.lerp_, param.to(slow.dtype), self.alpha), slow)
                     commit.copy(param, slow)
         commit.run()
 
