@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compopt._remedies import TAKES_PART
+from compopt._remedies import TAKES_PART, called, how_to_move_alone
 
 
 def check_non_negative(
@@ -179,8 +179,8 @@ def check_trainable(player: object, groups: Iterable[Mapping[str, Any]]) -> None
     own = [param for group in groups if group["player"] == player for param in group["params"]]
     if not any(param.requires_grad or isinstance(param, torch.nn.Parameter) for param in own):
         raise ValueError(
-            f"The {player} player has tensors that do not require gradients: a step could not move "
-            "it. Call `requires_grad_()` on them before the loss is computed."
+            f"The tensors of {called(player)} do not require gradients: a step could not move "
+            "them. Call `requires_grad_()` on them before the loss is computed."
         )
 
 
@@ -205,6 +205,28 @@ def check_hooks(params: Sequence[Tensor]) -> None:
                 f"{tuple(param.shape)}. Autograd would call it on every second-derivative product. "
                 "Remove it, and work on gradients between `optimizer.backward(loss)`, which puts "
                 "them into `.grad`, and `optimizer.step()`."
+            )
+
+
+def check_hooks_of_gradients(params: Iterable[Tensor], *, has_penalty: bool) -> None:
+    """Raise if a hook on a parameter would not see its gradient once, as one whole.
+
+    Args:
+        params: that are differentiated by once.
+        has_penalty: whether a penalty is differentiated beside the loss.
+    """
+    for index, param in enumerate(params):
+        which = f"on parameter {index} of shape {tuple(param.shape)}"
+        if getattr(param, "_post_accumulate_grad_hooks", None):
+            raise ValueError(
+                f"`register_post_accumulate_grad_hook` {which} would never be called: a step "
+                "leaves `.grad` alone. Remove it, and do its work after `step`."
+            )
+        if has_penalty and getattr(param, "_backward_hooks", None):
+            raise ValueError(
+                f"`register_hook` {which} would see the gradients of the loss and of the penalty "
+                "one by one. Remove it, or give a loss for each player that has the penalty in it: "
+                "`(loss + min_penalty, max_penalty - loss)`."
             )
 
 
@@ -240,6 +262,16 @@ def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
     return loss
 
 
+def check_penalty(player: object, grads: Sequence[Tensor | None]) -> None:
+    """Raise if a penalty of ``player`` does not depend on its parameters: it would do nothing."""
+    if all(grad is None for grad in grads):
+        name = f"{player}_penalty" if isinstance(player, str) else f"penalties[{player}]"
+        raise ValueError(
+            f"`{name}` must depend on parameters of {called(player)} that require grad, and would "
+            "change nothing. Give each term to the player that lowers it."
+        )
+
+
 def check_takes_part(
     player: object, grads: Sequence[Tensor | None], penalty: Tensor | None
 ) -> tuple[int, ...]:
@@ -248,10 +280,11 @@ def check_takes_part(
     Raises:
         ValueError: if ``player`` has neither a gradient in its loss nor a penalty.
     """
-    missing = [index for index, grad in enumerate(grads) if grad is None]
+    missing = tuple(index for index, grad in enumerate(grads) if grad is None)
     if penalty is None and len(missing) == len(grads):
-        raise ValueError(
-            f"`loss` must depend on the parameters of both players; none of the {player} "
-            f"player's takes part. {TAKES_PART}"
-        )
-    return () if penalty is not None else tuple(missing)
+        rule = f"`losses[{player}]` must depend on the parameters of {called(player)}."
+        if isinstance(player, str):
+            rule = "`loss` must depend on the parameters of both players; "
+            rule += f"none of the {player} player's takes part."
+        raise ValueError(f"{rule} {TAKES_PART} {how_to_move_alone(player)}")
+    return () if penalty is not None else missing

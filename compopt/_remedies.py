@@ -67,18 +67,31 @@ NOT_FINITE = (
     "A square root or a norm at zero is the usual cause: add a small constant under the root."
 )
 
-ALONE = (
-    "To move one player alone, call "
-    '`step(loss, player="max")` or `player="min"`, where `step` takes `player`. '
-    "Elsewhere leave the loss whole and set `lr` to 0, and `interaction` to None, in the parameter "
-    "groups of the other; not with LEAD and OptimisticAdam, which move it on by momentum."
-)
+
+def called(player: object) -> str:
+    """Return what a player is called in messages."""
+    return f"the {player} player" if isinstance(player, str) else f"player {player}"
+
+
+def how_to_move_alone(player: object) -> str:
+    """Return how one player moves alone, where ``player`` cannot."""
+    if not isinstance(player, str):
+        return "To move one player alone, call `step(losses, player=...)` with its number."
+    return (
+        "To move one player alone, call "
+        '`step(loss, player="max")` or `player="min"`, where `step` takes `player`; the max player '
+        "raises one loss, and lowers its own of a pair. Elsewhere leave the loss whole and set "
+        "`lr` to 0, and `interaction` to None, in the parameter groups of the other; not with LEAD "
+        "and OptimisticAdam, which move it on by momentum."
+    )
+
+
 REACHES_ALL = (
     "If the loss uses them, leave out `detach()` and `no_grad()`, and call "
     "`torch.utils.checkpoint.checkpoint(..., use_reentrant=False)`: a re-entrant checkpoint whose "
     "inputs need no gradient, as at the entry of a network, computes without a graph."
 )
-TAKES_PART = f"Leave out `detach()`, `no_grad()` and checkpoints with `use_reentrant=True`. {ALONE}"
+TAKES_PART = "Leave out `detach()`, `no_grad()` and checkpoints with `use_reentrant=True`."
 NO_SCALER = (
     "`scaler` is for zero-sum games, got a loss for each player: their products would carry the "
     "scale of the losses. Use `torch.autocast(..., dtype=torch.bfloat16)`, which needs no scaler, "
@@ -114,6 +127,11 @@ CAUSES: tuple[Cause, ...] = (
     ),
     DISTRIBUTED,
     SYNCHRONIZED,
+    Cause(
+        r"_will_engine_execute_node",
+        "`register_multi_grad_hook` on parameters works with `backward()` only.",
+        "Remove the hook, and look at the gradients of a loss with `torch.autograd.grad`.",
+    ),
     Cause(
         r"modified by an inplace operation",
         "A tensor that a derivative needs was overwritten after the forward pass had saved it.",

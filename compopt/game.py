@@ -167,6 +167,11 @@ class MicroBatches:
     """
 
     def __init__(self, losses: Iterable[BatchLoss]) -> None:
+        if isinstance(losses, Tensor) or not isinstance(losses, Iterable):
+            raise TypeError(
+                f"`losses` must be those of several parts, got {type(losses).__name__}. One loss "
+                "is given to a step as it is; per-sample losses are averaged first, `.mean()`."
+            )
         self.losses = tuple(losses)
 
 
@@ -222,6 +227,7 @@ def as_game(
     *,
     allows_pair: bool = False,
     allows_curvature: bool = False,
+    players: Mapping[Player, Sequence[Tensor]] | None = None,
 ) -> Game:
     """Return the game that ``closure`` and further terms stand for.
 
@@ -233,6 +239,7 @@ def as_game(
         device: of the players.
         allows_pair: whether each player may have a loss of its own.
         allows_curvature: whether a loss may stand in for second derivatives.
+        players: their parameters, to look which of them micro-batches depend on; None not to.
 
     Raises:
         TypeError, ValueError: if it stands for none, naming what to pass instead.
@@ -242,7 +249,10 @@ def as_game(
         with torch.enable_grad():
             loss = loss()
     if isinstance(loss, MicroBatches):
-        game = _mean_game([_of_loss(part, device) for part in loss.losses], device)
+        parts = [_of_loss(part, device) for part in loss.losses]
+        game = _mean_game(parts, device)
+        if players is not None:
+            _check_alike(parts, players)
     else:
         game = _of_loss(loss, device)
     if game is loss:
@@ -285,6 +295,39 @@ def _of_loss(loss: object, device: torch.device) -> Game:
         )
     first, second = loss
     return Game(check_loss("loss", first, device), max_loss=check_loss("max_loss", second, device))
+
+
+def _check_alike(games: Sequence[Game], players: Mapping[Player, Sequence[Tensor]]) -> None:
+    """Raise if losses of micro-batches depend on different players: those are no such parts."""
+    owners = {id(param): player for player, params in players.items() for param in params}
+    found = [
+        tuple(_reached(term, owners) for term in (g.loss, g.max_loss) if term is not None)
+        for g in games
+    ]
+    for index, reached in enumerate(found):
+        if reached != found[0]:
+            first, other = (
+                ", ".join(" and ".join(r) or "none" for r in f) for f in (found[0], reached)
+            )
+            raise ValueError(
+                "`MicroBatches` must hold losses of one form, got some that depend on different "
+                f"players: the first on {first}, number {index} on {other}. Write the losses of "
+                "two players as a pair, `(min_loss, max_loss)`, with the graphs of both in each."
+            )
+
+
+def _reached(loss: Tensor, owners: Mapping[int, Player]) -> tuple[Player, ...]:
+    """Return the players whose parameters the graph of ``loss`` leads to. Cost: a walk over it."""
+    nodes, seen = [loss.grad_fn], set()
+    found: set[Player | None] = set()
+    while nodes and len(found) < len(PLAYERS):
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        found.add(owners.get(id(getattr(node, "variable", None))))
+        nodes += [following for following, _ in node.next_functions]
+    return tuple(player for player in PLAYERS if player in found)
 
 
 def _mean_game(games: Sequence[Game], device: torch.device) -> Game:

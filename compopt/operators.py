@@ -329,11 +329,16 @@ class PolymatrixOperator(LinearOperator, Generic[K]):
         derivatives: products with blocks of second derivatives.
         scales: by player, [size of the player] >= 0, the square roots of its step sizes.
 
+    Attributes:
+        watched: None, or a list that takes, for the first product, whether what was multiplied and
+            what came out of the blocks have an entry other than zero; 0-dim.
+
     Cost: a product takes one backward pass per player.
     """
 
     def __init__(self, derivatives: Derivatives[K], scales: Mapping[K, Tensor]) -> None:
         self.derivatives = derivatives
+        self.watched: list[tuple[Tensor, Tensor]] | None = None
         self.scale = self.join(scales)
         super().__init__(len(self.scale), self.scale.dtype, self.scale.device)
 
@@ -356,4 +361,7 @@ class PolymatrixOperator(LinearOperator, Generic[K]):
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``vector + S H_o S @ vector``."""
         products = self.derivatives.interaction(self.split(self.scale * vector))
-        return self.join(products).mul_(self.scale).add_(vector)
+        product = self.join(products).mul_(self.scale)
+        if self.watched is not None and not self.watched:
+            self.watched.append((vector.any(), product.any()))
+        return product.add_(vector)

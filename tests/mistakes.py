@@ -181,7 +181,7 @@ CONSTRUCTIONS = (
         "plain-tensors",
         plain_tensors,
         ValueError,
-        r"The min player has tensors that do not require gradients.*Call `requires_grad_\(\)`",
+        r"The tensors of the min player do not require gradients.*Call `requires_grad_\(\)`",
         moves_tensors(plain_tensors_remedied),
     ),
     Mistake(

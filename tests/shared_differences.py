@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from games import QuadraticGame
 from odd_rank import ODD, Run, attempt, is_odd
 from torch import Tensor
 from torch import distributed as dist
@@ -18,6 +19,7 @@ from compopt.distributed import (
     Sharded,
     broadcast_parameters,
 )
+from compopt.optim.rivals import SimultaneousDescentAscent
 
 
 def swap_entries(weight: Tensor) -> None:
@@ -129,6 +131,14 @@ def differing_settings(folder: Path) -> dict[str, Any]:
     together = Run.of()
     loss, moves = together.loss(), None if is_odd() else "max"
     results["one and both"] = attempt(lambda: together.optimizer.step(loss, player=moves))
+    wrapped, rules = QuadraticGame(), (torch.optim.SGD, torch.optim.Adam)
+    rivals = SimultaneousDescentAscent(
+        wrapped.min_params,
+        wrapped.max_params,
+        optimizer=rules[is_odd()],
+        process_group=dist.group.WORLD,
+    )
+    results["players' optimizers"] = attempt(lambda: rivals.step(wrapped.loss()))
     # A penalty of one rank counts in the mean.
     shards = Run.of(Sharded(dist.group.WORLD))
     penalty = None if is_odd() else shards.game.smoothness(0)

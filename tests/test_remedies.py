@@ -22,6 +22,8 @@ ERRORS = {
     "Expected to have finished reduction in the prior iteration before starting a new "
     "one.": ".module",
     "the derivative for 'batch_norm_backward_elemt' is not implemented.": "GroupNorm",
+    "A leaf node was passed to _will_engine_execute_node but we are currently running "
+    "autograd.grad(). This is currently not supported.": "Remove the hook",
     "one of the variables needed for gradient computation has been modified by an inplace "
     "operation: [torch.FloatTensor [4, 4]] is at version 1": "out-of-place",
     "Trying to backward through the graph a second time (or directly access saved tensors after "

@@ -63,7 +63,7 @@ def twin_of(
     # What is to be said once is said once for both.
     twin._trouble = optimizer._trouble
     # A loss that a `GradScaler` has scaled is looked for by reading its factors.
-    twin._calls_seen.add("step")
+    twin._first_calls.leave_out("step")
     vars(twin)["_solved"] = lambda: (solved,)
     return twin
 

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from compopt._checks import check_loss, check_takes_part
+from compopt._checks import check_loss, check_penalty, check_takes_part
 from compopt._flat import FlatLayout, Workspace, split_players
 from compopt._profiling import Range, marked
 from compopt._remedies import COMPILED, COMPILER, SPARSE, lost_to_a_compiler
@@ -66,6 +66,8 @@ def _differentiate(
         player: loss_gradients(f"{player}_penalty", term, params[player], retain_graph=True)
         for player, term in penalties.items()
     }
+    for player, found_by in added.items():
+        check_penalty(player, found_by)
     if layouts is None:
         layouts = {player: placement.layout(tensors) for player, tensors in params.items()}
     grads: dict[K, Tensor] = {}

@@ -137,7 +137,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         self._pending = None
         game = self._as_game(closure, terms, player)
         params = self._params(player)
-        self._check_unscaled(str(player), game.of(player))
+        self._look_at(str(player), game.of(player), player)
         self._meet(Act.STEP, game, player=player)
         derivatives = differentiate(
             game.of(player),
@@ -186,8 +186,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         pending, self._pending = self._pending, None
         if closure is not None:
             game = self._as_game(closure, terms)
-            if "step" not in self._calls_seen:
-                self._check_unscaled("step", game)
+            self._look_at("step", game)
             self._meet(Act.STEP, game)
             return self._differentiate(game, workspace=self._workspace)
         if any(term is not None for term in terms):

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compopt._arguments import HINTS
 from compopt._checks import (
     check_choice,
     check_iterable,
@@ -14,6 +15,7 @@ from compopt._checks import (
     check_params,
     check_positive,
 )
+from compopt._remedies import called
 from compopt._typing import PLAYERS, Params
 
 
@@ -38,7 +40,10 @@ def _groups_of(player: Any, params: Params) -> list[dict[str, Any]]:
     name = f"{player}_params"
     entries = list(check_iterable(name, params))
     if not entries:
-        raise ValueError(f"`{name}` is empty. Each player needs at least one parameter.")
+        raise ValueError(
+            f"`{name}` is empty. Each player needs at least one parameter. A generator such as "
+            "`module.parameters()` is empty once it has been gone through: call it anew."
+        )
     if not isinstance(entries[0], dict):
         return [{"params": entries, "player": player}]
     for entry in entries:
@@ -95,14 +100,79 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
 
 def check_direction(group: dict[str, Any]) -> None:
     """Raise unless the group moves its player the way the player goes by itself."""
-    remedy = "The max player raises the loss by itself: give both players positive rates."
-    check_non_negative("lr", group["lr"], allow_tensor=True, remedy=remedy)
+    player = group["player"]
+    rates = "The max player raises the loss by itself: give both players positive rates."
+    remedy = (
+        "The max player raises the loss by itself: pass the parameters that should raise it as "
+        "`max_params`."
+    )
+    if not isinstance(player, str):
+        rates = remedy = (
+            "Each player lowers a loss of its own: give one that should raise a quantity its "
+            "negative as the loss."
+        )
+    check_non_negative("lr", group["lr"], allow_tensor=True, remedy=rates)
     if group.get("maximize"):
         raise ValueError(
-            f"`maximize` must not be set in a group of the {group['player']} player, got "
-            f"{group['maximize']!r}. The max player raises the loss by itself: pass the parameters "
-            "that should raise it as `max_params`."
+            f"`maximize` must not be set in a group of {called(player)}, got "
+            f"{group['maximize']!r}. {remedy}"
         )
+
+
+# What would be taken for a setting of the group, were it passed over in silence.
+_OF_OTHERS = frozenset(
+    [
+        "beta",
+        "betas",
+        "eps",
+        "interaction",
+        "mirror",
+        "max_grad_norm",
+        "weight_decay",
+        "momentum",
+        "dampening",
+        "nesterov",
+        "amsgrad",
+        "coefficient",
+        "coupling",
+    ]
+)
+_OF_THE_WHOLE = frozenset(
+    [
+        "solver",
+        "warm_start",
+        "solve_for",
+        "on_failure",
+        "capturable",
+        "backend",
+        "process_group",
+        "align",
+        "anticipate",
+        "optimizer",
+        "first",
+    ]
+)
+
+
+def check_keys(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise if a group has a hyperparameter that this optimizer does not take from groups.
+
+    Keys that no optimizer knows are anybody's.
+
+    Args:
+        optimizer: its name.
+        group: of parameters.
+        defaults: of the hyperparameters that groups have.
+    """
+    for key in group:
+        if key in _OF_THE_WHOLE and key not in defaults:
+            raise ValueError(
+                f"A group of {optimizer} takes no `{key}`: it is set for all parameters at once, "
+                f"as an argument, by optimizers that have it."
+            )
+        if key in _OF_OTHERS and key not in defaults:
+            hint = HINTS.get(key, f"There are {', '.join(defaults)}.")
+            raise ValueError(f"A group of {optimizer} takes no `{key}`. {hint}")
 
 
 def player_lr(player: Any, lr: Any, players: Sequence[Any] = PLAYERS) -> Any:

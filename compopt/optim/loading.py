@@ -10,6 +10,9 @@ from torch import Tensor
 NOT_NEGATIVE = frozenset({"exp_avg_sq"})
 """State that is an average of squares."""
 
+MOST_STEPS = 2**53
+"""Counts of steps from here on are those of damaged files."""
+
 OPTIONAL = frozenset({"delta"})
 """State that an optimizer may begin without, and that one without warm start may be given."""
 
@@ -44,6 +47,15 @@ def check_loadable(
             "what `optimizer.state_dict()` returned."
         )
     groups = state_dict["param_groups"]
+    is_whole = isinstance(state_dict["state"], Mapping) and isinstance(groups, list | tuple)
+    if not is_whole or not all(
+        isinstance(group, Mapping) and isinstance(group.get("params"), list | tuple)
+        for group in groups
+    ):
+        raise TypeError(
+            "`state_dict` must have a dictionary as its `state`, and as its `param_groups` a list "
+            "of dictionaries with `params`. Pass what `optimizer.state_dict()` returned."
+        )
     if len(groups) != len(param_groups):
         return
     ours = [group["player"] for group in param_groups]
@@ -55,13 +67,13 @@ def check_loadable(
         )
     known: set[Any] = set()
     for group, saved in zip(param_groups, groups, strict=True):
-        ids = list(saved.get("params", ()))
+        ids = list(saved["params"])
         if len(known.union(ids)) < len(known) + len(ids):
             raise ValueError(
                 "The loaded groups name the same parameter more than once. The state dict was not "
                 "made by `optimizer.state_dict()`, or is damaged."
             )
-        if "params" not in saved or len(group["params"]) != len(saved["params"]):
+        if len(group["params"]) != len(saved["params"]):
             return
         # Hyperparameters that it lacks stay as they are.
         check_group({**group, **saved, "params": group["params"]})
@@ -104,14 +116,16 @@ def _check_entry(
     count = entry["step"]
     if isinstance(count, bool) or not isinstance(count, Tensor | int | float):
         raise TypeError(f"The loaded `step` of parameter {index} must be a number, got {count!r}.")
-    if isinstance(count, Tensor) and (count.numel() != 1 or count.dtype == torch.bool):
+    if isinstance(count, Tensor) and (
+        count.numel() != 1 or count.is_meta or count.is_complex() or count.dtype == torch.bool
+    ):
         raise ValueError(
             f"The loaded `step` of parameter {index} must be a number, got shape "
             f"{tuple(count.shape)} and dtype {count.dtype}."
         )
     # A count on a device is not read.
     if not isinstance(count, Tensor) or count.device.type == "cpu":
-        value = float(count)
+        value = math.inf if isinstance(count, int) and count >= MOST_STEPS else float(count)
         if not (math.isfinite(value) and value >= 0):
             raise ValueError(
                 f"The loaded `step` of parameter {index} must be finite and not negative, got "

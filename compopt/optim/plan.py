@@ -9,13 +9,19 @@ import torch
 from torch import Tensor
 
 from compopt._flat import FlatLayout
-from compopt._remedies import ALONE
+from compopt._remedies import called, how_to_move_alone
 from compopt.distributed import Placement
+from compopt.optim.groups import check_direction
+
+LARGEST_ROUNDING = 1e-6
+"""Of a rate that a schedule takes down to zero."""
 
 
 def learning_rate(group: dict[str, Any]) -> float | Tensor:
     """Return the group's learning rate. Schedules down to zero may end below it by rounding."""
     lr: float | Tensor = group["lr"]
+    if not isinstance(lr, Tensor) and lr < -LARGEST_ROUNDING:
+        check_direction(group)
     return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
 
 
@@ -53,8 +59,8 @@ def trainable(
     ]
     if not entries:
         raise ValueError(
-            f"All parameters of the {player} player are frozen; a step needs some: call "
-            f"`requires_grad_(True)`. {ALONE}"
+            f"All parameters of {called(player)} are frozen; a step needs some: call "
+            f"`requires_grad_(True)`. {how_to_move_alone(player)}"
         )
     return entries
 

@@ -15,15 +15,23 @@ from compopt._flat import Workspace
 from compopt._typing import PLAYERS, Params
 from compopt.distributed import Placement
 from compopt.optim.commit import Advance
+from compopt.optim.first_calls import FirstCalls
 from compopt.optim.groups import (
     check_hyperparameters,
+    check_keys,
     complete_group,
     player_groups,
     player_lr,
 )
 from compopt.optim.loading import check_loadable
 from compopt.optim.plan import Plan
-from compopt.optim.state import FlatState, drop_strangers, restore_state, unshare_state
+from compopt.optim.state import (
+    FlatState,
+    drop_strangers,
+    kept_whole,
+    restore_state,
+    unshare_state,
+)
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
 
@@ -82,7 +90,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self._placement = self._place(process_group)
         self._reset_transient()
         for player in self._players:
-            self._check_group(self._defaults_of(player, defaults))
+            self._check_group({**self._defaults_of(player, defaults), "player": player})
         super().__init__(player_groups(min_params, max_params), defaults)
         for player in self._players:
             if not any(group["player"] == player for group in self.param_groups):
@@ -107,10 +115,11 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         """Set what belongs to this process and this moment only."""
         self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
-        self.state_keys_of_hooks: set[str] = set()
+        # Hooks stay where a state dict is loaded, and are not copied.
+        self.state_keys_of_hooks: set[str] = getattr(self, "state_keys_of_hooks", set())
         self._plans: dict[Any, Plan] = {}
         self._is_stepping = False
-        self._calls_seen: set[str] = set()
+        self._first_calls = FirstCalls()
         # Whether the last step was taken, for hooks that reset it before a step.
         self._is_taken: Advance | Literal[False] = False
 
@@ -138,6 +147,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         return {**defaults, "lr": player_lr(player, defaults["lr"], self._players)}
 
     def _check_group(self, group: dict[str, Any]) -> None:
+        # Defaults themselves are looked at before they are set.
+        check_keys(type(self).__name__, group, getattr(self, "defaults", group))
         check_hyperparameters(group)
         self._check_hyperparameters(group)
 
@@ -186,7 +197,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
             self.register_load_state_dict_post_hook(restore, prepend=True),
         ]
         try:
-            super().load_state_dict(state_dict)
+            with kept_whole(self):
+                super().load_state_dict(state_dict)
         finally:
             for handle in handles:
                 handle.remove()

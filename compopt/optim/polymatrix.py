@@ -65,7 +65,11 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
 
     _options: ClassVar[tuple[str, ...]] = (*CompetitiveOptimizer._options, "_players")
     _beta_is_optional = True
-    _how_to_step = "Call `step(losses)`."
+    _how_to_step = "Call `step(losses)`, or `optimizer.backward(losses)` before `step()`."
+    _how_to_scale = (
+        "Give it unscaled: PolymatrixCGD takes no scaler. `torch.autocast(..., "
+        "dtype=torch.bfloat16)` needs none."
+    )
     _how_to_pass: ClassVar[Mapping[str, str]] = {
         "__init__": "Pass the players as one list, `[first_params, second_params, ...]`, a rate "
         "for each as `lr=[...]`, and other hyperparameters by name.",
@@ -148,7 +152,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             TypeError, ValueError: if there is not one scalar with a graph for each player. After
                 any error parameters and state are as before.
         """
-        losses: list[Tensor] | None = self._step(closure, tuple(penalties or ()), player)
+        losses: list[Tensor] | None = self._step(closure, _as_terms(penalties), player)
         return losses
 
     def backward(
@@ -163,7 +167,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
         Returns:
             The detached losses. See :meth:`CGD.backward <compopt.CGD.backward>`.
         """
-        losses: list[Tensor] = self._backward(closure, tuple(penalties or ()))
+        losses: list[Tensor] = self._backward(closure, _as_terms(penalties))
         return losses
 
     def _result(self, losses: Sequence[Tensor]) -> list[Tensor]:
@@ -182,8 +186,12 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             with torch.enable_grad():
                 losses = losses()
         if isinstance(losses, Tensor) or not isinstance(losses, list | tuple):
+            remedy = "If a closure returned it, end that with `return losses`."
+            if losses is not None:
+                remedy = "A zero-sum game of two players is `[loss, -loss]`."
+            kind = type(losses).__name__
             raise TypeError(
-                f"`losses` must be a list of one loss for each player, got {type(losses).__name__}."
+                f"`losses` must be a list of one loss for each player, got {kind}. {remedy}"
             )
         count = len(self._players)
         for name, given in (("losses", losses), ("penalties", terms)):
@@ -231,7 +239,17 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             self._solver_for(derivatives),
             previous=previous if previous and len(previous) == len(self._players) else None,
             interacts=interacts,
+            watches=self._trouble.watches and not self.capturable,
         )
+
+
+def _as_terms(penalties: Penalties | None) -> tuple[Tensor | None, ...]:
+    if isinstance(penalties, Tensor) or not isinstance(penalties, Sequence | None):
+        raise TypeError(
+            "`penalties` must be a list that has a scalar or None for each player, got "
+            f"{type(penalties).__name__}."
+        )
+    return tuple(penalties or ())
 
 
 def _tagged_groups(params: Sequence[Params]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Generic
 import torch
 from torch import Tensor
 
+from compopt._remedies import called
 from compopt._typing import K
 from compopt.solvers import Status
 
@@ -122,11 +123,6 @@ class StepReport(Generic[K]):
         if math.isnan(value):
             return "not known"
         return f"{value:.1e}" + (" (predicted)" if self.residual_is_predicted else "")
-
-
-def called(player: object) -> str:
-    """Return what a player is called in messages."""
-    return f"the {player} player" if isinstance(player, str) else f"player {player}"
 
 
 def why_not_taken(

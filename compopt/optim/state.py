@@ -1,7 +1,8 @@
 """Per-parameter state that is stored in flat vectors."""
 
 from collections import Counter
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from operator import is_
 from typing import Any
@@ -239,6 +240,17 @@ def restore_state(
                 if key == "step" and capturable:
                     copy = counts.setdefault((float(saved), device), copy)
                 state[param][key] = copy
+
+
+@contextmanager
+def kept_whole(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Put groups and state back where an error comes from loading others in their place."""
+    state, groups = optimizer.state, optimizer.param_groups
+    try:
+        yield
+    except BaseException:
+        optimizer.state, optimizer.param_groups = state, groups
+        raise
 
 
 def unshare_state(state: State) -> None:

@@ -16,7 +16,6 @@ from compopt.optim.commit import Advance, Commit, stage_moves
 from compopt.optim.plan import Plan, Segment
 from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer
 from compopt.optim.report import StepError
-from compopt.optim.scaling import check_unscaled
 from compopt.optim.state import STEP, drop_strangers
 from compopt.optim.terms import plain, terms_of
 from compopt.optim.trouble import check_shardable
@@ -174,11 +173,14 @@ class SteppingOptimizer(TwoPlayerOptimizer):
                 f"{type(self).__name__} needs. {self._how_to_step}"
             )
 
-    def _check_unscaled(self, call: str, game: AnyGame[Any]) -> None:
-        """Raise if losses were scaled by hand. Looked at in the first call of each kind only."""
-        if call not in self._calls_seen:
-            check_unscaled(game.terms(), self._how_to_scale)
-            self._calls_seen.add(call)
+    def _look_at(self, call: str, game: AnyGame[Any], *players: Any) -> None:
+        """Look at the first call of this kind, by ``players``, all of them if none is given."""
+        found = (p for player in players or self._players for p in self._params(player))
+        self._first_calls.look_at(call, game, found, self._how_to_scale)
+
+    def _parts_of(self) -> Mapping[Any, Sequence[Tensor]] | None:
+        """Return by which parameters parts of the first loss are told apart, None of later ones."""
+        return None if self._first_calls.are_over else {p: self._params(p) for p in self._players}
 
     def _idle_step(self) -> None:
         """Create the state, as checkpoint loaders expect of a step without a loss."""
@@ -196,6 +198,10 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         # call that only creates the state is made by one alone, to save it.
         self._num_calls += closure is not None or self._pending is not None
         return self._placement.together(StepError)
+
+    def _further_settings(self) -> dict[str, str]:
+        """Return, as texts by name, what else has to be alike on all processes."""
+        return {}
 
     def _meet(
         self,
@@ -216,6 +222,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         def terms() -> Terms:
             settings = {f"`{name}`": plain(getattr(self, name)) for name in self._options}
             settings["`player`"] = plain(player)
+            settings |= self._further_settings()
             if game is not None:
                 losses = [str(objective.loss.dtype) for objective in game.objectives()]
                 settings |= {**self._placement.settings(), "the losses": ", ".join(losses)}

@@ -6,11 +6,11 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from compopt._remedies import REACHES_ALL, independence
+from compopt._remedies import REACHES_ALL, called, independence
 from compopt._scale import norm_of_any_size
 from compopt._warn import warn
 from compopt.derivatives import Derivatives
-from compopt.optim.report import ConvergenceWarning, StepError, StepWarning, called
+from compopt.optim.report import ConvergenceWarning, StepError, StepWarning
 from compopt.optim.update import Update
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status
 
@@ -114,7 +114,7 @@ class Trouble:
         losses can the system amplify what it is solved for.
         """
         signs = {}
-        if len(update.products) == 2:
+        if len(update.products) == (1 if update.solved is None else 2):
             signs[APART] = torch.stack([given & ~out for given, out in update.products]).all()
         if not update.is_zero_sum:
             signs |= self.sign_of_gain(update.solution)

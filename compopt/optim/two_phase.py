@@ -85,7 +85,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             check_ready(scaler, self)
         with use_backend(self.backend), self._together(closure):
             game = self._as_game(closure, terms)
-            self._check_unscaled("backward", game)
+            self._look_at("backward", game)
             losses = game.detached_losses()
             game, scale = _scaled(game, scaler)
             self._meet(Act.BACKWARD, game, scale)
@@ -129,8 +129,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         if self._pending is not None and self._pending_scaler is None:
             raise RuntimeError(
                 "`scaler.step(optimizer)` would unscale gradients of an `optimizer.backward` that "
-                "got no scaler. A loss scaled by hand scales the mixed products as well: call "
-                "`optimizer.backward(loss, scaler=scaler)` with the unscaled loss."
+                f"got no scaler. {self._how_to_scale}"
             )
         self._was_offered = True
         return False

@@ -131,12 +131,19 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
             check_choice("player", player, PLAYERS)
             check_alone(player, terms)
             device = self._params(player)[0].device
-            return as_game(closure, terms, device, allows_pair=True)
+            return as_game(closure, terms, device, allows_pair=True, players=self._parts_of())
         # Conjugate gradients would refuse the operator, without a word about the losses.
         pairs = not isinstance(self.solver, ConjugateGradient)
         params = [*self._params("min"), *self._params("max")]
         check_hooks(params)
-        return as_game(closure, terms, params[0].device, allows_pair=pairs, allows_curvature=True)
+        return as_game(
+            closure,
+            terms,
+            params[0].device,
+            allows_pair=pairs,
+            allows_curvature=True,
+            players=self._parts_of(),
+        )
 
     def _report_independence(self, derivatives: Derivatives[Player]) -> None:
         self._trouble.report_independence(derivatives)

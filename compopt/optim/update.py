@@ -73,8 +73,8 @@ class Update(Generic[K]):
         solved: the player whose move was solved for, to which the other replied; None if all moves
             were solved for together.
         is_zero_sum: whether the operator's eigenvalues are at least one.
-        products: of the first two products, if they were watched, whether what was multiplied and
-            what came out have an entry other than zero; 0-dim.
+        products: of the first two products, of the first of several players, if they were watched,
+            whether what was multiplied and what came out have an entry other than zero; 0-dim.
     """
 
     delta: dict[K, Tensor]
@@ -179,6 +179,7 @@ def joint_update(
     *,
     previous: Mapping[K, Tensor] | None = None,
     interacts: bool = True,
+    watches: bool = False,
 ) -> Update[K]:
     """Return the Nash equilibrium of the local game of any number of players, solved for jointly.
 
@@ -191,6 +192,7 @@ def joint_update(
         solver: of the joint system.
         previous: by player, [size of the player] moves to start the solver from, or None.
         interacts: whether to solve at all; if not, all players take their plain gradient steps.
+        watches: whether to look for zeros in the first product.
 
     References:
         Ma, Letcher, Schäfer, Shi and Anandkumar (2021). https://arxiv.org/abs/2111.08565
@@ -200,13 +202,14 @@ def joint_update(
         return Update(steps, nothing_solved(next(iter(steps.values()))), None, is_zero_sum=False)
     roots = {p: sizes.root for p, sizes in step_sizes.items() if sizes.root is not None}
     operator = PolymatrixOperator(derivatives, roots)
+    operator.watched = [] if watches else None
     rhs = operator.join({player: sizes.weighed_grad for player, sizes in step_sizes.items()})
     x0 = None
     if previous is not None:
         x0 = torch.where(operator.scale > 0, -operator.join(previous) / operator.scale, 0)
     solution = solver.solve(operator, rhs, x0)
     moves = operator.split(solution.value.mul(operator.scale).neg_())
-    return Update(moves, solution, None, is_zero_sum=False)
+    return Update(moves, solution, None, is_zero_sum=False, products=operator.watched or ())
 
 
 def nothing_solved(delta: Tensor) -> Solution:

@@ -75,6 +75,7 @@ def test_differing_hyperparameters(ranks, key, is_late):
         ("scale", "scale of the loss: "),
         ("players", "`player`: "),
         ("one and both", "`player`: "),
+        ("players' optimizers", "optimizer of group 0"),
     ],
 )
 def test_differing_settings(ranks, name, words):

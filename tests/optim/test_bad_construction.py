@@ -166,3 +166,23 @@ def test_bad_players(info: OptimizerInfo, case: str) -> None:
     make, error, match = CONSTRUCTIONS[case]
     with pytest.raises(error, match=match):
         info.cls(*make())
+
+
+def test_what_is_not_taken_from_a_group_is_refused() -> None:
+    """``CGD`` would else be adaptive with ``beta``, and others pass over what is meant."""
+    keys = {"beta": 0.9, "betas": (0.5, 0.9), "momentum": 0.9, "solver": None, "warm_start": True}
+    for info in OPTIMIZERS:
+        game = QuadraticGame()
+        optimizer = info.build(game)
+        for key, value in keys.items():
+            group = {"params": game.min_params, key: value}
+            if key in optimizer.defaults:
+                info.cls([group], game.max_params)
+                continue
+            with pytest.raises(ValueError, match=f"takes no `{key}`"):
+                info.cls([group], game.max_params)
+            state = optimizer.state_dict()
+            state["param_groups"][0][key] = value
+            with pytest.raises(ValueError, match=f"takes no `{key}`"):
+                optimizer.load_state_dict(state)
+        info.cls([{"params": game.min_params, "note": "encoder"}], game.max_params)

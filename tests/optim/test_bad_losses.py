@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 import torch
 from games import NetworkGame, QuadraticGame
-from optimizer_registry import ENTRIES, OptimizerInfo, each_competitive_kind, each_entry
+from optimizer_registry import (
+    ENTRIES,
+    OPTIMIZERS,
+    OptimizerInfo,
+    each_competitive_kind,
+    each_entry,
+)
 from snapshots import all_params, assert_same_bits, snapshot
 from torch import Tensor, nn
 
-from compopt import Game, MicroBatches
+from compopt import CGD, Game, MicroBatches
+from compopt.optim.rivals import OGDA, SimultaneousDescentAscent
 
 
 def backward_by_the_user(game: QuadraticGame) -> Tensor:
@@ -209,3 +216,29 @@ def test_backward_needs_a_loss(info: OptimizerInfo) -> None:
     with pytest.raises(TypeError, match="got NoneType"):
         optimizer.backward(None)
     assert all(param.grad is None for param in all_params(optimizer))
+
+
+def test_losses_of_two_players_are_no_micro_batches() -> None:
+    x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
+    losses = [(x * y.detach()).sum(), (x.detach() * y).sum()]
+    for optimizer in (CGD([x], [y]), OGDA([x], [y]), SimultaneousDescentAscent([x], [y])):
+        with pytest.raises(ValueError, match=r"first on min, number 1 on max.*as a pair"):
+            optimizer.step(MicroBatches(losses))
+        optimizer.step(MicroBatches([(x * y).sum(), 2 * (x * y).sum()]))
+    assert x.item() != 1.0
+    with pytest.raises(TypeError, match=r"got Tensor.*`.mean\(\)`"):
+        MicroBatches((x * y).sum())
+
+
+def test_a_penalty_that_its_player_has_no_part_in_is_refused() -> None:
+    for info in OPTIMIZERS:
+        game = QuadraticGame()
+        optimizer = info.build(game)
+        before = snapshot(optimizer)
+
+        def loss(game: QuadraticGame = game) -> Game:
+            return Game(game.loss(), max_penalty=game.min_params[0].square().sum())
+
+        with pytest.raises(ValueError, match="`max_penalty` must depend on parameters of the max"):
+            optimizer.step(info.argument(loss))
+        assert_same_bits(snapshot(optimizer), before)

@@ -244,6 +244,11 @@ def test_many_players_that_do_not_interact_are_told_once() -> None:
         optimizer.step([param.square().sum() for param in params])
     assert caught[0].filename == __file__
     optimizer.step([param.square().sum() for param in params])
+    # Products are zero likewise where the graphs lead to other players.
+    linked = PolymatrixCGD([[param] for param in params])
+    everyone = sum(param.sum() for param in params)
+    with pytest.warns(StepWarning, match="All entries of the first mixed products are zero"):
+        linked.step([param.square().sum() + everyone for param in params])
     # One loss that depends on one other player is interaction.
     others = PolymatrixCGD([[param] for param in params])
     first, second, third = params

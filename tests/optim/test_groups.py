@@ -316,3 +316,8 @@ def test_direction_of_a_player_cannot_be_turned(info: OptimizerInfo) -> None:
         info.cls([{"params": [x], "maximize": True}], [y])
     with pytest.raises(ValueError, match=r"`lr`.*-0.1.*max player raises the loss by itself"):
         info.cls([x], [y], lr=(0.1, -0.1))
+    game = QuadraticGame()
+    optimizer = info.build(game)
+    optimizer.param_groups[0]["lr"] = -0.1
+    with pytest.raises(ValueError, match=r"`lr`.*-0.1.*max player raises the loss by itself"):
+        optimizer.step(info.argument(game.loss))

@@ -14,6 +14,7 @@ from torch import Tensor
 from training_runs import END, STOP, advance, start
 
 from compopt import ACGD
+from compopt.optim.rivals import SimultaneousDescentAscent
 
 
 @each_kind
@@ -107,6 +108,17 @@ def list_entry(state: dict[str, Any]) -> None:
     state["state"][0] = []
 
 
+NO_DATA = torch.zeros((), device="meta")
+
+
+def no_state(state: dict[str, Any]) -> None:
+    state["state"] = None
+
+
+def no_params(state: dict[str, Any]) -> None:
+    state["param_groups"][0]["params"] = None
+
+
 def same_ids(state: dict[str, Any]) -> None:
     state["param_groups"][0]["params"][1] = state["param_groups"][0]["params"][0]
 
@@ -123,6 +135,10 @@ def same_ids(state: dict[str, Any]) -> None:
         pytest.param(change_average(lambda v: v * NAN), ValueError, "NaN or Inf", id="nan"),
         pytest.param(change_average(lambda v: v - 100), ValueError, "negative", id="negative"),
         pytest.param(same_ids, ValueError, "more than once", id="same-ids"),
+        pytest.param(set_entry("step", 10**400), ValueError, "`step`.*finite", id="huge"),
+        pytest.param(set_entry("step", NO_DATA), ValueError, "`step`.*number", id="no-data"),
+        pytest.param(no_state, TypeError, "a dictionary as its `state`", id="state-none"),
+        pytest.param(no_params, TypeError, "with `params`", id="params-none"),
     ],
 )
 def test_damaged_state_is_refused_and_changes_nothing(
@@ -210,3 +226,16 @@ def test_load_pre_hook_may_repair_the_players(info: OptimizerInfo) -> None:
     optimizer.load_state_dict(saved)
     assert [group["player"] for group in optimizer.param_groups] == ["min", "max"]
     assert_same_bits(snapshot(optimizer), before)
+
+
+def test_a_state_that_the_players_optimizers_refuse_changes_nothing() -> None:
+    game = QuadraticGame()
+    adam = SimultaneousDescentAscent(game.min_params, game.max_params, optimizer=torch.optim.Adam)
+    adam.step(game.loss())
+    state = copy.deepcopy(adam.state_dict())
+    del state["state"][0]["step"]
+    before = snapshot(adam)
+    with pytest.raises(ValueError, match="Adam of the min player does not take"):
+        adam.load_state_dict(state)
+    assert_same_bits(snapshot(adam), before)
+    adam.step(game.loss())

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from covering import pairwise
 from dense_steps import assert_close
 from games import GeneralGame, NetworkGame
 from snapshots import all_params, assert_same_bits, snapshot
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 from training_runs import through_file
 
@@ -205,3 +206,30 @@ def test_a_step_that_is_not_finite_is_not_taken_and_said_once() -> None:
     assert_same_bits(snapshot(optimizer), before)
     optimizer.step(game.losses())
     assert optimizer.last_step is not None
+
+
+def test_messages_speak_of_numbered_players() -> None:
+    """None names arguments or players that two-player optimizers have."""
+    x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
+    loss = (x * y).sum()
+    mistakes = (
+        lambda: PolymatrixCGD([[{"params": [x], "maximize": True}], [y]]),
+        lambda: PolymatrixCGD([[x], [y]], lr=-0.1),
+        lambda: PolymatrixCGD([[x], [y]]).step([loss, (x * y.detach()).sum()]),
+        lambda: PolymatrixCGD([[nn.Parameter(x.detach(), False)], [y]]).step([loss, -loss]),
+    )
+    for mistake in mistakes:
+        words = r"negative as the loss|step\(losses, player="
+        with pytest.raises(ValueError, match=words) as error:
+            mistake()
+        assert not re.search("(max|min)[_ ]|both", str(error.value))
+    optimizer = PolymatrixCGD([[x], [y]])
+    with pytest.raises(TypeError, match="`penalties` must be a list"):
+        optimizer.step([loss, -loss], penalties=x.square().sum())  # type: ignore[arg-type]
+    optimizer.step([(x * y.detach()).sum()] * 2, player=0)
+    loss = (x * y).sum()
+    optimizer.backward([loss, -loss])
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(loss)
+    with pytest.raises(RuntimeError, match="takes no scaler"):
+        scaler.step(optimizer)

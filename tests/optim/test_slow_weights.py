@@ -1,5 +1,6 @@
 """Slow weights count the steps that were taken, and no others."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -84,3 +85,35 @@ def test_a_capture_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="Capture an optimizer without it"):
         optimizer.step(game.loss())
     assert all(map(torch.equal, all_params(optimizer), before))
+
+
+def test_a_parameter_that_has_not_moved_has_no_state() -> None:
+    """Else checkpoints lack a part of it, and torch's Adam takes it for one that has moved."""
+    (game, optimizer), (twin_game, twin) = ENTRIES[0].start(), ENTRIES[0].start()
+    for each in (optimizer, twin):
+        LookaheadMinmax(each, interval=2)
+    optimizer.step(game.loss(), player="max")
+    with torch.no_grad():
+        for param, value in zip(all_params(twin), all_params(optimizer), strict=True):
+            param.copy_(value)
+    twin.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for _ in range(3):
+        optimizer.step(game.loss())
+        twin.step(twin_game.loss())
+    assert_same_bits(snapshot(optimizer), snapshot(twin))
+    # Once more, and from a checkpoint in another precision.
+    state = copy.deepcopy(optimizer.state_dict())
+    for entry in state["state"].values():
+        entry["slow"] = entry["slow"].float()
+    optimizer.load_state_dict(state)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for _ in range(2):
+        optimizer.step(game.loss())
+    x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
+    adam = torch.optim.Adam([x, y], lr=0.1)
+    LookaheadMinmax(adam, interval=2)
+    for params in ([x], [x, y]):
+        torch.cat(params).square().sum().backward()
+        adam.step()
+    # One step of Adam has the length of its rate, of which half is kept.
+    assert y.item() == pytest.approx(0.95)

@@ -13,7 +13,8 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from compopt import DirectSolver
+from compopt import CGD, DirectSolver
+from compopt.optim.rivals import OGDA, SimultaneousDescentAscent
 
 
 @each_kind
@@ -118,3 +119,31 @@ def test_hooks_on_parameters_are_refused(info: OptimizerInfo, method: str, regis
         param.grad.clamp_(-0.1, 0.1)
     optimizer.step()
     assert optimizer.last_step.taken
+
+
+def test_hooks_on_parameters_see_each_gradient_whole_or_are_refused() -> None:
+    """Also where nothing is differentiated twice: by first-order rivals, and one player alone."""
+    alone = {"player": "min"}
+    for cls, options in ((OGDA, {}), (SimultaneousDescentAscent, {}), (CGD, alone)):
+        game, seen = QuadraticGame(), []
+        optimizer: Any = cls(game.min_params, game.max_params, lr=0.01)
+        param, penalty = game.min_params[0], lambda game=game: game.min_params[0].square().sum()
+        whole = torch.autograd.grad(game.loss(), param)[0]
+        handle = param.register_hook(lambda grad, seen=seen: seen.append(grad))
+        optimizer.step(game.loss(), **options)
+        assert len(seen) == 1
+        assert torch.equal(seen[0], whole)
+        before = snapshot(optimizer)
+        with pytest.raises(ValueError, match="one by one"):
+            optimizer.step(game.loss(), min_penalty=penalty(), **options)
+        assert_same_bits(snapshot(optimizer), before)
+        whole = torch.autograd.grad(game.loss() + penalty(), param)[0]
+        seen.clear()
+        optimizer.step((game.loss() + penalty(), -game.loss()), **options)
+        assert len(seen) == 1
+        assert torch.equal(seen[0], whole)
+        handle.remove()
+        param.register_post_accumulate_grad_hook(lambda param: None)
+        fresh: Any = cls(game.min_params, game.max_params, lr=0.01)
+        with pytest.raises(ValueError, match="would never be called"):
+            fresh.step(game.loss(), **options)

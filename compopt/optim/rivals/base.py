@@ -275,9 +275,13 @@ class Evaluation:
             if optimizer._is_second_order:
                 check_hooks(params)
             game = as_game(
-                self._closure, Terms(*self._penalties), params[0].device, allows_pair=True
+                self._closure,
+                Terms(*self._penalties),
+                params[0].device,
+                allows_pair=True,
+                players=optimizer._parts_of(),
             )
-            optimizer._check_unscaled("step", game)
+            optimizer._look_at("step", game)
             if not self.all_losses:
                 optimizer._meet(Act.STEP, game)
             result = optimizer._differentiate(game, second_order=optimizer._is_second_order)

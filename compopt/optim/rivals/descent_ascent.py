@@ -16,7 +16,8 @@ from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import LearningRate, RivalOptimizer, as_loss
-from compopt.optim.state import drop_strangers
+from compopt.optim.state import drop_strangers, kept_whole
+from compopt.optim.terms import plain
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
 
@@ -75,6 +76,14 @@ class _DescentAscent(RivalOptimizer):
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ()
+
+    def _further_settings(self) -> dict[str, str]:
+        own = ("params", "player", "lr")
+        return {
+            f"optimizer of group {index}": type(self._inner[group["player"]]).__name__
+            + plain([f"{key}={plain(value)}" for key, value in group.items() if key not in own])
+            for index, group in enumerate(self.param_groups)
+        }
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters to a player: as in ``torch.optim``, with ``player`` in the group."""
@@ -143,16 +152,24 @@ class _DescentAscent(RivalOptimizer):
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
     ) -> Game:
         device = self._params("min")[0].device
-        game = as_game(closure, Terms(min_penalty, max_penalty), device, allows_pair=True)
-        self._check_unscaled("step", game)
+        terms, parts = Terms(min_penalty, max_penalty), self._parts_of()
+        game = as_game(closure, terms, device, allows_pair=True, players=parts)
+        self._look_at("step", game)
         return game
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict; the players' optimizers cast and convert it as they do their own."""
-        super().load_state_dict(state_dict)
-        for player in PLAYERS:
-            inner = self._linked(player)
-            inner.__setstate__({"state": inner.state, "param_groups": inner.param_groups})
+        with kept_whole(self):
+            super().load_state_dict(state_dict)
+            for player in PLAYERS:
+                inner = self._linked(player)
+                try:
+                    inner.__setstate__({"state": inner.state, "param_groups": inner.param_groups})
+                except Exception as error:
+                    raise ValueError(
+                        f"{type(inner).__name__} of the {player} player does not take the loaded "
+                        f"state: {error!r}. It was saved by another optimizer, or is damaged."
+                    ) from error
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_inner": self._inner}

@@ -95,7 +95,7 @@ class LookaheadMinmax:
         is_taken = not isinstance(optimizer, TwoPlayerOptimizer) or bool(optimizer._is_taken)
         commit = Commit()
         for param, start in starts.items():
-            if is_taken or optimizer.state.get(param):
+            if optimizer.state.get(param) or (is_taken and _keeps_nothing(optimizer, param)):
                 commit.add(partial(optimizer.state[param].__setitem__, "slow", start))
         for group in optimizer.param_groups if is_taken else ():
             count = group.get("lookahead_step", 0) + 1
@@ -105,6 +105,16 @@ class LookaheadMinmax:
             for param in group["params"]:
                 if param.requires_grad:
                     slow = starts[param] if param in starts else optimizer.state[param]["slow"]
-                    commit.add(partial(slow.lerp_, param, self.alpha), slow)
+                    commit.add(partial(slow.lerp_, param.to(slow.dtype), self.alpha), slow)
                     commit.copy(param, slow)
         commit.run()
+
+
+def _keeps_nothing(optimizer: torch.optim.Optimizer, param: Tensor) -> bool:
+    """Return whether a step that was taken moves ``param`` and leaves no state of it.
+
+    Others without state have not been moved: their first step is to find none.
+    """
+    if isinstance(optimizer, TwoPlayerOptimizer):
+        return not optimizer._knows_its_state
+    return param.grad is not None
