@@ -71,7 +71,18 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
-        self.last_step: StepReport[K] | None = None
+        self._last_step: StepReport[K] | None = None
+
+    @property
+    def last_step(self) -> StepReport[K]:
+        """What the last step did; an AttributeError before the first."""
+        if self._last_step is None:
+            raise AttributeError("`last_step` tells of the last step, and none has been taken yet.")
+        return self._last_step
+
+    @last_step.setter
+    def last_step(self, report: StepReport[K]) -> None:
+        self._last_step = report
 
     def _state_keys(self, player: Any) -> tuple[str, ...]:
         kept = ("delta",) if self.warm_start and player in self._solvable() else ()

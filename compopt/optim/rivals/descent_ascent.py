@@ -3,19 +3,19 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_choice
-from compopt._typing import OPPONENT, PLAYERS, Params, Player
+from compopt._typing import OPPONENT, PLAYERS, LearningRates, Params, Player
 from compopt.distributed.meeting import Act
-from compopt.game import Game, LossOrClosure, Terms, as_game
+from compopt.game import Game, LossOrClosure, OneLossOrClosure, PairOrClosure, Terms, as_game
 from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import LearningRate, RivalOptimizer, as_loss
+from compopt.optim.rivals.base import RivalOptimizer, as_loss
 from compopt.optim.state import drop_strangers
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
@@ -41,7 +41,7 @@ class _DescentAscent(RivalOptimizer):
         self,
         min_params: Params,
         max_params: Params | None,
-        lr: LearningRate,
+        lr: LearningRates,
         optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer],
         process_group: ProcessGroup,
     ) -> None:
@@ -181,14 +181,50 @@ class SimultaneousDescentAscent(_DescentAscent):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
         process_group: ProcessGroup = None,
     ) -> None:
         super().__init__(min_params, max_params, lr, optimizer, process_group)
 
-    def step(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def step(
+        self,
+        closure: OneLossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def step(
+        self,
+        closure: PairOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: LossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: LossOrClosure | None = None,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
+
+    def step(
         self,
         closure: LossOrClosure | None = None,
         *,
@@ -240,7 +276,7 @@ class AlternatingDescentAscent(_DescentAscent):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
         first: Player = "min",
@@ -250,9 +286,21 @@ class AlternatingDescentAscent(_DescentAscent):
         self.first: Player = first
         super().__init__(min_params, max_params, lr, optimizer, process_group)
 
-    def step(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def step(self, closure: OneLossOrClosure) -> Tensor: ...
+
+    @overload
+    def step(self, closure: PairOrClosure) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(self, closure: LossOrClosure) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
         self, closure: LossOrClosure | None = None
-    ) -> Tensor | tuple[Tensor, Tensor] | None:
+    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
+
+    def step(self, closure: LossOrClosure | None = None) -> Tensor | tuple[Tensor, Tensor] | None:
         """Take one step of each player in turn.
 
         Args:
