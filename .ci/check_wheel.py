@@ -66,7 +66,7 @@ def install_and_use(work: Path, name: str, *what: str | Path) -> Path:
     (Path(paths["purelib"]) / "outer.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     pip = ["-m", "pip", "--disable-pip-version-check", "--python", str(python), "install"]
     run(sys.executable, *pip, "--quiet", "--no-deps", "--ignore-installed", *what, cwd=work)
-    program = shutil.copy(PROGRAM, work)
+    program = Path(shutil.copy(PROGRAM, work))
     run(python, "-I", program, cwd=work)
     check_types(python, program)
     return python
