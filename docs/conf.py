@@ -15,13 +15,18 @@ author = "The compopt developers"
 copyright = author  # noqa: A001
 extensions = [
     "docs.mathml",
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
 myst_enable_extensions = ["amsmath", "dollarmath", "substitution"]
 myst_heading_anchors = 3
+# The tutorial is stored without outputs. TUTORIAL_STEPS shortens its runs.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
 html_theme = "furo"
 html_title = "compopt"
 html_math_renderer = "mathml"
