@@ -103,6 +103,17 @@ def forms_table() -> str:
     return table(stored("forms.json")["runs"])
 
 
+def constraints_tables() -> dict[str, str]:
+    """Return constrained problems beside Cooper, and the course of one, as tables."""
+    from benchmarks.constraints import course_table, table
+
+    result = stored("constraints.json")
+    return {
+        "constraints": table(result["rows"]),
+        "constraints_course": course_table(result["course"]),
+    }
+
+
 def small_games_table() -> str:
     """Return steps of small games in steps of Adam, as a table."""
     from benchmarks.small_games import table
@@ -160,5 +171,6 @@ myst_substitutions = {
     "batch_exponent": f"{exponents['batch_size']['acgd']:.2f}",
     "poisson": poisson_table(),
     "toy": toy_table(),
+    **constraints_tables(),
     **sections(),
 }
