@@ -14,7 +14,7 @@ help:
 	@echo "make test-slow      the tests that take minutes"
 	@echo "make docs           the documentation, into out/docs"
 	@echo "make lint           style, workflows and citation file"
-	@echo "make typecheck      types of the package"
+	@echo "make typecheck      types of the package, of its examples and of a user's program"
 	@echo "make wheel          builds and installs in each way, and uses what comes out"
 	@echo "make bench          times of products, solvers and vectors"
 	@echo "make step-cost      times of whole steps, beside other packages"
@@ -40,8 +40,12 @@ lint: $(VENV)/.dev
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
+# Not typed: torch's own `backward`, and some of what examples plot with.
 typecheck: $(VENV)/.dev
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typed_user.py
+	$(BIN)/mypy --allow-untyped-calls --disable-error-code=import-untyped examples
+	$(BIN)/basedpyright --level=error
 
 # Warnings are errors: a broken reference, an indented docstring.
 docs: $(VENV)/.docs

@@ -17,26 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 # Run and type-checked; what it says of types must hold for a user.
-USE = """
-import sys
-from pathlib import Path
-
-import torch
-from torch import Tensor, nn
-
-import compopt
-from compopt import ACGD
-
-assert Path(compopt.kernels.__file__ or "").parent.parent == Path(compopt.__file__).parent
-assert "triton" not in sys.modules
-assert "compopt.nn" not in sys.modules
-G, D = nn.Linear(4, 2), nn.Linear(2, 1)
-optimizer = ACGD(G.parameters(), D.parameters(), lr=1e-4)
-loss: Tensor = D(torch.randn(8, 2)).mean() - D(G(torch.randn(8, 4))).mean()
-optimizer.step(loss, max_penalty=compopt.penalties.R1()(D, torch.randn(8, 2)))
-print(compopt.__version__, optimizer.last_step, compopt.nn.fuse(G))
-print(compopt.games.bilinear, compopt.optim.rivals.OGDA, Path(compopt.__file__).parent)
-"""
+PROGRAM = ROOT / "tests" / "typed_user.py"
 
 
 def run(*command: str | Path, cwd: Path) -> None:
@@ -85,21 +66,19 @@ def install_and_use(work: Path, name: str, *what: str | Path) -> Path:
     (Path(paths["purelib"]) / "outer.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     pip = ["-m", "pip", "--disable-pip-version-check", "--python", str(python), "install"]
     run(sys.executable, *pip, "--quiet", "--no-deps", "--ignore-installed", *what, cwd=work)
-    program = work / "user.py"
-    program.write_text(USE)
+    program = Path(shutil.copy(PROGRAM, work))
     run(python, "-I", program, cwd=work)
     check_types(python, program)
     return python
 
 
-def check_types(python: Path, program: Path, *options: str) -> None:
-    """Run both type checkers on a program, or a folder of them, in its folder."""
-    folder = program if program.is_dir() else program.parent
+def check_types(python: Path, program: Path) -> None:
+    """Run both type checkers on a program, in its folder."""
     cache = f"--cache-dir={python.parents[1] / 'mypy'}"
-    command = ["-m", "mypy", "--strict", f"--python-executable={python}", cache, *options]
-    run(sys.executable, *command, program, cwd=folder)
+    command = ["-m", "mypy", "--strict", f"--python-executable={python}", cache]
+    run(sys.executable, *command, program, cwd=program.parent)
     command = ["-m", "basedpyright", f"--pythonpath={python}", "--level=error"]
-    run(sys.executable, *command, program, cwd=folder)
+    run(sys.executable, *command, program, cwd=program.parent)
 
 
 def main() -> None:
@@ -115,11 +94,7 @@ def main() -> None:
         with tarfile.open(sdist) as archive:
             if not any(name.endswith("/kernels/__init__.py") for name in archive.getnames()):
                 sys.exit("The sdist lacks compopt/kernels/.")
-        python = install_and_use(work, "installed", wheel)
-        examples = shutil.copytree(ROOT / "examples", work / "examples")
-        # Not typed: some of what examples use, and torch's own `backward`.
-        untyped = ("--allow-untyped-calls", "--disable-error-code=import-untyped")
-        check_types(python, examples, *untyped)
+        install_and_use(work, "installed", wheel)
         install_and_use(work, "editable", "--editable", checkout)
 
         without = clone(work, "without-links", links="false")

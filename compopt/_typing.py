@@ -1,6 +1,6 @@
 """Type aliases shared by the package."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from torch import Tensor
@@ -15,6 +15,9 @@ K = TypeVar("K", bound=Hashable)
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """What ``torch.optim`` accepts: tensors, named tensors, or group dictionaries."""
+
+LearningRates: TypeAlias = float | Tensor | Sequence[float | Tensor]
+"""One learning rate, or one for each player."""
 
 OPPONENT: Mapping[Player, Player] = {"min": "max", "max": "min"}
 """The other player."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Generic, NamedTuple, TypeAlias
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -150,7 +150,10 @@ class OwnGame(AnyGame[K]):
 BatchLoss: TypeAlias = Tensor | Game | tuple[Tensor, Tensor]
 
 
-class MicroBatches:
+L_co = TypeVar("L_co", bound=BatchLoss, covariant=True)
+
+
+class MicroBatches(Generic[L_co]):
     """Losses of the parts of a batch, which a step averages.
 
     Args:
@@ -166,7 +169,7 @@ class MicroBatches:
         tensor(1.5000)
     """
 
-    def __init__(self, losses: Iterable[BatchLoss]) -> None:
+    def __init__(self, losses: Iterable[L_co]) -> None:
         if isinstance(losses, Tensor) or not isinstance(losses, Iterable):
             raise TypeError(
                 f"`losses` must be those of several parts, got {type(losses).__name__}. One loss "
@@ -175,8 +178,14 @@ class MicroBatches:
         self.losses = tuple(losses)
 
 
-Loss: TypeAlias = BatchLoss | MicroBatches
+Loss: TypeAlias = BatchLoss | MicroBatches[BatchLoss]
 LossOrClosure: TypeAlias = Loss | Callable[[], Loss]
+
+# By what a step returns for them; a `Game` may be either.
+OneLoss: TypeAlias = Tensor | MicroBatches[Tensor]
+OneLossOrClosure: TypeAlias = OneLoss | Callable[[], OneLoss]
+PairOfLosses: TypeAlias = tuple[Tensor, Tensor] | MicroBatches[tuple[Tensor, Tensor]]
+PairOrClosure: TypeAlias = PairOfLosses | Callable[[], PairOfLosses]
 
 
 class Terms(NamedTuple):

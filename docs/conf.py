@@ -15,13 +15,18 @@ author = "The compopt developers"
 copyright = author  # noqa: A001
 extensions = [
     "docs.mathml",
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
 ]
 myst_enable_extensions = ["amsmath", "dollarmath", "substitution"]
 myst_heading_anchors = 3
+# The tutorial is stored without outputs. TUTORIAL_STEPS shortens its runs.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 300
+nb_merge_streams = True
 html_theme = "furo"
 html_title = "compopt"
 html_math_renderer = "mathml"
@@ -98,6 +103,17 @@ def forms_table() -> str:
     return table(stored("forms.json")["runs"])
 
 
+def constraints_tables() -> dict[str, str]:
+    """Return constrained problems beside Cooper, and the course of one, as tables."""
+    from benchmarks.constraints import course_table, table
+
+    result = stored("constraints.json")
+    return {
+        "constraints": table(result["rows"]),
+        "constraints_course": course_table(result["course"]),
+    }
+
+
 def small_games_table() -> str:
     """Return steps of small games in steps of Adam, as a table."""
     from benchmarks.small_games import table
@@ -155,5 +171,6 @@ myst_substitutions = {
     "batch_exponent": f"{exponents['batch_size']['acgd']:.2f}",
     "poisson": poisson_table(),
     "toy": toy_table(),
+    **constraints_tables(),
     **sections(),
 }

@@ -2,10 +2,13 @@
 
 import importlib.util
 import inspect
+import json
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import distributed as dist
@@ -64,6 +67,28 @@ def test_links_and_pictures_exist():
         targets += re.findall(r"\{(?:figure|image)\} (\S+)", text)
         missing += [(page.stem, t) for t in targets if not (page.parent / t).exists()]
     assert not missing
+
+
+def test_the_tutorial_is_stored_without_outputs():
+    assert all(not cell["outputs"] for cell in code_cells())
+
+
+@pytest.mark.slow
+def test_the_tutorial_shows_what_it_says(monkeypatch):
+    monkeypatch.delenv("TUTORIAL_STEPS", raising=False)
+    monkeypatch.setattr(plt, "show", plt.close)
+    names: dict[str, Any] = {}
+    for cell in code_cells():
+        exec("".join(cell["source"]), names)
+    last = {key: names["num_found"](names[f"seen_{key}"][-1][1]) for key in ("adam", "control")}
+    assert all(found <= 3 for found in last.values())
+    assert [names["num_found"](samples) for _, samples in names["seen_acgd"][1:]] == [8, 8, 8]
+    assert names["report"].interacts
+
+
+def code_cells() -> list[dict]:
+    cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text())["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
 def public_objects() -> dict[str, object]:

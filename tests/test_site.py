@@ -3,6 +3,7 @@
 import functools
 import http.server
 import json
+import os
 import queue
 import re
 import shutil
@@ -27,6 +28,7 @@ def site(tmp_path_factory) -> Path:
     done = subprocess.run(
         [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", folder],
         cwd=ROOT,
+        env={**os.environ, "TUTORIAL_STEPS": "4"},
         capture_output=True,
         text=True,
         check=False,
@@ -141,7 +143,7 @@ async function look(page, width) {
       .map(box => [box.tagName, box.className, box.scrollWidth - box.clientWidth])
       .filter(([tag, name, excess]) => excess > 0),
     broken: pictures.filter(p => !p.naturalWidth).map(p => p.src),
-    pictures: [...inside.querySelectorAll("figure img")].map(p => p.clientWidth),
+    pictures: [...inside.querySelectorAll("figure img, .cell_output img")].map(p => p.clientWidth),
     formulas: [...inside.querySelectorAll("math")].map(m => m.getBoundingClientRect().height),
     raw: inside.querySelector("article").innerText.match(/\\\\(frac|delta|nabla|sqrt).*/g) || [],
   });

@@ -49,8 +49,7 @@ class CompiledStep(ABC):
         """
 
     def _eager_step(self, inputs: tuple[Any, ...]) -> Losses:
-        loss = self.optimizer.step(lambda: self._loss_fn(*self.networks, *inputs))
-        assert loss is not None
+        loss: Losses = self.optimizer.step(lambda: self._loss_fn(*self.networks, *inputs))
         return loss
 
 

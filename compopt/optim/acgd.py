@@ -1,9 +1,8 @@
 """Adaptive competitive gradient descent."""
 
-from torch import Tensor
 from torch import distributed as dist
 
-from compopt._typing import Params
+from compopt._typing import LearningRates, Params
 from compopt.distributed import Placement
 from compopt.optim.adaptive import MirrorOrPair
 from compopt.optim.trouble import OnFailure, SolveFor
@@ -56,7 +55,8 @@ class ACGD(TwoPlayerCompetitive):
         process_group: see :class:`~compopt.CGD`.
 
     Attributes:
-        last_step: a :class:`~compopt.StepReport` of the last step, None before the first.
+        last_step: a :class:`~compopt.StepReport` of the last step; an AttributeError
+            before the first.
 
     Note:
         The published code solves to 1e-6 relative (its ``tol=1e-12`` is on squared norms), which
@@ -75,7 +75,7 @@ class ACGD(TwoPlayerCompetitive):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: float | Tensor | tuple[float | Tensor, float | Tensor] = 1e-4,
+        lr: LearningRates = 1e-4,
         *,
         beta: float = 0.99,
         eps: float = 1e-5,

@@ -1,9 +1,8 @@
 """Competitive gradient descent."""
 
-from torch import Tensor
 from torch import distributed as dist
 
-from compopt._typing import Params
+from compopt._typing import LearningRates, Params
 from compopt.distributed import Placement
 from compopt.optim.adaptive import MirrorOrPair
 from compopt.optim.trouble import OnFailure, SolveFor
@@ -70,7 +69,8 @@ class CGD(TwoPlayerCompetitive):
             :class:`~compopt.distributed.Sharded` for state that does not fit.
 
     Attributes:
-        last_step: a :class:`~compopt.StepReport` of the last step, None before the first.
+        last_step: a :class:`~compopt.StepReport` of the last step; an AttributeError
+            before the first.
 
     Note:
         ``.grad`` is neither read nor written by ``step(loss)``.
@@ -109,7 +109,7 @@ class CGD(TwoPlayerCompetitive):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: float | Tensor | tuple[float | Tensor, float | Tensor] = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         interaction: float | None = None,
         weight_decay: float = 0.0,

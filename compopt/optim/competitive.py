@@ -28,7 +28,7 @@ from compopt.solvers import Solver, Status
 
 
 class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
-    """Base of CGD and its kin: gradients, step sizes, solve, and the step if it is good.
+    """Base of CGD, ACGD and PolymatrixCGD: gradients, step sizes, solve, commit if it is good.
 
     Subclasses say what game a loss is, and solve for the moves. The arguments are those of
     :class:`~compopt.CGD`.
@@ -71,7 +71,18 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
-        self.last_step: StepReport[K] | None = None
+        self._last_step: StepReport[K] | None = None
+
+    @property
+    def last_step(self) -> StepReport[K]:
+        """What the last step did; an AttributeError before the first."""
+        if self._last_step is None:
+            raise AttributeError("`last_step` is about the last step, but none has been taken yet.")
+        return self._last_step
+
+    @last_step.setter
+    def last_step(self, report: StepReport[K]) -> None:
+        self._last_step = report
 
     def _state_keys(self, player: Any) -> tuple[str, ...]:
         kept = ("delta",) if self.warm_start and player in self._solvable() else ()

@@ -180,7 +180,7 @@ def player_lr(player: Any, lr: Any, players: Sequence[Any] = PLAYERS) -> Any:
 
     A tensor is copied: schedulers write into it, once for each group.
     """
-    if isinstance(lr, tuple | list):
+    if isinstance(lr, Sequence) and not isinstance(lr, str):
         if len(lr) != len(players):
             each = "a pair (min, max)" if players == PLAYERS else f"one for {len(players)} players"
             raise ValueError(f"`lr` must be one rate or {each}, got {lr!r}.")

@@ -1,14 +1,14 @@
 """Competitive gradient descent of any number of players."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, overload
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
 from compopt._checks import check_choice, check_hooks, check_iterable, check_loss
-from compopt._typing import Params
+from compopt._typing import LearningRates, Params
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
 from compopt.game import ManyPlayers
@@ -53,7 +53,8 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
         process_group: whose processes share each step.
 
     Attributes:
-        last_step: a :class:`~compopt.StepReport` of the last step, None before the first.
+        last_step: a :class:`~compopt.StepReport` of the last step; an AttributeError
+            before the first.
 
     Cost: one backward pass for each loss, by all players' parameters, and for each product of the
     solver one backward pass per player.
@@ -83,7 +84,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
     def __init__(
         self,
         params: Sequence[Params],
-        lr: float | Tensor | Sequence[float | Tensor] = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         beta: float | None = None,
         eps: float = 1e-5,
@@ -126,7 +127,25 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             process_group=process_group,
         )
 
-    def step(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def step(
+        self,
+        closure: Losses | Callable[[], Losses],
+        *,
+        penalties: Penalties | None = None,
+        player: int | None = None,
+    ) -> list[Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: Losses | Callable[[], Losses] | None = None,
+        *,
+        penalties: Penalties | None = None,
+        player: int | None = None,
+    ) -> list[Tensor] | None: ...
+
+    def step(
         self,
         closure: Losses | Callable[[], Losses] | None = None,
         *,

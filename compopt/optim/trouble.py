@@ -60,7 +60,7 @@ def check_shardable(solver: Solver | None) -> None:
 
 
 class Trouble:
-    """Tells of failed, unfinished and doubtful solves, each kind once.
+    """Warns of failed, unfinished and doubtful solves, each kind once.
 
     Attributes:
         watches: whether the first products of a step are still to be looked at.

@@ -1,7 +1,7 @@
 """The competitive step of two players."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
@@ -9,7 +9,15 @@ from torch import Tensor
 from compopt._checks import check_choice, check_hooks
 from compopt._typing import PLAYERS, Params, Player
 from compopt.derivatives import Derivatives
-from compopt.game import Game, LossOrClosure, Terms, as_game, check_alone
+from compopt.game import (
+    Game,
+    LossOrClosure,
+    OneLossOrClosure,
+    PairOrClosure,
+    Terms,
+    as_game,
+    check_alone,
+)
 from compopt.optim.competitive import CompetitiveOptimizer
 from compopt.optim.plan import scaled_to_strength
 from compopt.optim.players import ProcessGroup
@@ -53,7 +61,51 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
             process_group=process_group,
         )
 
-    def step(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def step(
+        self,
+        closure: OneLossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        player: Player | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def step(
+        self,
+        closure: PairOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        player: Player | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: LossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        player: Player | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: LossOrClosure | None = None,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        player: Player | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
+
+    def step(
         self,
         closure: LossOrClosure | None = None,
         *,
@@ -93,6 +145,39 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         terms = Terms(min_penalty, max_penalty, curvature_loss)
         loss: Tensor | tuple[Tensor, Tensor] | None = self._step(closure, terms, player)
         return loss
+
+    @overload
+    def backward(
+        self,
+        closure: OneLossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def backward(
+        self,
+        closure: PairOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def backward(
+        self,
+        closure: LossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+        curvature_loss: Tensor | None = None,
+        scaler: torch.amp.GradScaler | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
 
     def backward(
         self,

@@ -66,7 +66,7 @@ class Solution:
         status_code: 0-dim integer, the :class:`Status` on the device.
         is_predicted: whether the last residual was predicted rather than computed.
         value_norm: 0-dim, Euclidean norm of ``value``, or None where the solver does not need it.
-            Far more than ``rhs_norm``, it tells of a nearly singular operator.
+            Far more than ``rhs_norm``, it is a sign of a nearly singular operator.
     """
 
     value: Tensor

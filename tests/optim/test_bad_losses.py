@@ -158,7 +158,7 @@ def test_bad_losses_change_nothing(entry: str, case: str, after: int) -> None:
     assert_same_bits(snapshot(optimizer), before)
     assert not (after == 0 and optimizer.state)
     if info.is_competitive:
-        assert (optimizer.last_step is None) == (after == 0)
+        assert hasattr(optimizer, "last_step") == (after > 0)
     if case == "stale-graph":
         return
     # The optimizer works on as if nothing had happened.

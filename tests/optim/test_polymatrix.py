@@ -205,7 +205,7 @@ def test_a_step_that_is_not_finite_is_not_taken_and_said_once() -> None:
     optimizer.step([loss * float("nan") for loss in game.losses()])
     assert_same_bits(snapshot(optimizer), before)
     optimizer.step(game.losses())
-    assert optimizer.last_step is not None
+    assert optimizer.last_step.taken
 
 
 def test_messages_speak_of_numbered_players() -> None:

@@ -43,11 +43,11 @@ def test_products_that_raise_change_nothing(
     count = num_products(info, after, **options)
     now = setting(info, after, **options)
     fault = Fault("raise", at=1 if place == "first" else count)
-    before, report = snapshot(now.optimizer), now.optimizer.last_step
+    before, report = snapshot(now.optimizer), getattr(now.optimizer, "last_step", None)
     with pytest.raises(RuntimeError, match="out of memory, say"):
         now.optimizer.step(now.game.loss(fault.wrap))
     assert_same_bits(snapshot(now.optimizer), before)
-    assert now.optimizer.last_step is report
+    assert getattr(now.optimizer, "last_step", None) is report
     now.optimizer.solver = DirectSolver()
     assert_dense_step(info, now.optimizer, now.reference)
 

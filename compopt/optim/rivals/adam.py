@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_decay_rate, check_non_negative
-from compopt._typing import PLAYERS, Params, Player
+from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
 
 
 class Moments(NamedTuple):
@@ -26,7 +26,7 @@ class AdamFieldOptimizer(FieldOptimizer):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         betas: tuple[float, float] = (0.5, 0.9),
         eps: float = 1e-8,

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_non_negative
-from compopt._typing import PLAYERS, Params, Player
+from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
 
 Vectors = dict[Player, Tensor]
 
@@ -24,7 +24,7 @@ class AdjustedFieldOptimizer(FieldOptimizer):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         coefficient: float = 1.0,
         weight_decay: float = 0.0,
@@ -118,7 +118,7 @@ class SGA(AdjustedFieldOptimizer):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         coefficient: float = 1.0,
         align: bool = False,

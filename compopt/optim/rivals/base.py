@@ -4,24 +4,22 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
 
 from compopt._checks import check_hooks
-from compopt._typing import PLAYERS, Params, Player
+from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
-from compopt.game import AnyGame, LossOrClosure, Terms, as_game
+from compopt.game import AnyGame, LossOrClosure, OneLossOrClosure, PairOrClosure, Terms, as_game
 from compopt.optim.commit import Commit
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepWarning
 from compopt.optim.stepping import SteppingOptimizer
 from compopt.optim.trouble import Trouble
-
-LearningRate = float | Tensor | tuple[float | Tensor, float | Tensor]
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ class FieldOptimizer(RivalOptimizer):
         self,
         min_params: Params,
         max_params: Params | None,
-        lr: LearningRate,
+        lr: LearningRates,
         weight_decay: float,
         max_grad_norm: float | None,
         process_group: ProcessGroup,
@@ -135,7 +133,43 @@ class FieldOptimizer(RivalOptimizer):
     def _moves(self, evaluate: "Evaluation") -> dict[Player, Move]:
         """Return what a step does, leaving parameters and state alone."""
 
-    def step(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def step(
+        self,
+        closure: OneLossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def step(
+        self,
+        closure: PairOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: LossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: LossOrClosure | None = None,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
+
+    def step(
         self,
         closure: LossOrClosure | None = None,
         *,
@@ -222,7 +256,7 @@ class PlainFieldOptimizer(FieldOptimizer):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,

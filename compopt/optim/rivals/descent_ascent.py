@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, TypeAlias, overload
 
 import torch
 from torch import Tensor
 
-from compopt._checks import check_choice
-from compopt._typing import OPPONENT, PLAYERS, Params, Player
+from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.distributed.meeting import Act
-from compopt.game import Game, LossOrClosure, Terms, as_game
+from compopt.game import Game, LossOrClosure, OneLossOrClosure, PairOrClosure, Terms, as_game
 from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import LearningRate, RivalOptimizer, as_loss
+from compopt.optim.rivals.base import RivalOptimizer, as_loss
 from compopt.optim.state import drop_strangers, kept_whole
 from compopt.optim.terms import plain
 
@@ -29,11 +28,7 @@ def copied(state: dict[str, Any] | None) -> dict[str, Any] | None:
     return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
 
 
-class _NotFiniteError(Exception):
-    """A player's gradient is not finite."""
-
-
-class _DescentAscent(RivalOptimizer):
+class DescentAscent(RivalOptimizer):
     """Base of both orders of play: a torch optimizer per player, on shared groups and state."""
 
     needs_closure: ClassVar[bool] = False
@@ -42,7 +37,7 @@ class _DescentAscent(RivalOptimizer):
         self,
         min_params: Params,
         max_params: Params | None,
-        lr: LearningRate,
+        lr: LearningRates,
         optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer],
         process_group: ProcessGroup,
     ) -> None:
@@ -175,7 +170,7 @@ class _DescentAscent(RivalOptimizer):
         return {**super().__getstate__(), "_inner": self._inner}
 
 
-class SimultaneousDescentAscent(_DescentAscent):
+class SimultaneousDescentAscent(DescentAscent):
     """Descent-ascent in which both players move at once.
 
     Each player's own gradient, of the loss or of the negative loss, goes to a torch optimizer. With
@@ -198,14 +193,50 @@ class SimultaneousDescentAscent(_DescentAscent):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
         process_group: ProcessGroup = None,
     ) -> None:
         super().__init__(min_params, max_params, lr, optimizer, process_group)
 
-    def step(  # type: ignore[override]
+    @overload  # type: ignore[override]
+    def step(
+        self,
+        closure: OneLossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def step(
+        self,
+        closure: PairOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: LossOrClosure,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    @overload
+    def step(
+        self,
+        closure: LossOrClosure | None = None,
+        *,
+        min_penalty: Tensor | None = None,
+        max_penalty: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
+
+    def step(
         self,
         closure: LossOrClosure | None = None,
         *,
@@ -232,90 +263,3 @@ class SimultaneousDescentAscent(_DescentAscent):
             else:
                 self._say_not_taken()
             return as_loss(losses)
-
-
-class AlternatingDescentAscent(_DescentAscent):
-    """Descent-ascent in which the second mover sees the move of the first.
-
-    Args:
-        min_params: see :class:`~compopt.CGD`, as for the next two.
-        max_params: the second player's.
-        lr: learning rate of the players' optimizers.
-        optimizer: see :class:`SimultaneousDescentAscent`.
-        first: the player that moves first.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
-
-    Cost: two evaluations of the loss, each with one backward pass for one player, and a copy of
-    parameters and state. ``step`` needs a closure.
-    """
-
-    needs_closure: ClassVar[bool] = True
-    _options = (*_DescentAscent._options, "first")
-    _how_to_step = "Call `step(closure)`."
-
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
-        *,
-        optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
-        first: Player = "min",
-        process_group: ProcessGroup = None,
-    ) -> None:
-        check_choice("first", first, PLAYERS)
-        self.first: Player = first
-        super().__init__(min_params, max_params, lr, optimizer, process_group)
-
-    def step(  # type: ignore[override]
-        self, closure: LossOrClosure | None = None
-    ) -> Tensor | tuple[Tensor, Tensor] | None:
-        """Take one step of each player in turn.
-
-        Args:
-            closure: a function without arguments that returns the loss and does not call
-                ``backward()``, called once for each player; see :meth:`ExtraGradient.step`.
-
-        Returns:
-            The detached loss, or pair of losses, of the first call. If the loss or a gradient is
-            not finite neither player moves, which a StepWarning says the first time.
-        """
-        with torch.no_grad(), self._together(closure):
-            if closure is None:
-                self._idle_step()
-                return None
-            if isinstance(closure, Tensor) or not callable(closure):
-                raise TypeError(
-                    "AlternatingDescentAscent evaluates the loss once for each player, so `step` "
-                    "needs a closure: a function without arguments that computes the loss anew, "
-                    f"e.g. `step(lambda: loss_fn(batch))`; got {type(closure).__name__}."
-                )
-            # Both players are looked at before either moves.
-            self._params(OPPONENT[self.first])
-            losses: list[Tensor | tuple[Tensor, Tensor]] = []
-            try:
-                with self._undone_on_error():
-                    for player in (self.first, OPPONENT[self.first]):
-                        self._turn(player, closure, losses)
-                    self._is_taken = True
-            except _NotFiniteError:
-                self._say_not_taken()
-            return losses[0]
-
-    def _turn(
-        self, player: Player, closure: LossOrClosure, losses: list[Tensor | tuple[Tensor, Tensor]]
-    ) -> None:
-        game = self._game(closure, None, None)
-        if not losses:
-            self._meet(Act.STEP, game)
-        derivatives = self._differentiate(game.of(player), [player])
-        own = derivatives.losses[0]
-        # The other player's loss is not differentiated, so it has not been averaged.
-        both = tuple(
-            own if player in objective.signs else self._placement.mean(objective.loss.detach())
-            for objective in game.objectives()
-        )
-        losses.append(as_loss(both))
-        if not self._are_finite([*both, *derivatives.grads.values()]):
-            raise _NotFiniteError
-        self._move(player, derivatives.grads[player])

@@ -3,9 +3,9 @@
 from typing import Any, ClassVar
 
 from compopt._checks import check_decay_rate, check_non_negative
-from compopt._typing import PLAYERS, Params, Player
+from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
 
 
 class LEAD(FieldOptimizer):
@@ -41,7 +41,7 @@ class LEAD(FieldOptimizer):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         momentum: float = 0.0,
         coupling: float = 1e-3,

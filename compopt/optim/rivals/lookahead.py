@@ -5,11 +5,11 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from compopt._checks import check_positive
-from compopt._typing import OPPONENT, PLAYERS, Params, Player
+from compopt._typing import OPPONENT, PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, LearningRate, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
 
 
 class _OpponentAware(FieldOptimizer):
@@ -21,7 +21,7 @@ class _OpponentAware(FieldOptimizer):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         interaction: float | None = None,
         weight_decay: float = 0.0,
@@ -121,7 +121,7 @@ class LOLA(_OpponentAware):
         self,
         min_params: Params,
         max_params: Params | None = None,
-        lr: LearningRate = 1e-3,
+        lr: LearningRates = 1e-3,
         *,
         interaction: float | None = None,
         anticipate: bool = False,
