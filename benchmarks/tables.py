@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import statistics
 from pathlib import Path
 
 from compopt.penalties import CATALOGUE, Penalty
@@ -112,110 +111,15 @@ def mode_collapse_section(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-FIRST, SECOND = "fd_cifar10net_v1", "fd_effnetlite0_r96_p320"
-TABLE_OF_TERMS = {"adam": "Adam", "acgd": "ACGD"}
-COSTS_COMPARED = {
-    "adam": "Adam",
-    "extra-adam": "ExtraAdam",
-    "acgd-quarter": "ACGD, curvature from a quarter of the batch",
-    "acgd-half": "ACGD, curvature from half of the batch",
-    "acgd-one-iteration": "ACGD, one iteration",
-    "acgd-rtol5e-2": "ACGD, rtol=5e-2 (default)",
-    "acgd": "ACGD, rtol=1e-2",
-    "acgd-rtol1e-6": "ACGD, rtol=1e-6 (published)",
-}
-"""Optimizers compared on the zero-sum cross entropy without a term, by name in the protocol."""
-OTHER_CELLS = {
-    ("adam-5-critic-steps", "wgan", "wgan-gp"): "Adam with WGAN-GP and five critic steps, wgan",
-    ("adam-lr1e-4", "wgan", "none"): "Adam alone at an eighth of the learning rate, wgan",
-    ("adam-lr2.4e-4", "wgan", "none"): "at 0.3 times it",
-    ("adam-lr2.4e-3", "wgan", "none"): "at 3 times it",
-    ("adam-lr1e-4", "bce", "none"): "Adam alone at an eighth of the learning rate, bce",
-    ("adam-lr2.4e-4", "bce", "none"): "at 0.3 times it",
-    ("adam-lr2.4e-3", "bce", "none"): "at 3 times it",
-    ("acgd-published", "wgan", "none"): "ACGD with everything as published, wgan",
-    ("acgd-published", "bce", "none"): "bce",
-}
-"""Cells that stand in no table, in words."""
-
-
-class Results:
-    """The figures of a sweep, as its report writes them.
-
-    Args:
-        rows: of ``results.csv``.
-    """
-
-    def __init__(self, rows: list[dict[str, str]]) -> None:
-        self._values: dict[tuple[str, ...], list[float]] = {}
-        names = ("optimizer", "loss", "term", "generator", "metric")
-        for row in rows:
-            key = tuple(row[name] for name in names)
-            self._values.setdefault(key, []).append(float(row["value"]))
-
-    def text(self, *key: str, digits: int = 1) -> str:
-        """Return the mean over seeds and, of several, the standard deviation."""
-        values = self._values.get(key)
-        if not values:
-            return "did not finish"
-        mean = f"{statistics.fmean(values):,.{digits}f}"
-        return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):,.{digits}f}"
-
-    def both(self, *key: str) -> str:
-        """Return both distances of the raw generator, the second in brackets."""
-        first = self.text(*key, "raw", FIRST)
-        if (*key, "raw", SECOND) not in self._values:
-            return first
-        return f"{first} ({self.text(*key, 'raw', SECOND, digits=0)})"
-
-    def terms(self) -> list[str]:
-        """Return the explicit terms in order of appearance."""
-        return list(dict.fromkeys(key[2] for key in self._values))
-
-
-def cifar10_section(results: Results) -> str:
-    """Return the table of explicit terms, by loss and optimizer."""
-    columns = [(loss, name) for loss in ("wgan", "bce") for name in TABLE_OF_TERMS]
-    heads = " | ".join(f"{loss}, {TABLE_OF_TERMS[name]}" for loss, name in columns)
-    lines = [f"| explicit term | {heads} |", "|---" * (len(columns) + 1) + "|"]
-    for term in results.terms():
-        cells = []
-        for loss, name in columns:
-            cells.append(results.both(name, loss, term))
-        lines.append(f"| {term} | {' | '.join(cells)} |")
-    others = (f"{title} {results.both(*key)}" for key, title in OTHER_CELLS.items())
-    return "\n".join([*lines, "", f"Besides, a single seed each: {'; '.join(others)}."])
-
-
-def cifar10_cost_section(results: Results) -> str:
-    """Return quality in equal seconds, by how a step is computed."""
-    lines = ["| optimizer | steps | distance | averaged generator | second distance |"]
-    lines.append("|---|---|---|---|---|")
-    for name, title in COSTS_COMPARED.items():
-        key = (name, "bce", "none")
-        cells = [
-            results.text(*key, "raw", "steps", digits=0),
-            results.text(*key, "raw", FIRST),
-            results.text(*key, "ema", FIRST),
-            results.text(*key, "raw", SECOND, digits=0),
-        ]
-        lines.append(f"| {title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def sections() -> dict[str, str]:
     """Return the text of each table by its name in the documentation, from the stored results."""
     step_cost = json.loads((RESULTS / "step_cost.json").read_text())
     penalties = json.loads((RESULTS / "penalties.json").read_text())
     with (RESULTS / "mode_collapse" / "modes.csv").open(newline="") as stream:
         modes = list(csv.DictReader(stream))
-    with (RESULTS / "cifar10" / "results.csv").open(newline="") as stream:
-        cifar10 = Results(list(csv.DictReader(stream)))
     return {
         "step_cost": step_cost_section(step_cost),
         "penalties": penalties_section(penalties["rows"]),
         "penalty_routes": penalty_routes_section(penalties),
         "mode_collapse": mode_collapse_section(modes),
-        "cifar10": cifar10_section(cifar10),
-        "cifar10_cost": cifar10_cost_section(cifar10),
     }

@@ -2,7 +2,6 @@
 
     python -m benchmarks.cifar10 run smoke --out out/smoke     all cells, side by side; resumes
     python -m benchmarks.cifar10 status out/smoke              how they stand
-    python -m benchmarks.cifar10 judge out/smoke               a second distance for finished runs
     python -m benchmarks.cifar10 report out/smoke              tables and pictures
 
 A sweep may be shared by several machines: `init` writes it down, and each machine runs `work`.
@@ -79,17 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     command = add("status", _status, "Show how the cells of a sweep stand.")
     command.add_argument("sweep", type=Path)
 
-    command = add("report", _report, "Write tables and pictures of a sweep.")
-    command.add_argument("sweep", type=Path)
+    text = "Write the report of a sweep, or the documentation's page from all committed results."
+    command = add("report", _report, text)
+    command.add_argument("sweep", type=Path, nargs="?", help="or a folder of stored results")
     command.add_argument("--out", type=Path, help="folder of the report; SWEEP/report if not given")
-
-    command = add("judge", _judge, "Judge finished runs by further metrics.")
-    command.add_argument("sweep", type=Path)
-    command.add_argument("--metrics", nargs="+", default=["fd_effnetlite0_r96_p320"])
-    command.add_argument("--images", type=int, default=2000, help="of each generator")
-    command.add_argument("--generators", nargs="+", default=["raw", "ema"], choices=["raw", "ema"])
-    command.add_argument("--cell", action="append", help="only this cell; may be repeated")
-    command.add_argument("--data", type=Path, help="folder of the images")
 
     command = add("costs", _costs, "Measure what a step of each cell of a protocol costs.")
     command.add_argument("protocol", help="smoke, cpu, paper, or a file")
@@ -98,10 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     command = add("store", _store, "Write small files of the results of finished cells.")
     command.add_argument("sweep", type=Path)
     command.add_argument("--out", type=Path, required=True, help="folder of the files")
-
-    command = add("contrasts", _contrasts, "Compare methods by seed, from stored results.")
-    command.add_argument("protocol", help="whose contrasts")
-    command.add_argument("results", type=Path, help="folder of stored results")
 
     command = add("data", _data, "Find, download and check the images.")
     command.add_argument("--data", type=Path)
@@ -185,25 +173,14 @@ def _status(args: argparse.Namespace) -> int:
     return _exit_status(sweep, None)
 
 
-def _judge(args: argparse.Namespace) -> int:
-    from benchmarks.cifar10.second_opinion import judge_again
-
-    count = judge_again(
-        Sweep(args.sweep),
-        args.metrics,
-        args.images,
-        generators=args.generators,
-        data=args.data,
-        cells=args.cell,
-    )
-    print(f"{count} runs judged")
-    return 0
-
-
 def _report(args: argparse.Namespace) -> int:
-    from benchmarks.cifar10.report import write_report
+    from benchmarks.cifar10.report import PAGE, write_committed, write_report
 
-    print(f"Wrote {write_report(args.sweep, args.out or args.sweep / 'report')}")
+    if args.sweep is None:
+        write_committed()
+        print(f"Wrote {PAGE}")
+    else:
+        print(f"Wrote {write_report(args.sweep, args.out or args.sweep / 'report')}")
     return 0
 
 
@@ -223,22 +200,9 @@ def _costs(args: argparse.Namespace) -> int:
 
 
 def _store(args: argparse.Namespace) -> int:
-    from benchmarks.cifar10.contrasts import store_results
+    from benchmarks.cifar10.stored import store_results
 
     print(f"{store_results(Sweep(args.sweep), args.out)} cells in {args.out}")
-    return 0
-
-
-def _contrasts(args: argparse.Namespace) -> int:
-    from benchmarks.cifar10.contrasts import write_contrasts
-    from benchmarks.cifar10.protocol import load_protocol
-
-    protocol = load_protocol(args.protocol)
-    if not protocol.contrasts:
-        raise BenchmarkError(f"The protocol {args.protocol!r} has no `contrasts`.")
-    pairs = [(one, other) for one, other in protocol.contrasts]
-    evaluation = protocol.run.evaluation
-    print(write_contrasts(args.results, pairs, evaluation.metrics + evaluation.endpoint_metrics))
     return 0
 
 

@@ -9,7 +9,6 @@
   `benchmarks.metrics.evaluate` returns;
 - ``spectra.jsonl``: a line for each evaluation: ``step``, ``layers`` (the critic's normalised
   singular values by layer) and ``alarms`` of the collapse monitor;
-- ``opinions.jsonl``: a line for each generator that was judged once more when the run was over;
 - ``samples/``: grids of samples;
 - ``status.json``: ``state`` ("running", "finished", "diverged", "failed", "interrupted"), ``step``,
   ``reason``;
@@ -27,7 +26,6 @@ from benchmarks.cifar10.errors import BenchmarkError
 from compopt._files import replacing
 
 LOG, EVALUATIONS, SPECTRA = "log.jsonl", "evaluations.jsonl", "spectra.jsonl"
-OPINIONS = "opinions.jsonl"
 DONE = ("finished", "diverged")
 
 
@@ -119,7 +117,7 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Drop from the logs what lies beyond ``step``, where the run goes on."""
-        for name in (LOG, EVALUATIONS, SPECTRA, OPINIONS):
+        for name in (LOG, EVALUATIONS, SPECTRA):
             file = self.path / name
             if not file.exists():
                 continue

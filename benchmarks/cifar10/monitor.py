@@ -11,7 +11,8 @@ from rich.table import Table
 
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.folder import DONE, EVALUATIONS, RunFolder
-from benchmarks.cifar10.queue import Queue, endpoint
+from benchmarks.cifar10.queue import Queue
+from benchmarks.cifar10.stored import endpoint
 from benchmarks.cifar10.sweep import Options, Runner, Sweep, stop_on_signals
 
 POLL = 0.5
@@ -69,7 +70,7 @@ def work(
                 return None
             # However good it was before.
             rows = RunFolder(sweep.folder(name)).rows(EVALUATIONS)
-            return math.inf if state == "diverged" else endpoint(rows)
+            return math.inf if state == "diverged" else endpoint(rows) or 0.0
 
         def loop(queue: Queue) -> None:
             while not runner.is_stopping.is_set():

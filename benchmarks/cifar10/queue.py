@@ -6,16 +6,13 @@ what a cell has computed lies in its folder, so that it goes on from its last ch
 """
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import optuna
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import TrialState
 
-from benchmarks.cifar10.config import ENDPOINT
 from benchmarks.cifar10.lock import held
 from benchmarks.cifar10.sweep import Sweep
 
@@ -133,20 +130,3 @@ def _cells(study: optuna.Study, states: tuple[TrialState, ...]) -> set[str]:
     """Return the cells of a study's trials in some states."""
     trials = study.get_trials(deepcopy=False, states=states)
     return {trial.user_attrs["cell"] for trial in trials if "cell" in trial.user_attrs}
-
-
-def endpoint(rows: list[dict[str, Any]]) -> float:
-    """Return the mean log distance at the last points, of the averaged generator.
-
-    Args:
-        rows: evaluations of a run that is over; their first metric is the distance.
-
-    Returns:
-        The endpoint; 0 for a run that was not judged.
-    """
-    judged = [
-        next(iter(row["metrics"].values()))
-        for row in rows
-        if row["generator"] == "ema" and not row["final"] and row.get("metrics")
-    ]
-    return sum(map(math.log, judged[-ENDPOINT:])) / len(judged[-ENDPOINT:]) if judged else 0.0

@@ -49,6 +49,7 @@ class Sweep:
                 f"`python -m benchmarks.cifar10 init PROTOCOL --out {path}`."
             )
         self.description: str = stored["description"]
+        self.contrasts: list[list[str]] = stored.get("contrasts", [])
         self.cells: dict[str, RunConfig] = {
             values["name"]: RunConfig.from_dict(values) for values in stored["cells"]
         }
@@ -76,7 +77,12 @@ class Sweep:
                 method: {name: dataclasses.asdict(space) for name, space in own.items()}
                 for method, own in protocol.spaces().items()
             }
-            rows = {"description": protocol.description, "cells": plain, "spaces": spaces}
+            rows = {
+                "description": protocol.description,
+                "cells": plain,
+                "spaces": spaces,
+                "contrasts": protocol.contrasts,
+            }
             write_json(path / "sweep.json", rows)
         else:
             # By name, so that a difference names the cell.

@@ -1,21 +1,20 @@
 """Contrasts are paired by seed, and their statistics are those of the formulas."""
 
 import itertools
-import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from benchmarks.cifar10.__main__ import main
-from benchmarks.cifar10.contrasts import contrast, endpoints, holm, load_results
+from benchmarks.cifar10.contrasts import contrast, expected_best, holm
 from benchmarks.cifar10.protocol import load_protocol
+from benchmarks.cifar10.stored import Result, endpoints
 
 METRIC, OTHER = "fd_cifar10net_v1", "fd_effnetlite0_r96_p320"
 
 
-def result(optimizer, seed, distances, state="finished", loss="wgan"):
+def result(optimizer, seed, distances, state="finished"):
     rows = [
         {
             "generator": "ema",
@@ -25,8 +24,8 @@ def result(optimizer, seed, distances, state="finished", loss="wgan"):
         }
         for value in distances
     ]
-    run = {"optimizer_name": optimizer, "loss": loss, "term_name": "none", "seed": seed}
-    return {"state": state, "run": run, "evaluations": rows}
+    run = {"optimizer_name": optimizer, "loss": "wgan", "term_name": "none", "seed": seed}
+    return Result(Path("none.json"), state, run, rows)
 
 
 def test_endpoints_by_method_and_seed():
@@ -71,21 +70,12 @@ def test_holm():
     assert holm([]) == []
 
 
-def test_the_command_writes_table_and_plot(tmp_path, capsys):
-    for seed in range(4):
-        for optimizer, value in (("acgd", 1.0 + seed / 10), ("control", 2.0)):
-            file = tmp_path / f"{optimizer}_wgan_none_seed{seed}.json"
-            file.write_text(json.dumps(result(optimizer, seed, [value] * 3)))
-    assert len(load_results(tmp_path)) == 8
-    assert main(["contrasts", "contrasts", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert f"| {METRIC} | acgd_wgan_none / control_wgan_none | 4 | 0.57 |" in printed
-    table = json.loads((tmp_path / "contrasts.json").read_text())
-    assert set(table) == {METRIC, OTHER}
-    (row,) = table[METRIC]
-    assert row["p_holm"] == row["p_value"] == pytest.approx(2 / 16)
-    with Image.open(tmp_path / "forest.png") as picture:
-        assert picture.size[0] > 500
+def test_the_expected_best_of_k():
+    values = np.random.default_rng(0).normal(size=6)
+    found = expected_best(values)
+    for k in range(1, 7):
+        leasts = [min(chosen) for chosen in itertools.combinations(values, k)]
+        assert found[k - 1] == pytest.approx(np.mean(leasts))
 
 
 def test_contrasts_are_of_methods_that_are_run():

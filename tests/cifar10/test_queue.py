@@ -19,8 +19,9 @@ from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.folder import EVALUATIONS, RunFolder
 from benchmarks.cifar10.monitor import work
 from benchmarks.cifar10.protocol import load_protocol
-from benchmarks.cifar10.queue import Queue, endpoint
+from benchmarks.cifar10.queue import Queue
 from benchmarks.cifar10.search import Search, Space
+from benchmarks.cifar10.stored import endpoint
 from benchmarks.cifar10.sweep import Options, Runner, Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -202,7 +203,8 @@ def test_the_endpoint_is_the_mean_logarithm_of_the_last_three():
     rows = [row(5.0), row(1.0), row(2.0), row(4.0), row(7.0, final=True)]
     rows += [row(7.0, generator="raw"), {"generator": "ema", "final": False}]
     assert endpoint(rows) == pytest.approx(math.log(8) / 3)
-    assert endpoint([]) == 0.0
+    assert endpoint(rows, "other") == pytest.approx(math.log(9))
+    assert endpoint([]) is None
 
 
 def test_another_storage_may_be_named(sweep, tree, tmp_path):

@@ -5,14 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from benchmarks.cifar10.cell import run_cell
 from benchmarks.cifar10.config import NetworkConfig
-from benchmarks.cifar10.folder import EVALUATIONS, OPINIONS, RunFolder
+from benchmarks.cifar10.folder import EVALUATIONS, RunFolder
 from benchmarks.cifar10.judge import Judge, enlarged
-from benchmarks.cifar10.protocol import Protocol, Table
 from benchmarks.cifar10.run import Run
-from benchmarks.cifar10.second_opinion import judge_again
-from benchmarks.cifar10.sweep import Sweep
 
 
 def test_small_images_are_means_over_squares(images):
@@ -46,19 +42,3 @@ def test_a_cell_of_16_pixels_runs(tiny, images, tmp_path):
     assert run.training.batches.draw(0).real.shape == (8, 3, 16, 16)
     last = RunFolder(tmp_path / "run").rows(EVALUATIONS)[-1]
     assert last["metrics"]["fd_cifar10net_v1"] > 0
-
-
-def test_a_finished_cell_of_16_pixels_is_judged_once_more(tiny, tree, tmp_path):
-    config = dataclasses.replace(tiny, network=NetworkConfig("dcgan16", 1 / 32, 8))
-    protocol = Protocol(
-        run=config,
-        optimizers={"acgd": config.optimizer},
-        terms={"none": config.term},
-        tables=[Table(["acgd"], ["wgan"], ["none"])],
-    )
-    sweep = Sweep.create(tmp_path, protocol)
-    name = "acgd_wgan_none_seed0"
-    assert run_cell(sweep, name, data=tree, stop=lambda: False) == "finished"
-    assert judge_again(sweep, ["fd_cifar10net_v1"], 16, data=tree) == 1
-    rows = RunFolder(sweep.folder(name)).rows(OPINIONS)
-    assert all(row["metrics"]["fd_cifar10net_v1"] > 0 for row in rows)

@@ -1,0 +1,33 @@
+"""Names of methods and distances in words."""
+
+OPTIMIZERS = {
+    "acgd": "ACGD",
+    "control": "the control",
+    "adam": "Adam",
+    "extra-adam": "ExtraAdam",
+}
+LOSSES = {"wgan": "Wasserstein loss", "bce": "cross entropy"}
+DISTANCES = {
+    "fd_cifar10net_v1": "CIFAR-10 classifier",
+    "fd_effnetlite0_r96_p320": "EfficientNet-Lite0",
+}
+"""The networks of the Frechet distances; the first one leads."""
+
+
+def parts(method: str) -> tuple[str, str]:
+    """Return a method (optimizer_loss_term) in words: the optimizer with its term, and the loss."""
+    optimizer, loss, term = method.split("_")
+    name = OPTIMIZERS.get(optimizer, optimizer)
+    return name if term == "none" else f"{name} with {term}", LOSSES.get(loss, loss)
+
+
+def words(method: str) -> str:
+    """Return a method in words."""
+    return ", ".join(parts(method))
+
+
+def compared(one: str, other: str) -> tuple[str, str]:
+    """Return a sentence's start for a method, and what it is compared with."""
+    (name, loss), (second, second_loss) = parts(one), parts(other)
+    where = "" if loss == second_loss else f" on the {second_loss}"
+    return f"On the {loss} {name}", f"{second}{where}"

@@ -1,0 +1,146 @@
+"""Small files of finished cells, which are committed: what the report is made from."""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.cifar10.config import ENDPOINT
+from benchmarks.cifar10.folder import EVALUATIONS, SPECTRA, RunFolder, write_json
+from benchmarks.cifar10.sweep import Sweep
+
+Points = list[tuple[dict[str, Any], float]]
+
+KEPT = ("step", "generator", "final", "cost", "seconds", "gradient_calls", "mixed_products")
+"""What of an evaluation a stored result keeps, beside its metrics and their bounds."""
+
+
+def store_results(sweep: Sweep, out: Path) -> int:
+    """Write a small file and a picture for each cell that is done; return how many there are.
+
+    Args:
+        sweep: whose cells.
+        out: folder of the files, made if it does not exist.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    done = [name for name in sweep.cells if sweep.is_done(name)]
+    for name in done:
+        folder = RunFolder(sweep.folder(name))
+        rows = []
+        for row in folder.rows(EVALUATIONS):
+            kept = {key: row[key] for key in KEPT if key in row}
+            bounds = {key: row.get(key, {}) for key in ("metrics", "floors", "ceilings")}
+            rows.append({**kept, **bounds, "n": row.get("n")})
+        result = {
+            "state": folder.status()["state"],
+            "run": sweep.config(name).as_dict(),
+            "alarms": [alarm for row in folder.rows(SPECTRA) for alarm in row["alarms"]],
+            "evaluations": rows,
+        }
+        write_json(out / f"{name}.json", result)
+        pictures = sorted((folder.path / "samples").glob("step_*_ema.png"))
+        if pictures:
+            shutil.copyfile(pictures[-1], out / f"{name}.png")
+    return len(done)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored cell.
+
+    Attributes:
+        file: where it lies; a picture of samples may lie beside it.
+        state: "finished" or "diverged".
+        run: its hyperparameters, some of which an older file may lack.
+        evaluations: in the order of training.
+    """
+
+    file: Path
+    state: str
+    run: dict[str, Any]
+    evaluations: list[dict[str, Any]]
+
+    @property
+    def method(self) -> str:
+        """What all seeds and trials share."""
+        return f"{self.run['optimizer_name']}_{self.run['loss']}_{self.run['term_name']}"
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether a search has drawn it."""
+        return bool(self.run.get("choices"))
+
+    @property
+    def picture(self) -> Path | None:
+        """The samples of the averaged generator at the end."""
+        file = self.file.with_suffix(".png")
+        return file if file.exists() else None
+
+    @property
+    def hours(self) -> float:
+        """Core-hours of training."""
+        return max((row.get("seconds", 0.0) for row in self.evaluations), default=0.0) / 3600
+
+    @property
+    def metrics(self) -> dict[str, None]:
+        """Names of all that it was judged by, in order."""
+        return {name: None for row in self.evaluations for name in row["metrics"]}
+
+    def ceiling(self, metric: str) -> float:
+        """Return what uniform noise scores; infinite where it was not measured."""
+        found = (row["ceilings"] for row in self.evaluations)
+        return max((row[metric] for row in found if metric in row), default=math.inf)
+
+    def endpoint(self, metric: str) -> float | None:
+        """Return the mean log distance at the last points; None if the metric was not measured.
+
+        A run that diverged ends as far away as noise.
+        """
+        if self.state == "diverged":
+            return math.log(self.ceiling(metric))
+        return endpoint(self.evaluations, metric)
+
+
+def curve(rows: list[dict[str, Any]], metric: str | None = None, generator: str = "ema") -> Points:
+    """Return the evaluations in the course of training, each with its value of a metric.
+
+    Args:
+        rows: evaluations of a run.
+        metric: the first one of each row if None; rows without it are left out.
+        generator: "raw", or "ema" for its average.
+    """
+    return [
+        (row, row["metrics"][metric or next(iter(row["metrics"]))])
+        for row in rows
+        if row["generator"] == generator
+        and not row["final"]
+        and (metric in row.get("metrics", ()) if metric else row.get("metrics"))
+    ]
+
+
+def endpoint(rows: list[dict[str, Any]], metric: str | None = None) -> float | None:
+    """Return the mean log distance at the last points of the averaged generator; None without."""
+    last = [value for _, value in curve(rows, metric)][-ENDPOINT:]
+    return sum(map(math.log, last)) / len(last) if last else None
+
+
+def load_results(folder: Path) -> list[Result]:
+    """Return the stored results of a folder, by name."""
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        values = json.loads(file.read_text())
+        if "run" in values:
+            found.append(Result(file, values["state"], values["run"], values["evaluations"]))
+    return found
+
+
+def endpoints(results: list[Result], metric: str) -> dict[str, dict[int, float]]:
+    """Return the endpoints of all that are not trials, by method and seed."""
+    found: dict[str, dict[int, float]] = {}
+    for result in results:
+        value = result.endpoint(metric)
+        if value is not None and not result.is_trial:
+            found.setdefault(result.method, {})[result.run["seed"]] = value
+    return found
