@@ -79,7 +79,7 @@ def test_the_headline_has_both_sides(stored):
     assert "8 paired seeds" in shown
     assert "cross entropy" not in shown
     assert "On the cross entropy ACGD ends at **1.44 times**" in against
-    assert "least distance of all is that of the control, cross entropy" in against
+    assert "The least distance of all: control, cross entropy" in against
     assert "No explicit term has run yet" in against
     assert "significant" not in against
     assert "noise" not in against

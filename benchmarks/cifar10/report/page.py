@@ -14,7 +14,7 @@ from benchmarks.cifar10.contrasts import LEVEL, Contrast, contrast, holm
 from benchmarks.cifar10.folder import write_json
 from benchmarks.cifar10.protocol import load_protocol
 from benchmarks.cifar10.report import early, figures
-from benchmarks.cifar10.report.words import DISTANCES, compared, words
+from benchmarks.cifar10.report.words import DISTANCES, compared, over, words
 from benchmarks.cifar10.stored import Result, endpoints, load_results, store_results
 from benchmarks.cifar10.sweep import Sweep
 from benchmarks.harness import markdown_table
@@ -103,7 +103,7 @@ def headline(report: Report) -> str:
     for index, found in enumerate(made):
         sides[found.verdict].append(_sentence(found, report, index))
     best = report.best(list(report.endpoints(first)), first)
-    limits = [f"The least distance of all is that of {words(best)}."]
+    limits = [f"The least distance of all: {words(best)}."]
     poor = [words(method) for method in report.endpoints(first) if report.is_poor(method)]
     limits += [f"Above a quarter of noise, where nothing is ranked: {'; '.join(poor)}."] * bool(
         poor
@@ -145,11 +145,11 @@ def contrasts_table(report: Report, others: Sequence[str]) -> str:
                 continue
             rows.append(
                 [
-                    f"{words(found.one)} / {words(found.other)}",
+                    over(found.one, found.other),
                     DISTANCES[metric],
                     len(found.seeds),
-                    f"{report.distance(found.one, metric, found.seeds):.4g}",
-                    f"{report.distance(found.other, metric, found.seeds):.4g}",
+                    f"{report.distance(found.one, metric, found.seeds):.3g}",
+                    f"{report.distance(found.other, metric, found.seeds):.3g}",
                     f"{found.ratio:.2f}",
                     _interval(found),
                     f"{found.p_value:.4f}",
@@ -173,7 +173,8 @@ def methods_table(report: Report) -> str:
         steps = [row_["step"] for row_ in last]
         row.append(f"{sum(steps) / len(steps):,.0f}" if steps else "")
         rows.append(row)
-    return markdown_table(["method", "seeds", *report.metrics, "steps"], rows)
+    heads = ["method", "seeds", *(DISTANCES[name] for name in report.metrics), "steps"]
+    return markdown_table(heads, rows)
 
 
 def finals_table(report: Report) -> str:
@@ -197,7 +198,7 @@ def _with_range(found: dict[int, float]) -> str:
         return ""
     values = [math.exp(value) for value in found.values()]
     mean = math.exp(sum(found.values()) / len(found))
-    return f"{mean:.4g} ({min(values):.4g} to {max(values):.4g})"
+    return f"{mean:.3g} ({min(values):.3g} to {max(values):.3g})"
 
 
 def progress_table(parts: dict[str, list[Result]]) -> str:

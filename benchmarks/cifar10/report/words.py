@@ -2,7 +2,7 @@
 
 OPTIMIZERS = {
     "acgd": "ACGD",
-    "control": "the control",
+    "control": "control",
     "adam": "Adam",
     "extra-adam": "ExtraAdam",
 }
@@ -30,4 +30,11 @@ def compared(one: str, other: str) -> tuple[str, str]:
     """Return a sentence's start for a method, and what it is compared with."""
     (name, loss), (second, second_loss) = parts(one), parts(other)
     where = "" if loss == second_loss else f" on the {second_loss}"
-    return f"On the {loss} {name}", f"{second}{where}"
+    article = "the " if second == "control" else ""
+    return f"On the {loss} {name}", f"{article}{second}{where}"
+
+
+def over(one: str, other: str) -> str:
+    """Return what a ratio is of."""
+    (name, loss), (second, second_loss) = parts(one), parts(other)
+    return f"{name} / {second}, {loss}" if loss == second_loss else f"{words(one)} / {words(other)}"
