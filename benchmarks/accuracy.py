@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from benchmarks.contestants import EXACT, Contestant
-from benchmarks.devices import on_device
 from benchmarks.workloads import Play, Workload
 
 SEED = 2
@@ -20,7 +19,7 @@ def step_error(contestant: Contestant, workload: Workload, device: torch.device)
     """
     ways = []
     for build in (contestant.build, EXACT):
-        play = on_device(workload.start(), device)
+        play = workload.start().on(device)
         before = _parameters(play)
         batch = play.draw(torch.Generator().manual_seed(SEED))
         build(play, workload.lr)(partial(_loss, play, batch))

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -102,6 +103,9 @@ def _ask(process: "subprocess.Popen[str]", game: str, option: str, count: int) -
 def compare(revision: str, games: list[str], rounds: int, console: Console) -> Table:
     """Return a table of the ratios of all games and options."""
     table = Table("game", "ACGD", "before, ms", "after, ms", "ratio")
+    # The revision before may not have it, and serves from this file too.
+    from benchmarks.harness import in_turns, ratios
+
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "before"
         git = ["git", "-C", str(ROOT), "worktree"]
@@ -113,12 +117,11 @@ def compare(revision: str, games: list[str], rounds: int, console: Console) -> T
                     count = 20 if game == "tiny" else 1
                     for process in processes:
                         _ask(process, game, option, 3)
-                    times = [
-                        [_ask(process, game, option, count) for process in processes]
-                        for _ in range(rounds)
-                    ]
-                    before, after = (median(column) for column in zip(*times, strict=True))
-                    ratio = median(b / a for a, b in times)
+                    works = {p: partial(_ask, p, game, option, count) for p in processes}
+                    # Each process measures its own time.
+                    times = in_turns(works, rounds, seconds=lambda ask: ask())
+                    before, after = map(median, times.values())
+                    ratio = median(ratios(*reversed(times.values())))
                     row = (f"{1e3 * before:.2f}", f"{1e3 * after:.2f}", f"{ratio:.3f}")
                     table.add_row(game, option, *row)
                     console.print(f"{game}, {option}: {ratio:.3f}")

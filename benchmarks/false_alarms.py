@@ -5,8 +5,6 @@ writes ``benchmarks/results/false_alarms.json``. Each entry is kept as soon as i
 that was cut off goes on from there. ``--new`` begins anew.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.cifar10 import resnet
-from benchmarks.environment import conditions
+from benchmarks.harness import arguments, markdown_table, read_result, write_result
 from benchmarks.networks import SmallCritic, SmallGenerator
 from benchmarks.workloads import DCGAN, LATENT_SIZE, POISSON, Play, Workload, gan
 from compopt import PreflightError, preflight
@@ -83,45 +81,36 @@ def trial(workload: Workload, batch_size: int, seed: int) -> dict[str, Any]:
 
 def table(trials: dict[str, list[dict[str, Any]]]) -> str:
     """Return the counts and the largest errors as a Markdown table."""
-    lines = [
-        "| networks | batch | seeds | false alarms | undecided | largest error of gradients "
-        "| of products | of orders |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for name, found in trials.items():
         workload, batch_size = NETWORKS[name]
         passed = [trial for trial in found if "alarm" not in trial]
-        worst = {
-            kind: max((trial["errors"].get(kind, 0.0) for trial in passed), default=0.0)
+        worst = (
+            max((trial["errors"].get(kind, 0.0) for trial in passed), default=0.0)
             for kind in ("gradient", "product", "order")
-        }
-        undecided = sum(trial["unmeasured"] is not None for trial in passed)
-        lines.append(
-            f"| {workload.name} | {batch_size} | {len(found)} | {len(found) - len(passed)} "
-            f"| {undecided} | {worst['gradient']:.0e} | {worst['product']:.0e} "
-            f"| {worst['order']:.0e} |"
         )
-    return "\n".join(lines)
+        undecided = sum(trial["unmeasured"] is not None for trial in passed)
+        counts = batch_size, len(found), len(found) - len(passed), undecided
+        rows.append([workload.name, *counts, *(f"{error:.0e}" for error in worst)])
+    heads = ["networks", "batch", "seeds", "false alarms", "undecided"]
+    return markdown_table([*heads, "largest error of gradients", "of products", "of orders"], rows)
 
 
 def main() -> None:
     """Measure what is not measured yet, write the results and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, out=RESULT)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--new", action="store_true")
     options = parser.parse_args()
-    trials: dict[str, list[dict[str, Any]]] = {}
-    if options.out.exists() and not options.new:
-        trials = json.loads(options.out.read_text())["trials"]
+    stored = {} if options.new else read_result(options.out, {})
+    trials: dict[str, list[dict[str, Any]]] = stored.get("trials", {})
     for seed in range(options.seeds):
         for name in options.networks:
             found = trials.setdefault(name, [])
             if len(found) <= seed:
                 found.append(trial(*NETWORKS[name], seed))
-                result = {"conditions": conditions(), "trials": trials}
-                options.out.write_text(json.dumps(result) + "\n")
+                write_result(options.out, {"trials": trials}, indent=None)
     print(table(trials))
 
 

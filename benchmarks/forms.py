@@ -8,7 +8,6 @@ Runs are kept as soon as they are done: a program that was cut off goes on from 
 begins anew.
 """
 
-import argparse
 import json
 import statistics
 from collections.abc import Callable
@@ -18,12 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.environment import conditions
+from benchmarks.harness import arguments, markdown_table, write_result
 from compopt import ACGD, losses
 
 RESULT = Path(__file__).parent / "results" / "forms.json"
@@ -102,6 +99,7 @@ def ring() -> Problem:
     return Problem(network(8, 64, 64, 2), network(2, 64, 64, 1), 8, 128, draw, score)
 
 
+COLUMNS = ["mean", "good samples", "steps", "products"]
 PROBLEMS: dict[str, Callable[[], Problem]] = {"ring": ring}
 """By name. Image sets are to be entries of their own."""
 
@@ -129,12 +127,10 @@ def trial(problem: str, loss: str, form: str, seed: int, budget: float) -> dict[
 
 def table(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
     """Return modes by seed, and means, as a Markdown table."""
-    lines = ["| loss | form | modes found of 8, by seed | mean | good samples | steps | products |"]
-    lines.append("|---" * 7 + "|")
-    for loss, forms in runs.items():
-        for form, found in forms.items():
-            lines.append(f"| {' | '.join([loss, form, *cells(found)])} |")
-    return "\n".join(lines)
+    rows = [
+        [loss, form, *cells(found)] for loss, forms in runs.items() for form, found in forms.items()
+    ]
+    return markdown_table(["loss", "form", "modes found of 8, by seed", *COLUMNS], rows)
 
 
 def cells(found: list[dict[str, Any]]) -> list[str]:
@@ -151,12 +147,11 @@ def cells(found: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Run what has not been run yet, write the results and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, out=RESULT)
     parser.add_argument("--problem", choices=PROBLEMS, default="ring")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=float, default=BUDGET, help="gradient calls of a run")
     parser.add_argument("--losses", nargs="+", choices=dict.fromkeys(name for name, _ in FORMS))
-    parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--new", action="store_true")
     options = parser.parse_args()
     result: dict[str, Any] = {"problem": options.problem, "budget": options.budget, "runs": {}}
@@ -165,7 +160,7 @@ def main() -> None:
         if any(stored[key] != result[key] for key in ("problem", "budget")):
             parser.error(f"{options.out} has runs with other settings. Use --new or --out.")
         result = stored
-    result["conditions"] = conditions()
+    result.pop("conditions", None)
     for seed in track(range(options.seeds), "seeds"):
         for loss, form in FORMS:
             if options.losses and loss not in options.losses:
@@ -173,12 +168,8 @@ def main() -> None:
             found = result["runs"].setdefault(loss, {}).setdefault(form, [])
             if len(found) <= seed:
                 found.append(trial(options.problem, loss, form, seed, options.budget))
-                options.out.write_text(json.dumps(result) + "\n")
-    shown = Table("loss", "form", "modes, by seed", "mean", "good", "steps", "products")
-    for loss, forms in result["runs"].items():
-        for form, found in forms.items():
-            shown.add_row(loss, form, *cells(found))
-    Console().print(shown)
+                write_result(options.out, result, indent=None)
+    print(table(result["runs"]))
 
 
 if __name__ == "__main__":

@@ -4,20 +4,15 @@ Run ``python -m benchmarks.fused_layers``. Each measurement alternates between t
 network in one process, and ratios are of neighbours in time.
 """
 
-import argparse
 import copy
-import json
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.environment import conditions
+from benchmarks.harness import arguments, in_turns, ratios, show, spread, write_result
 from benchmarks.networks import SmallCritic, SmallGenerator, random_batch, wasserstein_loss
 from compopt import ACGD
 from compopt.derivatives import differentiate
@@ -25,7 +20,6 @@ from compopt.game import Game
 from compopt.nn import fuse
 
 BATCH_SIZE = 64
-RESULTS = Path(__file__).parent / "results"
 
 
 class DeepGenerator(nn.Sequential):
@@ -135,46 +129,33 @@ def measure(build: Callable[[], tuple[nn.Module, nn.Module]], rounds: int) -> di
     forms = {"plain": Form(plain), "fused": Form(fused)}
     rows = {}
     for name, work in MEASURED.items():
-        times: dict[str, list[float]] = {key: [] for key in forms}
-        for index in range(rounds + 2):
-            order = list(forms)[:: 1 if index % 2 else -1]
-            for key in order:
-                start = time.perf_counter()
-                work(forms[key])
-                if index >= 2:
-                    times[key].append(time.perf_counter() - start)
-        ratios = [a / b for a, b in zip(times["plain"], times["fused"], strict=True)]
+        works = {key: partial(work, form) for key, form in forms.items()}
+        times = in_turns(works, rounds, warm_up=2, what=name)
+        middle, low, high = spread(ratios(times["plain"], times["fused"]))
         rows[name] = {
             **{f"{key}_ms": 1e3 * statistics.median(values) for key, values in times.items()},
-            "speedup": statistics.median(ratios),
-            "speedup_p20": sorted(ratios)[rounds // 5],
-            "speedup_p80": sorted(ratios)[rounds - 1 - rounds // 5],
+            **{"speedup": middle, "speedup_p20": low, "speedup_p80": high},
         }
     return rows
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, and write a data file."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    args = parser.parse_args(argv)
-    sections = {}
-    for title, build in NETWORKS.items():
-        sections[title] = measure(build, args.rounds)
-        table = Table("", "torch's layers, ms", "fused, ms", "times as fast", title=title)
-        for name, row in sections[title].items():
-            spread = f"{row['speedup']:.2f} ({row['speedup_p20']:.2f}-{row['speedup_p80']:.2f})"
-            table.add_row(name, f"{row['plain_ms']:.1f}", f"{row['fused_ms']:.1f}", spread)
-        Console().print(table)
-    data = {
-        "batch_size": BATCH_SIZE,
-        "rounds": args.rounds,
-        "conditions": conditions(()),
-        "sections": sections,
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "fused_layers.json").write_text(json.dumps(data, indent=1) + "\n")
+    args = arguments(__doc__, rounds=15).parse_args(argv)
+    sections = {title: measure(build, args.rounds) for title, build in NETWORKS.items()}
+    for title, rows in sections.items():
+        cells = (
+            (
+                name,
+                f"{row['plain_ms']:.1f}",
+                f"{row['fused_ms']:.1f}",
+                f"{row['speedup']:.2f} ({row['speedup_p20']:.2f}-{row['speedup_p80']:.2f})",
+            )
+            for name, row in rows.items()
+        )
+        show(title, ("", "torch's layers, ms", "fused, ms", "times as fast"), cells)
+    data = {"batch_size": BATCH_SIZE, "rounds": args.rounds, "sections": sections}
+    write_result(args.out / "fused_layers.json", data)
 
 
 if __name__ == "__main__":

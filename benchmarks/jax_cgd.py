@@ -6,24 +6,17 @@ a new compilation: this is timed too, and all steps here are on one batch. Both 
 the same weights. Each is compared with Adam in its own framework.
 """
 
-import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from benchmarks.contestants import CONTESTANTS, EXACT
-from benchmarks.environment import conditions
+from benchmarks.harness import arguments, clock, in_turns, ratios, show, write_result
 from benchmarks.workloads import POISSON, Play
 
-RESULTS = Path(__file__).parent / "results"
 BETA, EPS = 0.99, 1e-5
 """Of the published ACGD, which are not the defaults of jax-cgd."""
 
@@ -59,13 +52,6 @@ def jax_loss(batch: tuple[torch.Tensor, ...]) -> Callable[[Any, Any], Any]:
         return (network(stakes, inside)[:, 0] * residual).mean() + on_border.mean()
 
     return loss
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Return how long a function takes."""
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
 
 
 def jax_steps(play: Play, batch: tuple[torch.Tensor, ...]) -> dict[str, Callable[[], None]]:
@@ -140,9 +126,8 @@ def measure(rounds: int) -> dict[str, dict]:
     steps = {f"{key}, torch": step for key, step in torch_steps(batch).items()}
     steps |= {f"{key}, jax": step for key, step in jax_steps(play, batch).items()}
     rows: dict[str, dict] = {}
-    times: dict[str, list[float]] = {}
     for name, step in steps.items():
-        first = seconds(step)
+        first = clock()(step)
         try:
             step()
         except Exception as error:
@@ -150,15 +135,12 @@ def measure(rounds: int) -> dict[str, dict]:
             rows[name] = {"failure": str(error).splitlines()[0], "first_s": first}
         else:
             rows[name] = {"first_s": first}
-            times[name] = []
-    for _ in range(rounds):
-        for name in times:
-            times[name].append(seconds(steps[name]))
+    times = in_turns({n: steps[n] for n in rows if "failure" not in rows[n]}, rounds)
     for name, taken in times.items():
         adam = times[f"adam, {name.split(', ')[1]}"]
         rows[name] |= {
             "median_s": statistics.median(taken),
-            "relative_to_adam": statistics.median(a / b for a, b in zip(taken, adam, strict=True)),
+            "relative_to_adam": statistics.median(ratios(taken, adam)),
         }
     rows["acgd, jax"]["step_error"] = step_error(batch)
     return rows
@@ -166,23 +148,21 @@ def measure(rounds: int) -> dict[str, dict]:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print and write a data file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    args = parser.parse_args(argv)
+    args = arguments(__doc__, rounds=15).parse_args(argv)
     rows = measure(args.rounds)
-    table = Table("optimizer", "ms", "x Adam of its framework", "first step, s")
-    for name, row in rows.items():
-        if "failure" in row:
-            table.add_row(name, f"fails: {row['failure']}", "", f"{row['first_s']:.2f}")
-        else:
-            figures = f"{1e3 * row['median_s']:.1f}", f"{row['relative_to_adam']:.2f}"
-            table.add_row(name, *figures, f"{row['first_s']:.2f}")
-    Console().print(table)
+    heads = ("optimizer", "ms", "x Adam of its framework", "first step, s")
+    show("One batch", heads, map(_cells, rows.items()))
     print(f"Error of jax-cgd's first step: {rows['acgd, jax']['step_error']:.1e}")
-    data = {"conditions": conditions(("jax", "jax-cgd")), "rounds": args.rounds, "rows": rows}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "jax_cgd.json").write_text(json.dumps(data, indent=1) + "\n")
+    data = {"rounds": args.rounds, "rows": rows}
+    write_result(args.out / "jax_cgd.json", data, ("jax", "jax-cgd"))
+
+
+def _cells(named: tuple[str, dict]) -> tuple[str, ...]:
+    name, row = named
+    if "failure" in row:
+        return name, f"fails: {row['failure']}", "", f"{row['first_s']:.2f}"
+    times = f"{1e3 * row['median_s']:.1f}", f"{row['relative_to_adam']:.2f}"
+    return name, *times, f"{row['first_s']:.2f}"
 
 
 if __name__ == "__main__":

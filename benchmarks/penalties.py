@@ -9,29 +9,32 @@ times are compared within a round. Memory is the most that graphs hold at once d
 does not depend on the machine. With ``--device cuda`` work on the device is waited for.
 """
 
-import argparse
-import json
 import statistics
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 
-from benchmarks.devices import add_device, clock, device_of
-from benchmarks.environment import conditions
+from benchmarks.harness import (
+    arguments,
+    clock,
+    device_of,
+    in_turns,
+    picture,
+    ratios,
+    show,
+    write_result,
+)
 from benchmarks.networks import SmallCritic, SmallGenerator, random_batch
 from compopt import ACGD, ConjugateGradient, penalties
 from compopt.penalties import Penalty, sign_in_loss
 
 LR = 1e-4
-RESULTS = Path(__file__).parent / "results"
 
 TERMS: dict[str, Penalty | None] = {
     "none": None,
@@ -130,6 +133,10 @@ class Run:
         (self.critic(self.images).mean() - self.critic(fake).mean()).backward()
         self.adam.step()
 
+    def step(self, kind: str) -> Callable[[], None]:
+        """Return what a kind of use times; alone, that depends on the batch."""
+        return self._critic_step if kind == "alone" else getattr(self, kind)
+
     def beside(self) -> None:
         """Take an ACGD step with the term beside the loss, or with the projection after it."""
         loss, fake = self.loss()
@@ -190,18 +197,17 @@ def measure(
     names: list[str], rounds: int, batch_size: int, device: torch.device
 ) -> dict[str, dict]:
     """Time every term in turns; return figures for each."""
-    runs, seconds = {name: Run(name, batch_size, device) for name in names}, clock(device)
-    times: dict[str, dict[str, list[float]]] = {n: {k: [] for k in runs[n].kinds} for n in names}
-    # The first round warms up.
-    for index in track(range(rounds + 1), description="rounds"):
-        for name, run in runs.items():
-            # Either route goes first in every other round, so that neither gains by its place.
-            for kind in run.kinds if index % 2 else run.kinds[::-1]:
-                run.draw()
-                function = run.prepare_alone() if kind == "alone" else getattr(run, kind)
-                taken = seconds(function)
-                if index:
-                    times[name][kind].append(taken)
+    runs = {name: Run(name, batch_size, device) for name in names}
+    works = {(name, kind): run.step(kind) for name, run in runs.items() for kind in run.kinds}
+
+    def prepare(key: tuple[str, str]) -> Callable[[], None] | None:
+        runs[key[0]].draw()
+        return runs[key[0]].prepare_alone() if key[1] == "alone" else None
+
+    taken = in_turns(
+        works, rounds, seconds=clock(device), prepare=prepare, warm_up=1, what="rounds"
+    )
+    times = {name: {kind: taken[name, kind] for kind in run.kinds} for name, run in runs.items()}
     rows: dict[str, dict] = {}
     for name, run in runs.items():
         rows[name] = {
@@ -211,8 +217,7 @@ def measure(
         }
         for kind in run.kinds:
             base = times["none"]["alone" if kind == "alone" else "beside"]
-            ratios = [a / b for a, b in zip(times[name][kind], base, strict=True)]
-            rows[name][f"{kind}_relative"] = statistics.median(ratios)
+            rows[name][f"{kind}_relative"] = statistics.median(ratios(times[name][kind], base))
             if kind != "alone":
                 with counting_held_bytes() as held:
                     getattr(run, kind)()
@@ -229,23 +234,24 @@ COLUMNS = {
 }
 
 
-def table(rows: dict[str, dict]) -> Table:
-    """Return the figures as a table."""
-    result = Table("term", *COLUMNS.values(), title="Cost of penalties")
-    for name, row in rows.items():
-        cells = [(f"{row[key]:.2f}" if key in row else "") for key in COLUMNS]
-        result.add_row(name + (" (couples)" if row["couples"] else ""), *cells)
-    return result
+def cells(name: str, row: dict) -> list[str]:
+    """Return the figures of a term as a row of the table."""
+    figures = [(f"{row[key]:.2f}" if key in row else "") for key in COLUMNS]
+    return [name + (" (couples)" if row["couples"] else ""), *figures]
 
 
 def plot(rows: dict[str, dict], path: Path) -> None:
     """Draw time alone, and time and memory by both routes."""
-    from matplotlib.figure import Figure
-
     names = [name for name in rows if name != "none"]
     labels = [name + (" *" if rows[name]["couples"] else "") for name in names]
-    figure = Figure(figsize=(13, 0.42 * len(names) + 1.8), layout="constrained")
-    alone, time, memory = figure.subplots(1, 3, sharey=True)
+    with picture(path, (13, 0.42 * len(names) + 1.8), columns=3) as (figure, axes):
+        _draw(rows, names, labels, figure, axes[0])
+
+
+def _draw(
+    rows: dict[str, dict], names: list[str], labels: list[str], figure: Any, axes: Any
+) -> None:
+    alone, time, memory = axes
     positions = range(len(names))
     alone.barh(positions, [rows[name]["alone_relative"] for name in names], color="0.6")
     alone.set_title("the term and its gradient", loc="left")
@@ -264,36 +270,28 @@ def plot(rows: dict[str, dict], path: Path) -> None:
     memory.set_title("what its graphs hold", loc="left")
     memory.set_xlabel("MB")
     figure.legend(*memory.get_legend_handles_labels(), loc="outside upper right", ncols=3)
-    alone.set_yticks(positions, labels)
-    alone.invert_yaxis()
-    for axis in (alone, time, memory):
-        axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes:
+        axis.set_yticks(positions, labels if axis is alone else [])
+        axis.invert_yaxis()
     figure.supxlabel("* couples the players: another game by each route", fontsize="small")
-    figure.savefig(path, dpi=150)
 
 
 def main(argv: list[str] | None = None) -> dict[str, dict]:
     """Measure, print, and write a data file and a plot; return the rows."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_device(parser)
-    parser.add_argument("--rounds", type=int, default=5, help="timed rounds")
+    parser = arguments(__doc__, rounds=5, device=True)
     parser.add_argument("--batch-size", type=int, default=32, help="images in a batch")
     every = [*TERMS, *PROJECTIONS]
     parser.add_argument("--only", nargs="+", choices=every, default=every, metavar="TERM")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
     names = ["none", *(name for name in args.only if name != "none")]
     device = device_of(parser, args)
     rows = measure(names, args.rounds, args.batch_size, device)
-    Console().print(table(rows))
+    show("Cost of penalties", ("term", *COLUMNS.values()), (cells(n, r) for n, r in rows.items()))
     workload = {"networks": "published small CIFAR-10 WGAN", "batch_size": args.batch_size}
     workload |= {"solver_iterations": 1, "rounds": args.rounds}
-    args.out.mkdir(parents=True, exist_ok=True)
-    data = {"workload": workload, "conditions": conditions(), "rows": rows}
     stem = "penalties" if device.type == "cpu" else f"penalties_{device.type}"
-    (args.out / f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
+    write_result(args.out / f"{stem}.json", {"workload": workload, "rows": rows})
     plot(rows, args.out / f"{stem}.png")
-    print(f"Written to {args.out}: {stem}.json, {stem}.png")
     return rows
 
 

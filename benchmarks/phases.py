@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from benchmarks.devices import Clock
+from benchmarks.harness import Clock
 
 LOSS = "benchmark::loss"
 """The range that the benchmark puts around the user's loss."""

@@ -5,19 +5,16 @@ guide shows, and prints them. The networks are convolutional, on random images, 
 steps; all forms take the same step from there.
 """
 
-import argparse
 import copy
-import json
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.environment import conditions
+from benchmarks.harness import RESULTS, arguments, markdown_table, write_result
 from compopt import ACGD, ConjugateGradient
 
-RESULT = Path(__file__).parent / "results" / "precision.json"
+RESULT = RESULTS / "precision.json"
 FORMS = ("float32", "bf16 autocast", "fp16 autocast and scaler", "bf16 parameters")
 
 
@@ -136,20 +133,18 @@ def measure(seeds: int = 5) -> dict[str, dict[str, list[float]]]:
 
 def table(results: dict[str, dict[str, list[float]]]) -> str:
     """Return the medians as a Markdown table."""
-    lines = ["| step | generator's move | critic's move |", "|---|---|---|"]
-    for form, players in results.items():
-        medians = [sorted(errors)[len(errors) // 2] for errors in players.values()]
-        lines.append(f"| {form} | {medians[0]:.0e} | {medians[1]:.0e} |")
-    return "\n".join(lines)
+    rows = [
+        [form, *(f"{sorted(errors)[len(errors) // 2]:.0e}" for errors in players.values())]
+        for form, players in results.items()
+    ]
+    return markdown_table(["step", "generator's move", "critic's move"], rows)
 
 
 def main() -> None:
     """Measure, write the result and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=RESULT, help="file of the result")
-    args = parser.parse_args()
+    args = arguments(__doc__, out=RESULT).parse_args()
     errors = measure()
-    args.out.write_text(json.dumps({"conditions": conditions(), "errors": errors}, indent=1) + "\n")
+    write_result(args.out, {"errors": errors})
     print(table(errors))
 
 

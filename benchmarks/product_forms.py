@@ -13,28 +13,24 @@ All are timed in turn in one process, and compared with the product in double pr
 transforms refuse buffers that change, so batch norms keep no running statistics here.
 """
 
-import argparse
-import json
 import statistics
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, linearize, vjp
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from benchmarks.environment import conditions
-from benchmarks.step_cost import RESULTS, seconds
+from benchmarks.harness import arguments, clock, in_turns, show, write_result
 from benchmarks.workloads import WORKLOADS, Play
 
 Tensors = dict[str, Tensor]
 LOSS_ARGUMENTS = {"min": 0, "max": 1}
+SHOWN = ("set_up", "product", "compilation_s", "error")
+seconds = clock()
 
 
 @dataclass
@@ -194,10 +190,9 @@ def measure(build: Callable[[], Play], player: str, rounds: int, compiles: bool)
     makers += [direction.compiled] if compiles else []
     forms = [direction.twice(), channels_last, *(make() for make in makers)]
     errors = [float(torch.linalg.vector_norm(_flat(form.product()) - exact)) for form in forms]
-    times: list[list[float]] = []
-    for _ in track(range(rounds), description=f"products to the {player} player"):
-        times.append([seconds(direction.both_gradients), *(seconds(f.product) for f in forms)])
-    unit, *taken = (statistics.median(column) for column in zip(*times, strict=True))
+    works = {"unit": direction.both_gradients, **{form.name: form.product for form in forms}}
+    times = in_turns(works, rounds, what=f"products to the {player} player")
+    unit, *taken = map(statistics.median, times.values())
     return [
         {
             "name": form.name,
@@ -210,44 +205,28 @@ def measure(build: Callable[[], Play], player: str, rounds: int, compiles: bool)
     ]
 
 
-def table(title: str, rows: list[dict]) -> Table:
-    """Return the figures of one direction as a table."""
-    result = Table("form", "set-up", "product", "compilation, s", "error", title=title)
-    for row in rows:
-        figures = (row["set_up"], row["product"], row["compilation_s"])
-        result.add_row(row["name"], *(f"{figure:.2f}" for figure in figures), f"{row['error']:.0e}")
-    return result
-
-
 def main(argv: list[str] | None = None) -> None:
     """Measure, print tables, write a data file."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, rounds=7)
     parser.add_argument("--workloads", nargs="+", default=["small", "dcgan"], choices=WORKLOADS)
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--no-compiler", action="store_true", help="needs minutes and a C++ compiler"
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    parser.add_argument("--no-compiler", action="store_true", help="which needs minutes and C++")
     args = parser.parse_args(argv)
     measured: dict[str, dict] = {}
-    data = {"conditions": conditions(), "rounds": args.rounds, "workloads": measured}
-    args.out.mkdir(parents=True, exist_ok=True)
     for name in args.workloads:
         workload = WORKLOADS[name]
         measured[workload.name] = {}
         for player in LOSS_ARGUMENTS:
-            rows = measure(
-                lambda workload=workload: workload.start(args.batch_size),
-                player,
-                args.rounds,
-                not args.no_compiler,
-            )
+            build = partial(workload.start, args.batch_size)
+            rows = measure(build, player, args.rounds, not args.no_compiler)
             measured[workload.name][player] = rows
-            title = f"{workload.name}, products to the {player} player; one gradient of both = 1"
-            Console().print(table(title, rows))
-            (args.out / "product_forms.json").write_text(json.dumps(data, indent=1) + "\n")
-    print(f"Written to {args.out}: product_forms.json")
+            show(
+                f"{workload.name}, products to the {player} player; one gradient of both = 1",
+                ("form", "set-up", "product", "compilation, s", "error"),
+                ((r["name"], *(f"{r[key]:.2g}" for key in SHOWN)) for r in rows),
+            )
+            data = {"rounds": args.rounds, "workloads": measured}
+            write_result(args.out / "product_forms.json", data)
 
 
 if __name__ == "__main__":

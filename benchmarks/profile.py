@@ -7,7 +7,6 @@ measured on the device beforehand; fused or fewer operations could take less. A 
 optimizer is written beside the table and the plot: open it at ui.perfetto.dev.
 """
 
-import argparse
 import gzip
 import json
 import statistics
@@ -15,47 +14,43 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from benchmarks import step_cost
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.devices import add_device, clock, device_of, on_device
-from benchmarks.environment import conditions
+from benchmarks.harness import (
+    RESULTS,
+    arguments,
+    clock,
+    conditions,
+    device_of,
+    picture,
+    show,
+    write_result,
+)
 from benchmarks.phases import LOSS, Counting, Peak, Phase, Share, attribute, measured_peak
 from benchmarks.workloads import WORKLOADS
 from compopt._profiling import forced_ranges
 
 STEP = "benchmark::step"
 WARM_UP = 3
-RESULTS = Path(__file__).parent / "results"
 OPTIMIZERS = ["adam", "extra-adam", "compopt-one", "compopt", "compopt-tight"]
 ON_DEVICE = ["compopt-torch"]
 """Also on a device: there the others' kernels are Triton's, where it is installed."""
 
 
-class Run:
-    """An optimizer in a game of its own."""
-
-    def __init__(self, optimizer: str, workload: str, batch_size: int, device: torch.device):
-        self._play = on_device(WORKLOADS[workload].start(batch_size), device)
-        self._step = CONTESTANTS[optimizer].build(self._play, WORKLOADS[workload].lr)
-        self._random = torch.Generator().manual_seed(1)
-        self.draw()
-
-    def draw(self) -> None:
-        """Draw the next batch."""
-        self._batch = self._play.draw(self._random)
+class Run(step_cost.Run):
+    """An optimizer in a game of its own, with ranges that the profiler sees."""
 
     def step(self) -> None:
         """Take one step."""
         with record_function(STEP):
-            self._step(self._loss)
+            super().step()
 
-    def _loss(self) -> torch.Tensor:
+    def _loss(self, share: float = 1.0) -> torch.Tensor:
         with record_function(LOSS):
-            return self._play.loss(self._batch)
+            return super()._loss(share)
 
 
 def measure(run: Run, device: torch.device, steps: int, peak: Peak, trace: Path) -> dict:
@@ -92,70 +87,64 @@ def time_key(rows: dict[str, dict]) -> str:
     return "device_ms" if any(share["device_ms"] for share in phases) else "host_ms"
 
 
-def table(name: str, row: dict, key: str) -> Table:
+def heads(key: str) -> list[str]:
+    """Return the head of the table."""
+    device = ["device ms", "launches"] if key == "device_ms" else []
+    figures = ["GB moved", "GFLOP", "MB allocated", "of the roofline"]
+    return ["phase", "host ms", *device, "share", "operations", *figures]
+
+
+def cells(row: dict, key: str) -> list[list[str]]:
     """Return the phases of one optimizer, without those that take nothing."""
-    title = f"{name}: {row['step_ms']:.1f} ms a step without the profiler"
-    has_device = key == "device_ms"
-    result = Table(title=title)
-    result.add_column("phase", no_wrap=True)
-    result.add_column("host ms")
-    for column in [*(["device ms", "launches"] if has_device else []), "share", "operations"]:
-        result.add_column(column)
-    for column in ("GB moved", "GFLOP", "MB allocated", "of the roofline"):
-        result.add_column(column)
     total = sum(share[key] for share in row["phases"].values())
-    for phase, share in row["phases"].items():
-        if not share[key]:
-            continue
-        device = [f"{share['device_ms']:.2f}", f"{share['launches']:.0f}"] if has_device else []
-        result.add_row(
+    return [
+        [
             phase,
             f"{share['host_ms']:.2f}",
-            *device,
+            *(
+                [f"{share['device_ms']:.2f}", f"{share['launches']:.0f}"]
+                if key == "device_ms"
+                else []
+            ),
             f"{share[key] / total:.0%}",
             f"{share['operations']:.0f}",
             f"{share['gigabytes']:.3f}",
             f"{share['gigaflops']:.2f}",
             f"{share['allocated_mb']:.0f}",
             f"{share['roofline_ms'] / share[key]:.0%}",
-        )
-    return result
+        ]
+        for phase, share in row["phases"].items()
+        if share[key]
+    ]
 
 
 def draw(title: str, rows: dict[str, dict], key: str, path: Path) -> None:
     """Draw a stacked bar for each optimizer: time by phase, with the roofline time inside."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 0.7 * len(rows) + 2), layout="constrained")
-    axis = figure.subplots()
     names = [row["name"] for row in rows.values()]
     before = [0.0] * len(rows)
-    for index, phase in enumerate(Phase):
-        shares = [row["phases"][phase.value] for row in rows.values()]
-        times = [share[key] for share in shares]
-        axis.barh(names, times, left=before, color=f"C{index}", label=phase.value)
-        roofline = [min(share["roofline_ms"], share[key]) for share in shares]
-        axis.barh(names, roofline, 0.25, left=before, color="black", alpha=0.35)
-        before = [a + b for a, b in zip(before, times, strict=True)]
-    axis.invert_yaxis()
-    axis.set_xlabel("ms a step, of the device" if key == "device_ms" else "ms a step")
-    axis.set_title(f"{title}; dark: roofline time of the same operations", loc="left")
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    figure.savefig(path, dpi=120)
+    with picture(path, (9, 0.7 * len(rows) + 2)) as (figure, [[axis]]):
+        for index, phase in enumerate(Phase):
+            shares = [row["phases"][phase.value] for row in rows.values()]
+            times = [share[key] for share in shares]
+            axis.barh(names, times, left=before, color=f"C{index}", label=phase.value)
+            roofline = [min(share["roofline_ms"], share[key]) for share in shares]
+            axis.barh(names, roofline, 0.25, left=before, color="black", alpha=0.35)
+            before = [a + b for a, b in zip(before, times, strict=True)]
+        axis.invert_yaxis()
+        axis.set_xlabel("ms a step, of the device" if key == "device_ms" else "ms a step")
+        axis.set_title(f"{title}; dark: roofline time of the same operations", loc="left")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4)
 
 
 def main(argv: list[str] | None = None) -> dict[str, dict]:
     """Profile, print, and write a data file, a plot and traces; return the figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_device(parser)
+    parser = arguments(__doc__, out=RESULTS / "profile", device=True)
     parser.add_argument(
         "--optimizer", nargs="+", choices=CONTESTANTS, metavar="NAME", help=", ".join(CONTESTANTS),
     )  # fmt: skip
     parser.add_argument("--workload", choices=WORKLOADS, default="dcgan")
     parser.add_argument("--batch-size", type=int, help="default: the workload's")
     parser.add_argument("--steps", type=int, default=5, help="profiled steps")
-    parser.add_argument("--out", type=Path, default=RESULTS / "profile", help="folder of results")
     parser.add_argument(
         "--traces", type=Path, default=Path("out/profile"), help="folder of Chrome traces"
     )
@@ -170,23 +159,23 @@ def main(argv: list[str] | None = None) -> dict[str, dict]:
     rows = {}
     default = OPTIMIZERS + (ON_DEVICE if device.type == "cuda" else [])
     for name in track(args.optimizer or default, description="optimizers"):
-        run = Run(name, args.workload, batch_size, device)
+        run = Run(name, args.workload, device, batch_size)
         trace = args.traces / f"{stem}_{name}.json.gz"
         rows[name] = {
             "name": CONTESTANTS[name].name,
             **measure(run, device, args.steps, peak, trace),
         }
-    key, console = time_key(rows), Console()
+    key = time_key(rows)
     for row in rows.values():
-        console.print(table(row["name"], row, key))
-    args.out.mkdir(parents=True, exist_ok=True)
+        title = f"{row['name']}: {row['step_ms']:.1f} ms a step without the profiler"
+        show(title, heads(key), cells(row, key))
     data = {
         "workload": {"name": workload.name, "batch_size": batch_size, "steps": args.steps},
         "conditions": conditions(),
         "peak": asdict(peak),
         "rows": rows,
     }
-    (args.out / f"{stem}.json").write_text(json.dumps(data, indent=1) + "\n")
+    write_result(args.out / f"{stem}.json", data)
     draw(f"{workload.name}, batch {batch_size}", rows, key, args.out / f"{stem}.png")
     print(f"Written to {args.out}: {stem}.json, {stem}.png; Chrome traces to {args.traces}")
     return rows

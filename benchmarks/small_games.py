@@ -7,26 +7,28 @@ floor. ``--compiled`` adds compiled steps, which take minutes to compile. Result
 ``benchmarks/results/small_games.json`` and ``.md``.
 """
 
-import argparse
-import json
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 
 import compopt
-from benchmarks.environment import conditions
+from benchmarks.harness import (
+    RESULTS,
+    arguments,
+    in_turns,
+    markdown_table,
+    processor_seconds,
+    ratios,
+    spread,
+    write_result,
+)
 from compopt import ACGD, ConjugateGradient
 from compopt.optim.rivals import OGDA, ExtraAdam
 
-RESULTS = Path(__file__).parent / "results" / "small_games"
 GAMES = {
     "2 + 2 hidden layers of 32": (2, 32),
     "2 + 2 hidden layers of 128": (2, 128),
@@ -187,55 +189,40 @@ def measure(
             steps[name] = build(Play(depth, width))
         except ImportError:
             print(f"{name} is left out: it is not installed.")
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for step in steps.values():
-        for _ in range(5):
-            step()
-    for index in track(range(rounds), description=f"{depth} x {width}"):
-        # Each round starts with another contestant, so that none always follows the same one.
-        names = list(steps)
-        for name in names[index % len(names) :] + names[: index % len(names)]:
-            start = time.process_time()
-            steps[name]()
-            times[name].append(time.process_time() - start)
+    what = f"{depth} x {width}"
+    times = in_turns(steps, rounds, seconds=processor_seconds, warm_up=5, what=what)
     rows = {}
     for name, own in times.items():
-        ratios = sorted(a / b for a, b in zip(own, times["Adam"], strict=True))
-        rows[name] = {
-            "adam_steps": statistics.median(ratios),
-            "quarter": ratios[rounds // 4],
-            "three_quarters": ratios[rounds - 1 - rounds // 4],
-            "ms": 1e3 * statistics.median(own),
-        }
+        middle, low, high = spread(ratios(own, times["Adam"]), part=4)
+        figures = {"adam_steps": middle, "quarter": low, "three_quarters": high}
+        rows[name] = {**figures, "ms": 1e3 * statistics.median(own)}
     return rows
 
 
 def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
     """Return the medians in Adam steps as a table."""
     names = list(dict.fromkeys(name for rows in found.values() for name in rows))
-    lines = [f"| | {' | '.join(found)} |", f"|---|{'---|' * len(found)}"]
-    for name in names:
-        cells = (f"{r[name]['adam_steps']:.2f}" if name in r else "" for r in found.values())
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = (
+        [name, *(f"{r[name]['adam_steps']:.2f}" if name in r else "" for r in found.values())]
+        for name in names
+    )
+    return markdown_table(["", *found], rows)
 
 
 def main(words: list[str] | None = None) -> None:
     """Measure, and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=60, help="steps of each (60)")
+    parser = arguments(__doc__, rounds=60, out=RESULTS / "small_games")
     parser.add_argument("--games", nargs="+", choices=GAMES, default=list(GAMES))
-    parser.add_argument("--out", type=Path, default=RESULTS, help="without its ending")
     parser.add_argument("--compiled", action="store_true", help="compiled steps as well")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     contestants = {**CONTESTANTS, **(COMPILED if options.compiled else {})}
     found = {name: measure(*GAMES[name], options.rounds, contestants) for name in options.games}
     text = table(found)
-    data = {"conditions": conditions(("CGDs",)), "rounds": options.rounds, "games": found}
-    options.out.with_suffix(".json").write_text(json.dumps(data, indent=1) + "\n")
+    data = {"rounds": options.rounds, "games": found}
+    write_result(options.out.with_suffix(".json"), data, ("CGDs",))
     options.out.with_suffix(".md").write_text(text + "\n")
-    Console().print(text, highlight=False)
+    print(text)
 
 
 if __name__ == "__main__":

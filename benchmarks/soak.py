@@ -3,7 +3,6 @@
 ``python -m benchmarks.soak`` takes 20,000 steps and writes ``benchmarks/results/soak.json``.
 """
 
-import argparse
 import collections
 import gc
 import json
@@ -15,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.environment import conditions
+from benchmarks.harness import RESULTS, arguments, write_result
 from compopt import ACGD
 
-RESULT = Path(__file__).parent / "results" / "soak.json"
+RESULT = RESULTS / "soak.json"
 
 
 def resident_mb() -> float:
@@ -90,12 +89,11 @@ def drift(optimizer: ACGD) -> float:
 
 def main() -> None:
     """Run, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, out=RESULT)
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--out", type=Path, default=RESULT)
     args = parser.parse_args()
-    result = {"conditions": conditions(), **soak(args.steps, max(args.steps // 20, 1))}
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    result = soak(args.steps, max(args.steps // 20, 1))
+    write_result(args.out, result)
     print(json.dumps({key: result[key] for key in ("statuses", "iterations", "drift")}))
     print(f"{result['looks'][0]} ... {result['looks'][-1]}")
 

@@ -7,25 +7,21 @@ How far two exact steps on two batches are apart, from the same weights, is what
 are to be compared with.
 """
 
-import argparse
 import copy
-import json
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor
 
 from benchmarks.cifar10 import dcgan
 from benchmarks.cifar10.data import load_images, to_float
 from benchmarks.cifar10.losses import LOSSES
-from benchmarks.environment import conditions
+from benchmarks.harness import arguments, picture, show, write_result
 from benchmarks.solve_ways import Study
-from benchmarks.step_cost import RESULTS
 from compopt import ACGD, ConjugateGradient
 from compopt.derivatives import Derivatives, differentiate
 from compopt.game import Game
@@ -151,25 +147,13 @@ def study(images: Tensor, loss: str, lr: float, steps: int, studied: int) -> dic
     }
 
 
-def table(title: str, rows: dict[str, dict[str, float]]) -> Table:
-    """Return the figures of one setting as a table."""
-    result = Table("rtol", "way of solving", "products a step", "error of the move", title=title)
-    for name, row in rows.items():
-        rtol, how = name.split(" | ")
-        result.add_row(rtol, how, f"{row['mean_products']:.1f}", f"{row['median_error']:.1e}")
-    return result
-
-
 def draw(settings: dict[str, dict], path: Path) -> None:
     """Draw error against products, a panel a setting, a mark a way of solving."""
-    import matplotlib
+    with picture(path, (11, 8), rows=2, columns=2) as (_, axes):
+        _draw(settings, axes)
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(
-        2, 2, figsize=(11, 8), layout="constrained", sharey=True, squeeze=False
-    )
+def _draw(settings: dict[str, dict], axes: Any) -> None:
     for axis, (name, setting) in zip(axes.flat, settings.items(), strict=False):
         ways = setting["ways"]
         for color, (kind, (word, marker)) in enumerate(KINDS.items()):
@@ -186,35 +170,34 @@ def draw(settings: dict[str, dict], path: Path) -> None:
         place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
         axis.annotate("exact, on another batch", (1, noise), **place)
         axis.set(title=name, yscale="log", xlabel="products a step", ylabel="error of the move")
-        axis.spines[["top", "right"]].set_visible(False)
     axes[0, 0].legend(frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the study for two losses and two learning rates; write a data file and a picture."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10")
     parser.add_argument("--steps", type=int, default=112)
     parser.add_argument("--studied", type=int, default=12, help="how many of the last are studied")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     args = parser.parse_args(argv)
     images = load_images(args.data)
-    data: dict[str, object] = {"conditions": conditions(), "data": images.describe()}
+    data: dict[str, object] = {"data": images.describe()}
     settings: dict[str, dict] = {}
     data |= {"steps": args.steps, "studied": args.studied, "width": WIDTH, "batch_size": BATCH_SIZE}
     data["settings"] = settings
-    args.out.mkdir(parents=True, exist_ok=True)
     for loss in LOSSES_TRIED:
         for lr in LEARNING_RATES:
             name = f"{loss}, lr {lr:g}"
             settings[name] = study(images.train, loss, lr, args.steps, args.studied)
-            Console().print(table(name, settings[name]["ways"]), settings[name]["figures"])
+            rows = (
+                (*way.split(" | "), f"{row['mean_products']:.1f}", f"{row['median_error']:.1e}")
+                for way, row in settings[name]["ways"].items()
+            )
+            show(name, ("rtol", "way of solving", "products a step", "error of the move"), rows)
+            print(settings[name]["figures"])
             # What is done is kept if the rest is not.
-            (args.out / "solver_study.json").write_text(json.dumps(data, indent=1) + "\n")
+            write_result(args.out / "solver_study.json", data)
             draw(settings, args.out / "solver_study.png")
-    print(f"Written to {args.out}: solver_study.json, solver_study.png")
 
 
 if __name__ == "__main__":

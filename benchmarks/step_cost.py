@@ -9,7 +9,6 @@ installed are left out, which is said.
 """
 
 import argparse
-import json
 import re
 import statistics
 import subprocess
@@ -20,24 +19,30 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
 from benchmarks.accuracy import step_error
 from benchmarks.contestants import CONTESTANTS, Replayed, contestants_on
-from benchmarks.devices import add_device, clock, device_of, on_device, write_over
-from benchmarks.environment import conditions
+from benchmarks.harness import (
+    CPU,
+    arguments,
+    clock,
+    conditions,
+    device_of,
+    in_turns,
+    ratios,
+    read_result,
+    show,
+    spread,
+    write_over,
+    write_result,
+)
 from benchmarks.live_memory import LiveBytes, device_peak
-from benchmarks.step_cost_report import draw, table
+from benchmarks.step_cost_report import HEADS, cells, draw
 from benchmarks.workloads import WORKLOADS, sizes
 
 WARM_UP = 3
-RESULTS = Path(__file__).parent / "results"
-CPU = torch.device("cpu")
-
-seconds = clock(CPU)
-"""Returns how long a function takes on the CPU."""
 
 
 class Run:
@@ -50,7 +55,7 @@ class Run:
         device: torch.device = CPU,
         batch_size: int | None = None,
     ) -> None:
-        self._play = on_device(WORKLOADS[workload].start(batch_size), device)
+        self._play = WORKLOADS[workload].start(batch_size).on(device)
         self._random = torch.Generator().manual_seed(1)
         players = self._play.min_player, self._play.max_player
         self.params = [param for player in players for param in player.parameters()]
@@ -135,21 +140,23 @@ def measure(
     def start(key: str) -> Run:
         return Run(key, workload, device, batch_size)
 
-    runs, taken = started(keys, rows, start), clock(device)
-    times: dict[str, list[float]] = {key: [] for key in runs}
-    for index in track(range(rounds), description=workload):
-        # Each round starts with another contestant, so that none always follows the same one.
-        order = list(runs)
-        for key in order[index % len(order) :] + order[: index % len(order)]:
-            runs[key].draw()
-            times[key].append(taken(runs[key].step))
+    runs = started(keys, rows, start)
+
+    def prepare(key: str) -> None:
+        runs[key].draw()
+
+    times = in_turns(
+        {key: run.step for key, run in runs.items()},
+        rounds,
+        seconds=clock(device),
+        prepare=prepare,
+        what=workload,
+    )
     for key, run in runs.items():
-        pairs = zip(times[key], times["adam"], strict=True)
+        middle, low, high = spread(times[key])
         rows[key] |= {
-            "median_s": statistics.median(times[key]),
-            "p20_s": sorted(times[key])[rounds // 5],
-            "p80_s": sorted(times[key])[rounds - 1 - rounds // 5],
-            "relative_to_adam": statistics.median(a / b for a, b in pairs),
+            **{"median_s": middle, "p20_s": low, "p80_s": high},
+            "relative_to_adam": statistics.median(ratios(times[key], times["adam"])),
             "backward_calls": None if run.is_replayed else backward_calls(run),
             "times_s": [round(value, 5) for value in times[key]],
         }
@@ -208,13 +215,10 @@ def peak_tensors(run: Run) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, and write a data file and a plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add_device(parser)
+    parser = arguments(__doc__, rounds=15, device=True)
     parser.add_argument("--optimizers", nargs="+", choices=CONTESTANTS, help="besides Adam")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
     parser.add_argument("--batch-size", type=int, help="default: the workload's")
-    parser.add_argument("--rounds", type=int, default=15, help="timed steps of each contestant")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
     parser.add_argument("--memory-of", choices=CONTESTANTS, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.memory_of:
@@ -222,14 +226,13 @@ def main(argv: list[str] | None = None) -> None:
         return
     device = device_of(parser, args)
     keys = ["adam", *(key for key in args.optimizers or contestants_on(device) if key != "adam")]
-    args.out.mkdir(parents=True, exist_ok=True)
     stem = "step_cost" if device.type == "cpu" else f"step_cost_{device.type}"
     path = args.out / f"{stem}.json"
     # Workloads that are not measured this time keep their figures.
-    data = json.loads(path.read_text()) if path.exists() else {"workloads": {}}
+    data = read_result(path, {"workloads": {}})
     for workload in args.workloads:
         rows = measure(keys, workload, args.rounds, device, args.batch_size)
-        Console().print(table(WORKLOADS[workload].name, rows))
+        show(WORKLOADS[workload].name, HEADS, map(cells, rows.values()))
         data["workloads"][workload] = {
             "title": WORKLOADS[workload].name,
             "lr": WORKLOADS[workload].lr,
@@ -239,9 +242,8 @@ def main(argv: list[str] | None = None) -> None:
             "conditions": conditions(("CGDs", "torch-cgd")),
             "rows": rows,
         }
-        path.write_text(json.dumps(data, indent=1) + "\n")
+        write_result(path, {"conditions": conditions(), **data})
     draw(data["workloads"], args.out / f"{stem}.png")
-    print(f"Written to {args.out}: {stem}.json, {stem}.png")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ quarter of the width, whose work is in proportion to the batch. Each size is tim
 rounds, beside an Adam step of the same game.
 """
 
-import argparse
 import itertools
 import json
 import statistics
@@ -15,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import track
 from torch import Tensor, nn
 
 from benchmarks.cifar10 import dcgan
 from benchmarks.contestants import CONTESTANTS, Step, acgd
-from benchmarks.environment import conditions
+from benchmarks.harness import arguments, in_turns, picture, write_result
 from benchmarks.networks import num_parameters, wasserstein_loss
-from benchmarks.step_cost import RESULTS, seconds
 from benchmarks.workloads import Play, gan
 from compopt import ConjugateGradient
 
@@ -63,13 +60,12 @@ class Timed:
         solver = ConjugateGradient(rtol=0.0, max_iter=num_iter or 0)
         build = CONTESTANTS["adam"].build if num_iter is None else acgd(solver=solver)
         self._step: Step = build(play, 1e-4)
-        self.times: list[float] = []
         for _ in range(WARM_UP):
             self._step(lambda: next(self._losses))
 
-    def time(self) -> None:
-        """Time one more step."""
-        self.times.append(seconds(lambda: self._step(lambda: next(self._losses))))
+    def step(self) -> None:
+        """Take one more step."""
+        self._step(lambda: next(self._losses))
 
 
 def narrow_dcgan(width: int, batch_size: int) -> Play:
@@ -83,23 +79,22 @@ def series(
     build: Callable[[int, int], Play], points: list[tuple[int, int, int]], rounds: int, what: str
 ) -> list[dict]:
     """Time ACGD with a fixed count and Adam at points (width, batch size, iterations)."""
-    competitive = [Timed(build(width, batch), num_iter) for width, batch, num_iter in points]
-    plain = [Timed(build(width, batch), None) for width, batch, _ in points]
-    for _ in track(range(rounds), description=what):
-        for timed in (*competitive, *plain):
-            timed.time()
+    timed = {
+        (index, key): Timed(build(width, batch), num_iter if key == "acgd" else None)
+        for key in ("acgd", "adam")
+        for index, (width, batch, num_iter) in enumerate(points)
+    }
+    times = in_turns({name: one.step for name, one in timed.items()}, rounds, what=what)
     return [
         {
             "width": width,
             "batch_size": batch_size,
             "num_iter": num_iter,
-            "num_parameters": ours.num_parameters,
-            "acgd_s": statistics.median(ours.times),
-            "adam_s": statistics.median(adam.times),
+            "num_parameters": timed[index, "acgd"].num_parameters,
+            "acgd_s": statistics.median(times[index, "acgd"]),
+            "adam_s": statistics.median(times[index, "adam"]),
         }
-        for (width, batch_size, num_iter), ours, adam in zip(
-            points, competitive, plain, strict=True
-        )
+        for index, (width, batch_size, num_iter) in enumerate(points)
     ]
 
 
@@ -110,37 +105,27 @@ def exponent(sizes: list[float], times: list[float]) -> float:
 
 def draw(data: dict, path: Path) -> None:
     """Draw the three series."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(12, 3.6), layout="constrained")
     labels = {"num_parameters": "parameters", "batch_size": "batch size", "num_iter": "iterations"}
-    for axis, (key, rows) in zip(axes, data["series"].items(), strict=True):
-        x = [row[key] for row in rows]
-        for name, column, color in (("ACGD", "acgd_s", "C1"), ("Adam", "adam_s", "0.5")):
-            axis.plot(x, [1e3 * row[column] for row in rows], "o-", color=color, label=name)
-        axis.set_xlabel(labels[key])
-        axis.set_ylabel("ms a step")
-        if key == "num_iter":
-            axis.set_ylim(bottom=0)
-        else:
-            axis.loglog()
-            fits = data["exponents"][key]
-            axis.set_title(f"exponent {fits['acgd']:.2f} from {fits['from']:.2g} on", loc="left")
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.legend()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    with picture(path, (12, 3.6), columns=3) as (_, axes):
+        for axis, (key, rows) in zip(axes.flat, data["series"].items(), strict=True):
+            x = [row[key] for row in rows]
+            for name, column, color in (("ACGD", "acgd_s", "C1"), ("Adam", "adam_s", "0.5")):
+                axis.plot(x, [1e3 * row[column] for row in rows], "o-", color=color, label=name)
+            axis.set(xlabel=labels[key], ylabel="ms a step")
+            if key == "num_iter":
+                axis.set_ylim(bottom=0)
+            else:
+                axis.loglog()
+                fits = data["exponents"][key]
+                axis.set_title(
+                    f"exponent {fits['acgd']:.2f} from {fits['from']:.2g} on", loc="left"
+                )
+            axis.legend()
 
 
 def main(argv: list[str] | None = None) -> None:
     """Measure the three series; write a data file and a plot."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    args = parser.parse_args(argv)
+    args = arguments(__doc__, rounds=9).parse_args(argv)
     points = {
         "num_parameters": [(width, USUAL_BATCH, USUAL_ITERATIONS) for width in WIDTHS],
         "batch_size": [(USUAL_WIDTH, batch, USUAL_ITERATIONS) for batch in BATCHES],
@@ -160,12 +145,10 @@ def main(argv: list[str] | None = None) -> None:
             "acgd": exponent([row[key] for row in large], [row["acgd_s"] for row in large]),
             "adam": exponent([row[key] for row in large], [row["adam_s"] for row in large]),
         }
-    data = {"conditions": conditions(), "series": rows, "exponents": exponents}
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "step_scaling.json").write_text(json.dumps(data, indent=1) + "\n")
+    data = {"series": rows, "exponents": exponents}
+    write_result(args.out / "step_scaling.json", data)
     draw(data, args.out / "step_scaling.png")
     print(json.dumps(exponents, indent=1))
-    print(f"Written to {args.out}: step_scaling.json, step_scaling.png")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,9 @@
 import csv
 import json
 import re
-from pathlib import Path
 
+from benchmarks.harness import RESULTS, markdown_table
 from compopt.penalties import CATALOGUE, Penalty
-
-RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def step_cost_section(data: dict) -> str:
@@ -27,30 +25,31 @@ def step_cost_section(data: dict) -> str:
             f"lr {workload['lr']:g}; {conditions['processor']}, {conditions['threads']} threads, "
             f"torch {conditions['torch']}, {workload['rounds']} rounds",
             "",
-            "| optimizer | time, Adam = 1 | backward calls | process, GB | tensors, GB | error |",
-            "|---|---|---|---|---|---|",
-            *map(_step_cost_row, workload["rows"].values()),
+            markdown_table(STEP_COST, map(_step_cost_row, workload["rows"].values())),
         ]
     return "\n".join(lines)
 
 
-def _step_cost_row(row: dict) -> str:
+def _step_cost_row(row: dict) -> list[str]:
     if "failure" in row:
-        return f"| {row['name']} | fails: {row['failure']} | | | | |"
-    error = f"{row['step_error']:.0e}" if "step_error" in row else ""
-    tensors = f"{row['peak_tensors_gb']:.2f}" if "peak_tensors_gb" in row else ""
-    return (
-        f"| {row['name']} | {row['relative_to_adam']:.2f} | {row['backward_calls']} | "
-        f"{row['peak_memory_gb']:.2f} | {tensors} | {error} |"
-    )
+        return [row["name"], f"fails: {row['failure']}", *[""] * 4]
+    return [
+        row["name"],
+        f"{row['relative_to_adam']:.2f}",
+        f"{row['backward_calls']}",
+        f"{row['peak_memory_gb']:.2f}",
+        f"{row['peak_tensors_gb']:.2f}" if "peak_tensors_gb" in row else "",
+        f"{row['step_error']:.0e}" if "step_error" in row else "",
+    ]
 
 
+STEP_COST = ("optimizer", "time, Adam = 1", "backward calls", "process, GB", "tensors, GB", "error")
 ROWS_OF_COST = {"AdvAs": "AdvAs, self-scaling"}
 
 
 def penalties_section(costs: dict[str, dict]) -> str:
     """Return the penalties with what they declare and what they cost."""
-    lines = ["| penalty | term | for | couples | order | cost |", "|---|---|---|---|---|---|"]
+    rows = []
     for cls in CATALOGUE.values():
         cost = costs.get(ROWS_OF_COST.get(cls.__name__, cls.__name__), {}).get("alone_relative")
         cells = [
@@ -61,8 +60,8 @@ def penalties_section(costs: dict[str, dict]) -> str:
             str(cls.order),
             "" if cost is None else f"{cost:.2f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return markdown_table(("penalty", "term", "for", "couples", "order", "cost"), rows)
 
 
 def _term(cls: type[Penalty]) -> str:
@@ -104,11 +103,11 @@ def mode_collapse_section(rows: list[dict[str, str]]) -> str:
     by_name: dict[str, list[int]] = {}
     for row in rows:
         by_name.setdefault(row["name"], []).append(int(row["modes"]))
-    lines = ["| | modes found of 8, by seed | mean |", "|---|---|---|"]
-    for name, modes in sorted(by_name.items(), key=lambda item: -sum(item[1])):
-        mean = sum(modes) / len(modes)
-        lines.append(f"| {name} | {' '.join(map(str, modes))} | {mean:.1f} |")
-    return "\n".join(lines)
+    table = [
+        (name, " ".join(map(str, modes)), f"{sum(modes) / len(modes):.1f}")
+        for name, modes in sorted(by_name.items(), key=lambda item: -sum(item[1]))
+    ]
+    return markdown_table(("", "modes found of 8, by seed", "mean"), table)
 
 
 def sections() -> dict[str, str]:

@@ -6,8 +6,6 @@ those that :class:`compopt.distributed.Replicated` documents and its tests count
 in :data:`MACHINES`, with their :data:`SOURCES`, and in :class:`Machine`'s assumptions.
 """
 
-import argparse
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.cifar10.dcgan import Critic, Generator
+from benchmarks.harness import arguments, picture, write_result
 from benchmarks.networks import num_parameters
 from compopt import ACGD, ConjugateGradient
 
@@ -265,10 +264,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
 
     styles = {"overlapped": "-", "not_overlapped": "--", "with_stragglers": ":"}
-    figure, panels = plt.subplots(1, len(result["curves"]), figsize=(10, 4.8), layout="constrained")
+    with picture(path, (10, 4.8), columns=len(result["curves"])) as (figure, axes):
+        _draw(result, styles, figure, axes[0])
+
+
+def _draw(result: dict[str, Any], styles: dict[str, str], figure: Any, panels: Any) -> None:
     for panel, (work, machines) in zip(panels, result["curves"].items(), strict=True):
         for color, (machine, curves) in zip(("C0", "C1"), machines.items(), strict=True):
             for key, style in styles.items():
@@ -284,17 +286,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
     lines = panels[0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     figure.suptitle("Weak scaling of an ACGD step: a model from data sheets, not a measurement")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def main() -> None:
     """Write the result and the plot."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the result")
-    args = parser.parse_args()
+    args = arguments(__doc__, out=FOLDER).parse_args()
     result = model([count("DCGAN, 1.9 M parameters", 1.0), count("DCGAN, 100 M parameters", 8.5)])
-    (args.out / "weak_scaling.json").write_text(json.dumps(result, indent=1) + "\n")
+    write_result(args.out / "weak_scaling.json", {"conditions": {}, **result})
     draw(result, args.out / "weak_scaling.png")
     for work, machines in result["curves"].items():
         for machine, curves in machines.items():

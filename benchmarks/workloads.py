@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,12 @@ class Play:
         if share == 1:
             return self.loss(batch)
         return self.loss(tuple(part[: max(1, round(share * len(part)))] for part in batch))
+
+    def on(self, device: torch.device) -> "Play":
+        """Return the game with players and batches on a device."""
+        self.min_player.to(device)
+        self.max_player.to(device)
+        return replace(self, draw=lambda random: tuple(t.to(device) for t in self.draw(random)))
 
     def losses(self, seed: int) -> Iterator[Tensor]:
         """Yield losses of ever new batches: one used twice would be learned."""

@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.harness import markdown_table  # noqa: E402
 from benchmarks.tables import sections  # noqa: E402
 from docs.public_api import write_pages  # noqa: E402
 
@@ -84,16 +85,15 @@ def solver_study_table() -> str:
     """Return products and errors of each way of solving, by setting."""
     settings = stored("solver_study.json")["settings"]
     names = dict.fromkeys(name for setting in settings.values() for name in setting["ways"])
-    lines = [f"| rtol | way of solving | {' | '.join(settings)} |"]
-    lines.append("|---" * (len(settings) + 2) + "|")
+    rows = []
     for name in names:
         cells = []
         for setting in settings.values():
             way = setting["ways"][name]
             error = f"{way['median_error']:.0e}" if way["median_error"] else "reference"
             cells.append(f"{way['mean_products']:.1f}, {error}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        rows.append([*name.split(" | "), *cells])
+    return markdown_table(["rtol", "way of solving", *settings], rows)
 
 
 def forms_table() -> str:
@@ -123,39 +123,37 @@ def small_games_table() -> str:
 
 def product_forms_table() -> str:
     """Return time and error of each form of a product."""
-    lines = [
-        "| network | products to | form | set-up | product | error |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     for network, directions in stored("product_forms.json")["workloads"].items():
-        for player, rows in directions.items():
-            for row in rows:
-                figures = f"{row['set_up']:.2f} | {row['product']:.2f} | {row['error']:.0e}"
-                if row["compilation_s"]:
-                    figures = f"{row['compilation_s']:.0f} s" + figures[figures.index(" |") :]
-                lines.append(f"| {network} | {player} | {row['name']} | {figures} |")
-    return "\n".join(lines)
+        for player, forms in directions.items():
+            for row in forms:
+                compiled = row["compilation_s"]
+                set_up = f"{compiled:.0f} s" if compiled else f"{row['set_up']:.2f}"
+                figures = set_up, f"{row['product']:.2f}", f"{row['error']:.0e}"
+                rows.append([network, player, row["name"], *figures])
+    return markdown_table(["network", "products to", "form", "set-up", "product", "error"], rows)
 
 
 def toy_table() -> str:
     """Return what the CGD paper states beside what its experiments gave here."""
     said = stored("toy/statements.json")
-    lines = ["| experiment | published | found | |", "|---|---|---|---|"]
-    for row in (row for part in said.values() for row in part):
-        verdict = "agree" if row["agrees"] else "**disagree**"
-        lines.append(f"| {row['experiment']} | {row['published']} | {row['found']} | {verdict} |")
-    return "\n".join(lines)
+    rows = [
+        (r["experiment"], r["published"], r["found"], "agree" if r["agrees"] else "**disagree**")
+        for part in said.values()
+        for r in part
+    ]
+    return markdown_table(["experiment", "published", "found", ""], rows)
 
 
 def poisson_table() -> str:
     """Return the errors of the networks for the Poisson equation."""
     runs = stored("poisson_pinn/curves.json")
-    lines = ["| method | steps | seconds | last error | smallest error |", "|---|---|---|---|---|"]
+    rows = []
     for name, run in runs.items():
         seconds, last = run["curve"][-1]
         smallest = min(error for _, error in run["curve"])
-        lines.append(f"| {name} | {run['steps']} | {seconds:.0f} | {last:.1e} | {smallest:.1e} |")
-    return "\n".join(lines)
+        rows.append([name, run["steps"], f"{seconds:.0f}", f"{last:.1e}", f"{smallest:.1e}"])
+    return markdown_table(["method", "steps", "seconds", "last error", "smallest error"], rows)
 
 
 exponents = stored("step_scaling.json")["exponents"]

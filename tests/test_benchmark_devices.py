@@ -1,12 +1,14 @@
 """Benchmarks wait for the device that they measure, and live without what is not installed."""
 
 import sys
+from functools import partial
+from itertools import chain
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from benchmarks import devices, live_memory, penalties, profile, step_cost
+from benchmarks import harness, live_memory, penalties, profile, step_cost
 
 CUDA = torch.device("cuda")
 
@@ -43,8 +45,38 @@ def test_time_on_a_device_is_that_between_its_events(monkeypatch):
         cuda.calls.append("work")
         cuda.now += 250.0
 
-    assert devices.clock(CUDA)(work) == 0.25
+    assert harness.clock(CUDA)(work) == 0.25
     assert cuda.calls == ["wait", "record", "work", "record", "wait for event"]
+
+
+def test_works_take_turns_in_changing_orders_and_are_prepared_before_each():
+    seen, now = [], []
+
+    def seconds(work):
+        work()
+        now.append(len(seen))
+        return float(now[-1])
+
+    def prepare(name):
+        seen.append(f"prepare {name}")
+        return (lambda: seen.append("another")) if name == "c" else None
+
+    works = {name: partial(seen.append, name) for name in "abc"}
+    times = harness.in_turns(works, 20, seconds=seconds, prepare=prepare, warm_up=2)
+    assert {name: len(values) for name, values in times.items()} == dict.fromkeys("abc", 20)
+    # The warm-up is not counted.
+    assert sorted(chain(*times.values())) == now[6:]
+    pairs = list(zip(seen[::2], seen[1::2], strict=True))
+    assert set(pairs) == {("prepare a", "a"), ("prepare b", "b"), ("prepare c", "another")}
+    rounds = [tuple(pairs[index : index + 3]) for index in range(0, len(pairs), 3)]
+    assert all(len(set(order)) == 3 for order in rounds)
+    assert len(set(rounds)) == 6
+
+
+def test_figures_of_times():
+    assert harness.spread([5.0, 1.0, 2.0, 3.0, 4.0]) == (3.0, 2.0, 4.0)
+    assert harness.spread([1.0, 4.0, 2.0, 3.0], part=4) == (2.5, 2.0, 3.0)
+    assert harness.ratios([2.0, 9.0], [1.0, 3.0]) == [2.0, 3.0]
 
 
 def test_memory_on_a_device_is_what_a_function_adds(monkeypatch):

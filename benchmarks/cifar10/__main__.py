@@ -192,7 +192,7 @@ def _costs(args: argparse.Namespace) -> int:
         raise BenchmarkError(f"`--rounds` must be 1 or more, got {args.rounds}.")
     # Without a budget no stored cost is asked for.
     cells = load_protocol(args.protocol, ["run.budget=null", "run.evaluation.points=0"]).cells()
-    measured = costs.measure(cells, args.rounds, print)
+    measured = costs.measure(cells, args.rounds)
     costs.store(measured, args.rounds)
     for key, cost in measured.items():
         print(f"{cost.step:6.2f} + {cost.product:5.2f} a product: {key}")

@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.cifar10.config import COMPETITIVE, CostConfig, OptimizerConfig, RunConfig
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.training import Training
-from benchmarks.environment import conditions
+from benchmarks.harness import in_turns, processor_seconds, write_result
 
 FILE = Path(__file__).parent / "protocols" / "costs.json"
 PERIOD = 16
@@ -79,15 +79,12 @@ def _variants(config: RunConfig) -> list[RunConfig]:
     ]
 
 
-def measure(
-    cells: Iterable[RunConfig], rounds: int, report: Callable[[str], None]
-) -> dict[str, CostConfig]:
+def measure(cells: Iterable[RunConfig], rounds: int) -> dict[str, CostConfig]:
     """Time the steps of cells of all kinds in turn.
 
     Args:
         cells: of one network and batch size, or several.
         rounds: of `PERIOD` steps of each; medians are taken over them.
-        report: called with a line for each round.
     """
     torch.set_num_threads(1)
     by_key = {cost_key(cell): cell for cell in cells}
@@ -95,17 +92,9 @@ def measure(
     units = {key: cost_key(_unit(cell)) for key, cell in by_key.items()}
     runs |= {(units[key], 0): _unit(cell) for key, cell in by_key.items()}
     trainings = {name: Training(config, _noise(config)) for name, config in runs.items()}
-    seconds: dict[tuple[str, int], list[float]] = {name: [] for name in runs}
-    for number in range(rounds + 1):
-        for name, training in trainings.items():
-            start = time.process_time()
-            for _ in range(PERIOD):
-                training.advance()
-            # The first round warms up.
-            if number:
-                seconds[name].append((time.process_time() - start) / PERIOD)
-        report(f"round {number} of {rounds}")
-    times = {name: median(values) for name, values in seconds.items() if values}
+    works = {name: partial(_advance, training) for name, training in trainings.items()}
+    found = in_turns(works, rounds, seconds=processor_seconds, warm_up=1, what="rounds")
+    times = {name: median(values) / PERIOD for name, values in found.items()}
     products = {n: t.totals.mixed_products / t.step for n, t in trainings.items()}
     costs = {}
     for key in by_key:
@@ -119,17 +108,17 @@ def measure(
     return costs
 
 
+def _advance(training: Training) -> None:
+    for _ in range(PERIOD):
+        training.advance()
+
+
 def store(costs: dict[str, CostConfig], rounds: int, file: Path = FILE) -> None:
     """Add costs to the file, in place of those of the same kinds."""
     merged = {**stored_costs(file), **costs}
     rows = {key: dataclasses.asdict(merged[key]) for key in sorted(merged)}
-    table = {
-        "unit": "a step of alternating Adam, Wasserstein loss, no term; processor time",
-        "rounds": rounds,
-        "environment": conditions(),
-        "costs": rows,
-    }
-    file.write_text(json.dumps(table, indent=1) + "\n")
+    unit = "a step of alternating Adam, Wasserstein loss, no term; processor time"
+    write_result(file, {"unit": unit, "rounds": rounds, "costs": rows})
 
 
 def _noise(config: RunConfig) -> Tensor:

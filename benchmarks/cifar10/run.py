@@ -20,7 +20,7 @@ from benchmarks.cifar10.judge import Judge
 from benchmarks.cifar10.parallel import Ranks
 from benchmarks.cifar10.scalars import Scalars
 from benchmarks.cifar10.training import Training
-from benchmarks.environment import conditions
+from benchmarks.harness import conditions
 
 SHOWN = 64
 STATUS_EVERY = 2.0

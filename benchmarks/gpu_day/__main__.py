@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.environment import conditions
 from benchmarks.gpu_day.images import write_images
 from benchmarks.gpu_day.running import Record, run_stage
 from benchmarks.gpu_day.stages import DRY_LIMIT, LIMIT, STAGES, Day, tasks_of
+from benchmarks.harness import conditions
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,19 +4,15 @@ Small networks leave most of a large device idle, so several cells may run side 
 process plays a game of its own; all begin together and stop after the same time.
 """
 
-import argparse
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import multiprocessing
 
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.devices import add_device, device_of
-from benchmarks.environment import conditions
+from benchmarks.harness import arguments, device_of, write_result
 from benchmarks.step_cost import WARM_UP, Run, take_steps
 from benchmarks.workloads import WORKLOADS
 
@@ -76,14 +72,12 @@ def steps_per_second(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and write a data file."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_device(parser)
+    parser = arguments(__doc__, device=True)
     parser.add_argument("--optimizers", nargs="+", choices=CONTESTANTS, required=True)
     parser.add_argument("--workload", choices=WORKLOADS, default="dcgan")
     parser.add_argument("--batch-size", type=int, help="default: the workload's")
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seconds", type=float, default=4.0, help="of each measurement")
-    parser.add_argument("--out", type=Path, required=True, help="data file")
     args = parser.parse_args(argv)
     device, rows = device_of(parser, args), []
     for processes in args.processes:
@@ -94,10 +88,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             row = {"optimizer": CONTESTANTS[key].name, "processes": processes, "rates": rates}
             print(f"{row['optimizer']}, {processes} at once: {sum(rates):.1f} steps a second")
             rows.append(row)
-            data = {"workload": args.workload, "conditions": conditions(), "rows": rows}
-            args.out.parent.mkdir(parents=True, exist_ok=True)
             # What is measured already outlives what fails later.
-            args.out.write_text(json.dumps(data, indent=1) + "\n")
+            write_result(args.out, {"workload": args.workload, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from typing import Any
 
 import triton
 
+from benchmarks.harness import markdown_table
 from benchmarks.kernels.aot import compile_entry
 from benchmarks.kernels.registry import Entry, entries
 from benchmarks.kernels.targets import ROOFLINES, TARGETS
@@ -57,6 +58,26 @@ def _declared(entry: Entry) -> dict[str, Any]:
 def as_markdown(table: dict[str, Any]) -> str:
     """Return the table for readers."""
     targets, devices = list(TARGETS), [device.name for device in ROOFLINES]
+    codes = (
+        [row["name"], *(_code_cell(row["targets"][target]) for target in targets)]
+        for row in table["kernels"]
+    )
+    heads = [f"{device}, model us (torch)" for device in devices]
+    models = (
+        [
+            row["name"],
+            f"{row['size']} {row['size_means']}",
+            f"{row['bytes'] / 1e6:.1f}",
+            f"{row['torch_bytes'] / 1e6:.1f}",
+            *(
+                f"{row['model_us'][device]:.1f} ({row['torch_model_us'][device]:.1f})"
+                if device in row["model_us"]
+                else "-"
+                for device in devices
+            ),
+        ]
+        for row in table["kernels"]
+    )
     lines = [
         "# Compiled kernels",
         "",
@@ -66,33 +87,13 @@ def as_markdown(table: dict[str, Any]) -> str:
         "Registers of a thread / spills / shared bytes of a program / widest load from global "
         "memory in bytes, then the matrix instruction if there is one.",
         "",
-        f"| kernel | {' | '.join(targets)} |",
-        f"|---|{'---|' * len(targets)}",
-    ]
-    for row in table["kernels"]:
-        cells = [_code_cell(row["targets"][target]) for target in targets]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    lines += [
+        markdown_table(["kernel", *targets], codes),
         "",
         f'{MODEL} Launches and caches are left out. "torch" is the sequence of plain torch '
         "operations, without fusion.",
         "",
-        "| kernel | size | MB | torch MB | "
-        + " | ".join(f"{device}, model us (torch)" for device in devices)
-        + " |",
-        f"|---|---|---|---|{'---|' * len(devices)}",
+        markdown_table(["kernel", "size", "MB", "torch MB", *heads], models),
     ]
-    for row in table["kernels"]:
-        times = [
-            f"{row['model_us'][device]:.1f} ({row['torch_model_us'][device]:.1f})"
-            if device in row["model_us"]
-            else "-"
-            for device in devices
-        ]
-        lines.append(
-            f"| {row['name']} | {row['size']} {row['size_means']} | {row['bytes'] / 1e6:.1f} | "
-            f"{row['torch_bytes'] / 1e6:.1f} | {' | '.join(times)} |"
-        )
     return "\n".join(lines) + "\n"
 
 

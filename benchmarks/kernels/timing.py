@@ -1,17 +1,16 @@
 """Times of kernels against plain torch, on a device; and of the plain forms, on the CPU."""
 
-import random
 import statistics
-import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from rich.progress import track
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.environment import conditions
+from benchmarks.harness import conditions, in_turns
 from benchmarks.kernels.checks import error
 from benchmarks.kernels.registry import Entry, Operation, entries
 from compopt.kernels import CGState, adaptive, cg, lists, use_backend
@@ -99,49 +98,38 @@ def _forms(operation: Operation, *, compiled: bool) -> dict[str, Callable[..., A
     return forms
 
 
-def _two_pass_gather(
-    tensors: list[torch.Tensor],
-    shapes: list[torch.Size],
-    out: torch.Tensor,
-    scale: torch.Tensor,
-    base: torch.Tensor,
-) -> torch.Tensor:
-    lists.reference.gather(tensors, shapes, out, scale)
-    out.add_(base)
-    return cg.reference.partial_dot(base, out)
+Gather = Callable[[list[Tensor], list[torch.Size], Tensor, Tensor], object]
 
 
-def _foreach_gather(
-    tensors: list[torch.Tensor],
-    shapes: list[torch.Size],
-    out: torch.Tensor,
-    scale: torch.Tensor,
-    base: torch.Tensor,
-) -> torch.Tensor:
+def _gather(then_add: Gather) -> Callable[..., Tensor]:
+    """Return a form of the gather with base and inner product, from one without."""
+
+    def gather(
+        tensors: list[Tensor], shapes: list[torch.Size], out: Tensor, scale: Tensor, base: Tensor
+    ) -> Tensor:
+        then_add(tensors, shapes, out, scale)
+        out.add_(base)
+        return cg.reference.partial_dot(base, out)
+
+    return gather
+
+
+def _foreach(tensors: list[Tensor], shapes: list[torch.Size], out: Tensor, scale: Tensor) -> None:
     views = lists.pieces(out, shapes)
     torch._foreach_copy_(views, tensors)
     torch._foreach_mul_(views, lists.pieces(scale, shapes))
-    out.add_(base)
-    return cg.reference.partial_dot(base, out)
 
 
-def _cat_gather(
-    tensors: list[torch.Tensor],
-    shapes: list[torch.Size],
-    out: torch.Tensor,
-    scale: torch.Tensor,
-    base: torch.Tensor,
-) -> torch.Tensor:
+def _cat(tensors: list[Tensor], shapes: list[torch.Size], out: Tensor, scale: Tensor) -> None:
     torch.cat([tensor.reshape(-1) for tensor in tensors], out=out)
-    torch.addcmul(base, out, scale, out=out)
-    return cg.reference.partial_dot(base, out)
+    out.mul_(scale)
 
 
 OTHER_FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "gather fp32": {
-        "two passes": _two_pass_gather,
-        "foreach": _foreach_gather,
-        "cat": _cat_gather,
+        "two passes": _gather(lists.reference.gather),
+        "foreach": _gather(_foreach),
+        "cat": _gather(_cat),
     },
 }
 
@@ -162,23 +150,10 @@ def on_cpu(size: int, rounds: int = 15, *, compiled: bool = True) -> dict[str, A
         forms = {"plain": operation.reference, **OTHER_FORMS.get(entry.name, {})}
         if compiled:
             forms["compiled"] = torch.compile(operation.reference, dynamic=False)
-        milliseconds[entry.name] = _in_turns(
-            {form: partial(function, *inputs) for form, function in forms.items()}, rounds
-        )
+        works = {form: partial(function, *inputs) for form, function in forms.items()}
+        times = in_turns(works, rounds, warm_up=2)
+        milliseconds[entry.name] = {f: 1e3 * statistics.median(v) for f, v in times.items()}
     return {"conditions": conditions(), "size": size, "milliseconds": milliseconds}
-
-
-def _in_turns(forms: dict[str, Function], rounds: int) -> dict[str, float]:
-    times: dict[str, list[float]] = {name: [] for name in forms}
-    order = random.Random(0)
-    for index in range(rounds + 2):
-        # What ran before leaves caches and threads in some state: nobody follows one neighbour.
-        for name in order.sample(sorted(forms), len(forms)):
-            start = time.perf_counter()
-            forms[name]()
-            if index >= 2:
-                times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(values) for name, values in times.items()}
 
 
 def plain_counts() -> dict[str, int]:

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.environment import conditions
+from benchmarks.harness import conditions
 from benchmarks.toy import pictures
 from benchmarks.toy.methods import CONSTANT, LARGER, MIXTURE, OTHERS, SCALAR
 from benchmarks.toy.runs import covariance_run, mixture_run, scalar_run
