@@ -18,7 +18,7 @@ from rich.console import Console
 
 from benchmarks.cifar10.errors import BenchmarkError, Interrupted
 from benchmarks.cifar10.monitor import check_workers
-from benchmarks.cifar10.sweep import HELD_ELSEWHERE, Options, Sweep, stop_on_signals
+from benchmarks.cifar10.sweep import HELD_ELSEWHERE, Sweep, stop_on_signals
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("sweep", type=Path)
     command.add_argument("name")
     command.add_argument("--data", type=Path)
-    command.add_argument("--tensorboard", action="store_true")
 
     command = add("status", _status, "Show how the cells of a sweep stand.")
     command.add_argument("sweep", type=Path)
@@ -101,7 +100,6 @@ def _add_running(command: argparse.ArgumentParser) -> None:
     command.add_argument("--cell", action="append", help="only this cell; may be repeated")
     command.add_argument("--workers", type=int, default=2, help="cells that run at once")
     command.add_argument("--storage", help="Optuna's, such as a database server's address")
-    command.add_argument("--tensorboard", action="store_true", help="write its logs too")
 
 
 def _init(args: argparse.Namespace) -> int:
@@ -131,8 +129,7 @@ def _work_on(args: argparse.Namespace, sweep: Sweep) -> int:
     # Once here, so that a missing data set is one error and a download happens once.
     load_images(args.data)
     console = Console()
-    options = Options(args.data, args.tensorboard)
-    work(sweep, options, console, workers=args.workers, names=args.cell, storage=args.storage)
+    work(sweep, args.data, console, workers=args.workers, names=args.cell, storage=args.storage)
     console.print(status_table(sweep))
     return _exit_status(sweep, args.cell)
 
@@ -155,7 +152,6 @@ def _cell(args: argparse.Namespace) -> int:
                 Sweep(args.sweep),
                 args.name,
                 data=args.data,
-                tensorboard=args.tensorboard,
                 stop=lambda: bool(asked) or os.getppid() != parent,
             )
         except HeldError as error:

@@ -18,7 +18,6 @@ def run_cell(
     *,
     data: Path | None,
     stop: Callable[[], bool],
-    tensorboard: bool = False,
 ) -> str:
     """Begin or resume a cell; return how it ended.
 
@@ -32,7 +31,7 @@ def run_cell(
     with joined(config.device) as ranks, contextlib.ExitStack() as stack:
         _hold(path, ranks, stack)
         try:
-            run = Run(config, path, load_images(data), ranks=ranks, tensorboard=tensorboard)
+            run = Run(config, path, load_images(data), ranks=ranks)
             return run.complete(stop)
         except Interrupted:
             raise

@@ -3,34 +3,13 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.errors import BenchmarkError, require
+from benchmarks.cifar10.losses import LOSSES
+from benchmarks.cifar10.optimizers import OptimizerConfig
+from benchmarks.cifar10.terms import TermConfig
 
-OptimizerKind = Literal[
-    "adam-simultaneous", "adam-alternating", "extra-adam", "optimistic-adam", "cgd", "acgd"
-]
-LossKind = Literal["wgan", "bce", "non-saturating", "hinge"]
-TermKind = Literal[
-    "none",
-    "wgan-gp",
-    "r1",
-    "dragan",
-    "spectral-norm",
-    "srgan",
-    "diversity",
-    "advas",
-    "l2",
-    "dropout",
-]
-
-COMPETITIVE = ("cgd", "acgd")
 ENDPOINT = 3
 """How many of the last points of a run its endpoint is the mean of: less noisy than the last."""
-ZERO_SUM = ("wgan", "bce")
-
-
-def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    if not condition:
-        raise BenchmarkError(f"`{name}` must be {rule}, got {value!r}.")
 
 
 @dataclass
@@ -54,80 +33,8 @@ class NetworkConfig:
         return 16 if self.kind == "dcgan16" else 32
 
     def __post_init__(self) -> None:
-        _require(self.width > 0, "network.width", self.width, "positive")
-        _require(self.latent_size > 0, "network.latent_size", self.latent_size, "positive")
-
-
-@dataclass
-class OptimizerConfig:
-    """An optimizer with its settings; those of other kinds are ignored.
-
-    Attributes:
-        kind: which.
-        lr: of the generator.
-        lr_ratio: of the critic's learning rate to the generator's.
-        betas: of the Adam family.
-        eps: None is the optimizer's own.
-        critic_steps: of "adam-alternating", for each step of the generator.
-        beta: of "acgd".
-        rtol: relative residual at which "cgd" and "acgd" stop their solver.
-        max_iter: the solver's limit.
-        curvature_share: of the batch from which "cgd" and "acgd" take second derivatives.
-        interaction: step size with which the interaction of "cgd" and "acgd" counts, as a multiple
-            of ``lr``; 0 is the same step without interaction, their control.
-    """
-
-    kind: OptimizerKind = "acgd"
-    lr: float = 1e-4
-    lr_ratio: float = 1.0
-    betas: tuple[float, float] = (0.5, 0.99)
-    eps: float | None = None
-    critic_steps: int = 1
-    beta: float = 0.99
-    rtol: float = 1e-2
-    max_iter: int = 20
-    curvature_share: float = 1.0
-    interaction: float = 1.0
-
-    def __post_init__(self) -> None:
-        # A tuple from a file arrives as a list.
-        self.betas = (float(self.betas[0]), float(self.betas[1]))
-        _require(self.lr > 0, "optimizer.lr", self.lr, "positive")
-        _require(self.lr_ratio > 0, "optimizer.lr_ratio", self.lr_ratio, "positive")
-        _require(all(0 <= b < 1 for b in self.betas), "optimizer.betas", self.betas, "in [0, 1)")
-        _require(
-            0 < self.curvature_share <= 1,
-            "optimizer.curvature_share",
-            self.curvature_share,
-            "in (0, 1]",
-        )
-        _require(self.interaction >= 0, "optimizer.interaction", self.interaction, "0 or positive")
-        _require(
-            self.interaction == 1 or self.kind in COMPETITIVE,
-            "optimizer.interaction",
-            self.interaction,
-            f"1 for {self.kind}; only {COMPETITIVE} have an interaction",
-        )
-        _require(self.critic_steps >= 1, "optimizer.critic_steps", self.critic_steps, "1 or more")
-        _require(
-            self.critic_steps == 1 or self.kind == "adam-alternating",
-            "optimizer.critic_steps",
-            self.critic_steps,
-            f"1 for {self.kind}; only adam-alternating takes several",
-        )
-
-
-@dataclass
-class TermConfig:
-    """An explicit term.
-
-    Attributes:
-        kind: which.
-        options: its settings by name, such as ``coefficient``; what is not given is as published.
-    """
-
-    kind: TermKind = "none"
-    options: dict[str, Any] = field(default_factory=dict)
+        require(self, "network.width", self.width > 0, "positive")
+        require(self, "network.latent_size", self.latent_size > 0, "positive")
 
 
 @dataclass
@@ -160,16 +67,15 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         for name in ("images", "final_images", "norm_images"):
-            value = getattr(self, name)
-            _require(value >= 1, f"evaluation.{name}", value, "1 or more")
-        _require(self.points >= 0, "evaluation.points", self.points, "0 or more")
-        _require(
-            self.points > 0 or not self.endpoint_metrics,
+            require(self, f"evaluation.{name}", getattr(self, name) >= 1, "1 or more")
+        require(self, "evaluation.points", self.points >= 0, "0 or more")
+        require(
+            self,
             "evaluation.points",
-            self.points,
+            self.points > 0 or not self.endpoint_metrics,
             "1 or more with `endpoint_metrics`, which judge the last ones",
         )
-        _require(self.ema_images > 0, "evaluation.ema_images", self.ema_images, "positive")
+        require(self, "evaluation.ema_images", self.ema_images > 0, "positive")
 
 
 @dataclass
@@ -188,8 +94,8 @@ class CostConfig:
     product: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.step > 0, "cost.step", self.step, "positive")
-        _require(self.product >= 0, "cost.product", self.product, "0 or positive")
+        require(self, "cost.step", self.step > 0, "positive")
+        require(self, "cost.product", self.product >= 0, "0 or positive")
 
 
 @dataclass
@@ -214,7 +120,7 @@ class RunConfig:
     choices: dict[str, Any] = field(default_factory=dict)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    loss: LossKind = "wgan"
+    loss: str = "wgan"
     term: TermConfig = field(default_factory=TermConfig)
     seed: int = 0
     steps: int = 1000
@@ -229,19 +135,17 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch_size", "threads", "log_every", "checkpoint_every"):
-            value = getattr(self, name)
-            _require(value >= 1, name, value, "1 or more")
-        _require(self.budget is None or self.budget > 0, "budget", self.budget, "positive")
-        _require(
-            self.evaluation.points == 0 or self.budget is not None,
-            "evaluation.points",
-            self.evaluation.points,
-            "0 without a `budget`, which they divide",
-        )
-        if self.optimizer.kind in COMPETITIVE and self.loss not in ZERO_SUM:
+            require(self, name, getattr(self, name) >= 1, "1 or more")
+        require(self, "budget", self.budget is None or self.budget > 0, "positive")
+        require(self, "loss", self.loss in LOSSES, f"one of {[*LOSSES]}")
+        if self.evaluation.points and self.budget is None:
             raise BenchmarkError(
-                f"{self.optimizer.kind} needs a zero-sum loss, one of {ZERO_SUM}, got "
-                f"{self.loss!r}: a loss for each player gives an unsymmetric system."
+                "`evaluation.points` must be 0 without a `budget`, which they divide."
+            )
+        if self.optimizer.is_competitive and not LOSSES[self.loss].is_zero_sum:
+            raise BenchmarkError(
+                f"{self.optimizer.kind} needs a zero-sum loss, got {self.loss!r}: a loss for each "
+                "player gives an unsymmetric system."
             )
 
     @property

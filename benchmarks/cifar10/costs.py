@@ -10,8 +10,9 @@ from statistics import median
 import torch
 from torch import Tensor
 
-from benchmarks.cifar10.config import COMPETITIVE, CostConfig, OptimizerConfig, RunConfig
+from benchmarks.cifar10.config import CostConfig, RunConfig
 from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.optimizers import OptimizerConfig
 from benchmarks.cifar10.training import Training
 from benchmarks.harness import in_turns, processor_seconds, write_result
 
@@ -24,7 +25,7 @@ def cost_key(config: RunConfig) -> str:
     """Return what the cost of a cell depends on, as a line of text."""
     network, optimizer = config.network, config.optimizer
     parts = [f"{network.kind} x{network.width:g}", f"batch {config.batch_size}", optimizer.kind]
-    if optimizer.kind in COMPETITIVE:
+    if optimizer.is_competitive:
         parts.append("without interaction" if optimizer.interaction == 0 else "")
         parts.append(
             f"share {optimizer.curvature_share:g}" if optimizer.curvature_share < 1 else ""
@@ -69,7 +70,7 @@ def _unit(config: RunConfig) -> RunConfig:
 def _variants(config: RunConfig) -> list[RunConfig]:
     """Return runs of known numbers of products, from whose times step and product follow."""
     optimizer = config.optimizer
-    if optimizer.kind not in COMPETITIVE or optimizer.interaction == 0:
+    if not optimizer.is_competitive or optimizer.interaction == 0:
         return [config]
     return [
         dataclasses.replace(

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.folder import DONE, EVALUATIONS, RunFolder
 from benchmarks.cifar10.queue import Queue
 from benchmarks.cifar10.stored import endpoint
-from benchmarks.cifar10.sweep import Options, Runner, Sweep, stop_on_signals
+from benchmarks.cifar10.sweep import Runner, Sweep, stop_on_signals
 
 POLL = 0.5
 """Seconds between looks at what is left."""
@@ -36,7 +37,7 @@ def share_done(status: dict[str, Any]) -> float:
 
 def work(
     sweep: Sweep,
-    options: Options,
+    data: Path | None,
     console: Console,
     *,
     workers: int,
@@ -47,7 +48,7 @@ def work(
 
     Args:
         sweep: whose cells.
-        options: for the cells' processes.
+        data: folder of images, or None.
         console: to report on.
         workers: cells that run at once.
         names: the cells to consider; all if None.
@@ -59,7 +60,7 @@ def work(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console) as bars:
         bar = bars.add_task("cells", total=len(names), completed=_count_done(sweep, names))
-        runner = Runner(sweep, options, bars.console.print)
+        runner = Runner(sweep, data, bars.console.print)
 
         def run(name: str) -> float | None:
             if not sweep.is_done(name):

@@ -6,18 +6,78 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
 from benchmarks.cifar10.batches import Draw
-from benchmarks.cifar10.config import OptimizerConfig
-from benchmarks.cifar10.errors import BenchmarkError
-from benchmarks.cifar10.game import GanGame, Objectives
+from benchmarks.cifar10.errors import require
+from benchmarks.cifar10.game import GanGame, value_of
 from compopt import ACGD, CGD, ConjugateGradient, Game
+from compopt._typing import Player
+from compopt.derivatives import differentiate
+from compopt.distributed import placement_of
+from compopt.game import AnyGame
+from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer
 from compopt.optim.rivals import ExtraAdam, OptimisticAdam
-from compopt.optim.rivals.base import FieldOptimizer
 
-Average = Callable[[Sequence[Tensor]], None]
-"""Averages gradients over processes, in place."""
+
+@dataclass
+class OptimizerConfig:
+    """An optimizer with its settings; those of other kinds are ignored.
+
+    Attributes:
+        kind: a key of :data:`STEPPERS`.
+        lr: of the generator.
+        lr_ratio: of the critic's learning rate to the generator's.
+        betas: of the Adam family.
+        eps: None is the optimizer's own.
+        critic_steps: of "adam-alternating", for each step of the generator.
+        beta: of "acgd".
+        rtol: relative residual at which "cgd" and "acgd" stop their solver.
+        max_iter: the solver's limit.
+        curvature_share: of the batch from which "cgd" and "acgd" take second derivatives.
+        interaction: step size with which the interaction of "cgd" and "acgd" counts, as a multiple
+            of ``lr``; 0 is the same step without interaction, their control.
+    """
+
+    kind: str = "acgd"
+    lr: float = 1e-4
+    lr_ratio: float = 1.0
+    betas: tuple[float, float] = (0.5, 0.99)
+    eps: float | None = None
+    critic_steps: int = 1
+    beta: float = 0.99
+    rtol: float = 1e-2
+    max_iter: int = 20
+    curvature_share: float = 1.0
+    interaction: float = 1.0
+
+    def __post_init__(self) -> None:
+        # A tuple from a file arrives as a list.
+        self.betas = (float(self.betas[0]), float(self.betas[1]))
+        require(self, "optimizer.kind", self.kind in STEPPERS, f"one of {[*STEPPERS]}")
+        require(self, "optimizer.lr", self.lr > 0, "positive")
+        require(self, "optimizer.lr_ratio", self.lr_ratio > 0, "positive")
+        require(self, "optimizer.betas", all(0 <= b < 1 for b in self.betas), "in [0, 1)")
+        require(self, "optimizer.curvature_share", 0 < self.curvature_share <= 1, "in (0, 1]")
+        require(self, "optimizer.interaction", self.interaction >= 0, "0 or positive")
+        require(
+            self,
+            "optimizer.interaction",
+            self.interaction == 1 or self.is_competitive,
+            f"1 for {self.kind}, which has no interaction",
+        )
+        require(self, "optimizer.critic_steps", self.critic_steps >= 1, "1 or more")
+        require(
+            self,
+            "optimizer.critic_steps",
+            self.critic_steps == 1 or self.kind == "adam-alternating",
+            f"1 for {self.kind}; only adam-alternating takes several",
+        )
+
+    @property
+    def is_competitive(self) -> bool:
+        """Whether a step takes the other player's reaction into account."""
+        return issubclass(STEPPERS[self.kind], CgdStepper)
 
 
 @dataclass(frozen=True)
@@ -43,38 +103,26 @@ class GameStepper(ABC):
     Args:
         game: what is played.
         config: the settings.
-        average: of gradients over processes; None for one process.
+        process_group: whose processes share each step, as of :class:`compopt.CGD`.
     """
 
     draws: int = 1
     """How many draws a step takes."""
-    averages: bool = True
-    """Whether a step can be divided among processes."""
 
     def __init__(
-        self, game: GanGame, config: OptimizerConfig, average: Average | None = None
+        self, game: GanGame, config: OptimizerConfig, process_group: ProcessGroup = None
     ) -> None:
         self.game = game
         self.config = config
-        self.players: dict[str, list[nn.Parameter]] = {
-            "generator": list(game.generator.parameters()),
-            "critic": list(game.critic.parameters()),
+        self.params: dict[Player, list[nn.Parameter]] = {
+            "min": list(game.generator.parameters()),
+            "max": list(game.critic.parameters()),
         }
-        self._average = average
-        if average is not None and not self.averages:
-            raise BenchmarkError(
-                f"{config.kind} does not run on several processes: its gradients are not averaged "
-                "over them. Start one process per cell."
-            )
-        self.optimizers = self._build()
-
-    @property
-    def lr_critic(self) -> float:
-        """The critic's learning rate."""
-        return self.config.lr * self.config.lr_ratio
+        self.rates: dict[Player, float] = {"min": config.lr, "max": config.lr * config.lr_ratio}
+        self.optimizers = self._build(process_group)
 
     @abstractmethod
-    def _build(self) -> dict[str, torch.optim.Optimizer]:
+    def _build(self, process_group: ProcessGroup) -> dict[str, torch.optim.Optimizer]:
         """Return the optimizers by name."""
 
     @abstractmethod
@@ -90,85 +138,40 @@ class GameStepper(ABC):
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
 
-    def _differentiate(self, objective: Tensor, player: str) -> None:
-        """Put the gradient of what ``player`` lowers into ``.grad``."""
-        self._assign(player, torch.autograd.grad(objective, self.players[player]))
-
-    def _assign(self, player: str, grads: Sequence[Tensor]) -> None:
-        if self._average is not None:
-            self._average(grads)
-        for param, grad in zip(self.players[player], grads, strict=True):
-            param.grad = grad
-
-
-class _AdamFamily(GameStepper):
-    make: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
-
-    def _build(self) -> dict[str, torch.optim.Optimizer]:
-        rates = {"generator": self.config.lr, "critic": self.lr_critic}
-        eps = 1e-8 if self.config.eps is None else self.config.eps
-        return {
-            player: type(self).make(params, lr=rates[player], betas=self.config.betas, eps=eps)
-            for player, params in self.players.items()
-        }
-
-    def _differentiate_both(self, objectives: Objectives) -> None:
-        """Put both gradients into ``.grad``, in a zero-sum game from one backward pass."""
-        generator, critic = self.players["generator"], self.players["critic"]
-        if objectives.generator is None:
-            both = torch.autograd.grad(
-                objectives.value, [*generator, *critic], retain_graph=self._has_terms(objectives)
-            )
-            of_generator = list(both[: len(generator)])
-            of_value = both[len(generator) :]
-        else:
-            of_generator = list(
-                torch.autograd.grad(objectives.generator, generator, retain_graph=True)
-            )
-            of_value = torch.autograd.grad(
-                objectives.value, critic, retain_graph=self._has_terms(objectives)
-            )
-        # The critic raises the value.
-        of_critic = [-grad for grad in of_value]
-        _add_gradient(of_generator, objectives.min_penalty, generator)
-        _add_gradient(of_critic, objectives.max_penalty, critic)
-        self._assign("generator", of_generator)
-        self._assign("critic", of_critic)
-
-    def _has_terms(self, objectives: Objectives) -> bool:
-        return objectives.min_penalty is not None or objectives.max_penalty is not None
-
     def _calls(self) -> int:
         return 2 + sum(self.game.term.calls)
 
-    def _move(self) -> None:
-        for optimizer in self.optimizers.values():
-            optimizer.step()
 
-
-def _add_gradient(
-    grads: list[Tensor], penalty: Tensor | None, params: Sequence[nn.Parameter]
-) -> None:
-    if penalty is None:
-        return
-    extra = torch.autograd.grad(penalty, params, retain_graph=True, allow_unused=True)
-    for index, grad in enumerate(extra):
-        if grad is not None:
-            grads[index] = grads[index] + grad
-
-
-class AdamSimultaneous(_AdamFamily):
+class AdamSimultaneous(GameStepper):
     """Adam for each player, both moving at once from one evaluation."""
+
+    def _build(self, process_group: ProcessGroup) -> dict[str, torch.optim.Optimizer]:
+        self._placement = placement_of(process_group)
+        eps = 1e-8 if self.config.eps is None else self.config.eps
+        return {
+            player: torch.optim.Adam(
+                params, lr=self.rates[player], betas=self.config.betas, eps=eps
+            )
+            for player, params in self.params.items()
+        }
 
     def step(self, draws: Sequence[Draw]) -> Step:
         """Take one step."""
-        objectives = self.game.both(draws[0])
-        self._differentiate_both(objectives)
-        self._move()
-        return Step(objectives.value.detach(), self._calls())
+        game = self.game.both(draws[0])
+        self._move(game, "min", "max")
+        return Step(value_of(game), self._calls())
+
+    def _move(self, game: AnyGame[Player], *players: Player) -> None:
+        params = {player: self.params[player] for player in players}
+        found = differentiate(game, params, placement=self._placement, second_order=False)
+        for player, grad in found.grads.items():
+            pieces = self._placement.whole(params[player], grad)
+            for param, piece in zip(params[player], pieces, strict=True):
+                param.grad = piece
+            self.optimizers[player].step()
 
 
-class AdamAlternating(_AdamFamily):
+class AdamAlternating(AdamSimultaneous):
     """The critic's steps, each on a draw of its own, then the generator's on new noise."""
 
     @property
@@ -180,122 +183,93 @@ class AdamAlternating(_AdamFamily):
         """Take the critic's steps and one of the generator."""
         value = torch.empty(0)
         for draw in draws:
-            objective, value = self.game.for_critic(draw)
-            self._differentiate(objective, "critic")
-            self.optimizers["critic"].step()
-        self._differentiate(self.game.for_generator(draws[-1]), "generator")
-        self.optimizers["generator"].step()
+            game, value = self.game.for_critic(draw)
+            self._move(game.of("max"), "max")
+        self._move(self.game.for_generator(draws[-1]).of("min"), "min")
         of_critic, of_generator = self.game.term.calls
         return Step(value, len(draws) * (1 + of_critic) + 1 + of_generator)
 
 
-class _Field(GameStepper):
-    """An optimizer of the package that evaluates the game once for each draw."""
+class _Together(GameStepper):
+    """An optimizer of the package, which evaluates the game once for each draw."""
 
-    averages = False
-    make: Callable[..., FieldOptimizer]
+    make: Callable[..., TwoPlayerOptimizer]
 
-    def _build(self) -> dict[str, torch.optim.Optimizer]:
-        players = self.players["generator"], self.players["critic"]
-        rates = self.config.lr, self.lr_critic
+    def _settings(self) -> dict[str, Any]:
         eps = 1e-8 if self.config.eps is None else self.config.eps
-        return {"both": type(self).make(*players, lr=rates, betas=self.config.betas, eps=eps)}
+        return {"betas": self.config.betas, "eps": eps}
+
+    def _build(self, process_group: ProcessGroup) -> dict[str, torch.optim.Optimizer]:
+        rates = (self.rates["min"], self.rates["max"])
+        settings = {"lr": rates, "process_group": process_group, **self._settings()}
+        return {"both": type(self).make(*self.params.values(), **settings)}
 
     def step(self, draws: Sequence[Draw]) -> Step:
         """Take one step."""
-        optimizer = self.optimizers["both"]
-        assert isinstance(optimizer, FieldOptimizer)
         remaining, values = iter(draws), []
 
         def closure() -> Game:
-            objectives = self.game.both(next(remaining))
-            values.append(objectives.value.detach())
-            penalties = objectives.min_penalty, objectives.max_penalty
-            if objectives.generator is None:
-                return Game(objectives.value, *penalties)
-            return Game(objectives.generator, *penalties, max_loss=-objectives.value)
+            game = self._evaluate(next(remaining))
+            values.append(value_of(game))
+            return game
 
-        optimizer.step(closure)
-        return Step(values[-1], len(values) * (2 + sum(self.game.term.calls)))
+        self.optimizers["both"].step(closure)  # type: ignore[arg-type]
+        return Step(values[-1], len(values) * self._calls())
+
+    def _evaluate(self, draw: Draw) -> Game:
+        return self.game.both(draw)
 
 
-class ExtraAdamStepper(_Field):
+class ExtraAdamStepper(_Together):
     """Both players look ahead on one draw, and move with the gradients found there on another."""
 
     make = ExtraAdam
     draws = 2
 
 
-class OptimisticAdamStepper(_Field):
+class OptimisticAdamStepper(_Together):
     """Optimistic Adam, both players moving at once."""
 
     make = OptimisticAdam
 
 
-class _Competitive(GameStepper):
-    @property
-    def _group(self) -> "distributed.ProcessGroup | None":
-        """The processes that share a step: these optimizers average gradients and products."""
-        return None if self._average is None else distributed.group.WORLD
+class CgdStepper(_Together):
+    """Competitive gradient descent."""
 
-    @property
-    def _interaction(self) -> float | None:
+    make = CGD
+
+    def _settings(self) -> dict[str, Any]:
+        config = self.config
         # None is the learning rate, whatever a schedule makes of it.
-        return None if self.config.interaction == 1 else self.config.interaction * self.config.lr
+        interaction = None if config.interaction == 1 else config.interaction * config.lr
+        solver = ConjugateGradient(rtol=config.rtol, max_iter=config.max_iter)
+        return {"interaction": interaction, "solver": solver}
 
-    def _solver(self) -> ConjugateGradient:
-        return ConjugateGradient(rtol=self.config.rtol, max_iter=self.config.max_iter)
+    def _evaluate(self, draw: Draw) -> Game:
+        share = self.config.curvature_share
+        part = None if share == 1 else self.game.value(draw.part(share))
+        return self.game.both(draw, curvature_loss=part)
 
     def step(self, draws: Sequence[Draw]) -> Step:
         """Take one step."""
+        done = super().step(draws)
         optimizer = self.optimizers["both"]
-        assert isinstance(optimizer, ACGD | CGD)
-        objectives = self.game.both(draws[0])
-        share = self.config.curvature_share
-        value = optimizer.step(
-            objectives.value,
-            min_penalty=objectives.min_penalty,
-            max_penalty=objectives.max_penalty,
-            curvature_loss=None if share == 1 else self.game.value(draws[0].part(share)),
-        )
+        assert isinstance(optimizer, CGD | ACGD)
         report = optimizer.last_step
-        assert value is not None
         assert report is not None
         # The loss for the curvature is differentiated as well.
-        calls = 2 + 2 * (share < 1) + sum(self.game.term.calls)
-        return Step(value, calls, report.num_hvp, report.num_iter)
+        calls = done.gradient_calls + 2 * (self.config.curvature_share < 1)
+        return Step(done.value, calls, report.num_hvp, report.num_iter)
 
 
-class CgdStepper(_Competitive):
-    """Competitive gradient descent."""
-
-    def _build(self) -> dict[str, torch.optim.Optimizer]:
-        optimizer = CGD(
-            self.players["generator"],
-            self.players["critic"],
-            lr=(self.config.lr, self.lr_critic),
-            interaction=self._interaction,
-            solver=self._solver(),
-            process_group=self._group,
-        )
-        return {"both": optimizer}
-
-
-class AcgdStepper(_Competitive):
+class AcgdStepper(CgdStepper):
     """Adaptive competitive gradient descent."""
 
-    def _build(self) -> dict[str, torch.optim.Optimizer]:
-        optimizer = ACGD(
-            self.players["generator"],
-            self.players["critic"],
-            lr=(self.config.lr, self.lr_critic),
-            beta=self.config.beta,
-            eps=1e-5 if self.config.eps is None else self.config.eps,
-            interaction=self._interaction,
-            solver=self._solver(),
-            process_group=self._group,
-        )
-        return {"both": optimizer}
+    make = ACGD
+
+    def _settings(self) -> dict[str, Any]:
+        eps = 1e-5 if self.config.eps is None else self.config.eps
+        return {**super()._settings(), "beta": self.config.beta, "eps": eps}
 
 
 STEPPERS: dict[str, type[GameStepper]] = {
@@ -306,3 +280,4 @@ STEPPERS: dict[str, type[GameStepper]] = {
     "cgd": CgdStepper,
     "acgd": AcgdStepper,
 }
+"""All optimizers by the name that protocols call them."""

@@ -1,18 +1,18 @@
 """Several processes on one cell, as ``torchrun`` starts them: each computes a part of each draw.
 
-Gradients are averaged before the optimizer sees them, so all processes hold the same networks. The
+Optimizers average gradients and products, so all processes hold the same networks. The
 statistics of batch normalization and the normalising terms of penalties are those of each part.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 from benchmarks.cifar10.errors import BenchmarkError
 
@@ -34,14 +34,10 @@ class Ranks:
         """Whether this process writes."""
         return self.rank == 0
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
-        """Average tensors over the processes, in place, in one message."""
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        distributed.all_reduce(flat)
-        flat /= self.size
-        sizes = [tensor.numel() for tensor in tensors]
-        for tensor, part in zip(tensors, flat.split(sizes), strict=True):
-            tensor.copy_(part.view_as(tensor))
+    @property
+    def group(self) -> "distributed.ProcessGroup | None":
+        """What optimizers share their steps in."""
+        return distributed.group.WORLD if self.size > 1 else None
 
     def agreed(self, value: Any) -> Any:
         """Return the first process's value in all of them."""

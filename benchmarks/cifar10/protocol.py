@@ -11,28 +11,24 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from benchmarks.cifar10.config import LossKind, OptimizerConfig, RunConfig, TermConfig
+from benchmarks.cifar10.config import RunConfig
 from benchmarks.cifar10.costs import with_cost
 from benchmarks.cifar10.errors import BenchmarkError
-from benchmarks.cifar10.search import Search, Space
+from benchmarks.cifar10.optimizers import OptimizerConfig
+from benchmarks.cifar10.search import Methods, Search, Space
+from benchmarks.cifar10.terms import TermConfig
 
 FOLDER = Path(__file__).parent / "protocols"
 
 
 @dataclass
-class Table:
-    """Cells: all combinations of what is listed.
+class Table(Methods):
+    """Cells of methods.
 
     Attributes:
-        optimizers: names of the protocol's optimizers.
-        losses: kinds of losses.
-        terms: names of the protocol's terms.
         seeds: of weights, data order and noise.
     """
 
-    optimizers: list[str] = field(default_factory=list)
-    losses: list[LossKind] = field(default_factory=list)
-    terms: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
 
 
@@ -67,14 +63,12 @@ class Protocol:
         found: dict[str, RunConfig] = {}
         for search in self.searches:
             for number, choices in enumerate(search.draws()):
-                for choice in itertools.product(search.losses, search.optimizers, search.terms):
+                for choice in search:
                     cell = self._trial(search, number, choices, *choice)
                     found.setdefault(cell.name, cell)
         for table in self.tables:
-            for choice in itertools.product(
-                table.seeds, table.losses, table.optimizers, table.terms
-            ):
-                cell = self._cell(*choice)
+            for seed, choice in itertools.product(table.seeds, table):
+                cell = self._cell(seed, *choice)
                 found.setdefault(cell.name, cell)
         if not found:
             raise BenchmarkError("The protocol has no cells: its `tables` are empty.")
@@ -86,9 +80,7 @@ class Protocol:
         return {
             f"{optimizer}_{loss}_{term}": search.space
             for search in self.searches
-            for optimizer, loss, term in itertools.product(
-                search.optimizers, search.losses, search.terms
-            )
+            for loss, optimizer, term in search
         }
 
     def _trial(
@@ -96,7 +88,7 @@ class Protocol:
         search: Search,
         number: int,
         choices: dict[str, Any],
-        loss: LossKind,
+        loss: str,
         optimizer: str,
         term: str,
     ) -> RunConfig:
@@ -114,7 +106,7 @@ class Protocol:
             term=dataclasses.replace(cell.term, options={**cell.term.options, **of_term}),
         )
 
-    def _cell(self, seed: int, loss: LossKind, optimizer: str, term: str) -> RunConfig:
+    def _cell(self, seed: int, loss: str, optimizer: str, term: str) -> RunConfig:
         for kind, name, known in (
             ("optimizer", optimizer, self.optimizers),
             ("term", term, self.terms),

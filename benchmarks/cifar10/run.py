@@ -18,7 +18,6 @@ from benchmarks.cifar10.folder import RunFolder
 from benchmarks.cifar10.grids import save_grid
 from benchmarks.cifar10.judge import Judge
 from benchmarks.cifar10.parallel import Ranks
-from benchmarks.cifar10.scalars import Scalars
 from benchmarks.cifar10.training import Training
 from benchmarks.harness import conditions
 
@@ -35,7 +34,6 @@ class Run:
         path: the folder; what lies there is gone on from.
         images: the real images.
         ranks: the processes that share the cell.
-        tensorboard: whether to write its logs too.
 
     Raises:
         BenchmarkError: if the folder was begun with other hyperparameters or images, or its
@@ -49,7 +47,6 @@ class Run:
         images: Images,
         *,
         ranks: Ranks | None = None,
-        tensorboard: bool = False,
     ) -> None:
         torch.set_num_threads(config.threads)
         self.config = config
@@ -68,7 +65,6 @@ class Run:
         self._is_over = state is not None and state["is_over"]
         if state is not None:
             self.training.load_state_dict(state["training"])
-        self.scalars = Scalars(path, self.training.step, tensorboard and self.ranks.is_first)
         self._watch = Stopwatch(config.device)
         self._status_written = 0.0
         self._is_point = False
@@ -103,8 +99,6 @@ class Run:
             if self.ranks.is_first:
                 self._status("diverged", reason=str(error))
             return "diverged"
-        finally:
-            self.scalars.close()
         if self.ranks.is_first:
             self._status("finished")
         return "finished"
@@ -174,7 +168,6 @@ class Run:
             "memory_mib": round(peak_memory_mib(self.config.device), 1),
         }
         self.folder.append(folder.LOG, row)
-        self.scalars.write(row)
 
     def _save(self, is_last: bool) -> None:
         state = {
@@ -208,7 +201,6 @@ class Run:
                     **self.judge.scores(images[:number], metrics),
                 }
                 self.folder.append(folder.EVALUATIONS, row)
-                self.scalars.write({"step": training.step, **row.get("metrics", {})}, name)
 
 
 def fail(path: Path, error: BaseException) -> None:

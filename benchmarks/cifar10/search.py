@@ -1,11 +1,12 @@
 """What is tuned: spaces of options, from which Optuna draws the trials of a method."""
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
 
-from benchmarks.cifar10.config import LossKind
 from benchmarks.cifar10.errors import BenchmarkError
 
 
@@ -43,21 +44,34 @@ class Space:
 
 
 @dataclass
-class Search:
-    """Trials of methods, which are all combinations of what is listed.
+class Methods:
+    """Methods: all combinations of what is listed.
 
     Attributes:
         optimizers: names of the protocol's optimizers.
         losses: kinds of losses.
         terms: names of the protocol's terms.
+    """
+
+    optimizers: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
+    terms: list[str] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        """Yield loss, optimizer and term of each method."""
+        return itertools.product(self.losses, self.optimizers, self.terms)
+
+
+@dataclass
+class Search(Methods):
+    """Trials of methods.
+
+    Attributes:
         trials: of each method.
         seed: of the draws, and of the runs' weights, data order and noise.
         space: by name, an option of the optimizer, or ``term.`` and one of the term.
     """
 
-    optimizers: list[str] = field(default_factory=list)
-    losses: list[LossKind] = field(default_factory=list)
-    terms: list[str] = field(default_factory=list)
     trials: int = 8
     seed: int = 100
     space: dict[str, Space] = field(default_factory=dict)

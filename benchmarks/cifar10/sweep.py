@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -120,19 +119,6 @@ class Sweep:
         return {name: self.status(name) for name in self.cells}
 
 
-@dataclass(frozen=True)
-class Options:
-    """What is passed on to the processes of cells.
-
-    Attributes:
-        data: folder of images, or None.
-        tensorboard: whether cells write its logs.
-    """
-
-    data: Path | None = None
-    tensorboard: bool = False
-
-
 class Runner:
     """Runs cells, each in a process of its own.
 
@@ -140,13 +126,13 @@ class Runner:
 
     Args:
         sweep: whose cells.
-        options: for the cells' processes.
+        data: folder of images, or None.
         report: called with a sentence when a cell begins and ends.
     """
 
-    def __init__(self, sweep: Sweep, options: Options, report: Callable[[str], None]) -> None:
+    def __init__(self, sweep: Sweep, data: Path | None, report: Callable[[str], None]) -> None:
         self.sweep = sweep
-        self.options = options
+        self.data = data
         self.report = report
         self.is_stopping = threading.Event()
         self._processes: set[subprocess.Popen[bytes]] = set()
@@ -163,7 +149,6 @@ class Runner:
         folder = self.sweep.folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.cifar10", "cell", str(self.sweep.path), name]
-        command += ["--tensorboard"] if self.options.tensorboard else []
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(
             part for part in (str(ROOT), environment.get("PYTHONPATH")) if part
@@ -171,8 +156,8 @@ class Runner:
         threads = str(self.sweep.cells[name].threads)
         # Pools that torch's own setting does not reach.
         environment.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
-        if self.options.data is not None:
-            environment["COMPOPT_DATA"] = str(self.options.data.resolve())
+        if self.data is not None:
+            environment["COMPOPT_DATA"] = str(self.data.resolve())
         self.report(f"{name}: begins")
         with (folder / "output.txt").open("ab") as output:
             process = subprocess.Popen(

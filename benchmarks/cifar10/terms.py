@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from benchmarks.cifar10.batches import Draw
-from benchmarks.cifar10.config import TermConfig
-from benchmarks.cifar10.errors import BenchmarkError
+from benchmarks.cifar10.errors import BenchmarkError, require
 from compopt.penalties import (
     L2,
     R1,
@@ -23,6 +22,22 @@ from compopt.penalties import (
     SpectralRegularizer,
     WganGP,
 )
+
+
+@dataclass
+class TermConfig:
+    """An explicit term.
+
+    Attributes:
+        kind: a key of :data:`TERMS`.
+        options: its settings by name, such as ``coefficient``; what is not given is as published.
+    """
+
+    kind: str = "none"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self, "term.kind", self.kind in TERMS, f"one of {[*TERMS]}")
 
 
 @dataclass
@@ -85,7 +100,10 @@ class Term:
 
 def dropout_of(config: TermConfig) -> float:
     """Return the critic's dropout probability; published is one half."""
-    return _number(config, "probability", 0.5) if config.kind == "dropout" else 0.0
+    value = config.options.get("probability", 0.5) if config.kind == "dropout" else 0.0
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise BenchmarkError(f"`probability` of 'dropout' must be in [0, 1), got {value!r}.")
+    return float(value)
 
 
 def build_term(config: TermConfig, critic: nn.Module) -> Term:
@@ -99,20 +117,13 @@ def build_term(config: TermConfig, critic: nn.Module) -> Term:
         BenchmarkError: if an option is unknown or not valid.
     """
     try:
-        return _BUILDERS[config.kind](critic, **config.options)
+        return TERMS[config.kind](critic, **config.options)
     except (TypeError, ValueError) as error:
-        known = list(inspect.signature(_BUILDERS[config.kind]).parameters)[1:]
+        known = list(inspect.signature(TERMS[config.kind]).parameters)[1:]
         raise BenchmarkError(
             f"The options {config.options} of the term {config.kind!r} are not valid "
             f"(known: {', '.join(known) or 'none'}): {error}"
         ) from error
-
-
-def _number(config: TermConfig, name: str, default: float) -> float:
-    value = config.options.get(name, default)
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise BenchmarkError(f"`{name}` of {config.kind!r} must be in [0, 1), got {value!r}.")
-    return float(value)
 
 
 def _of_samples(penalty: Penalty) -> Term:
@@ -129,8 +140,8 @@ def _none(critic: nn.Module) -> Term:
     return Term()
 
 
-def _wgan_gp(critic: nn.Module, coefficient: float = 10.0, one_sided: bool = False) -> Term:
-    return _of_samples(WganGP(coefficient=coefficient, one_sided=one_sided))
+def _from_catalogue(kind: type[Penalty]) -> Callable[..., Term]:
+    return lambda critic, **options: _of_samples(kind(**options))
 
 
 def _r1(critic: nn.Module, coefficient: float = 10.0, every: int = 1) -> Term:
@@ -139,10 +150,6 @@ def _r1(critic: nn.Module, coefficient: float = 10.0, every: int = 1) -> Term:
         assert term.on_critic is not None
         term.on_critic = term.lazy = Lazy(term.on_critic, every=every)
     return term
-
-
-def _dragan(critic: nn.Module, coefficient: float = 10.0) -> Term:
-    return _of_samples(Dragan(coefficient=coefficient))
 
 
 def _l2(critic: nn.Module, coefficient: float = 1e-3) -> Term:
@@ -191,11 +198,11 @@ def _dropout(critic: nn.Module, probability: float = 0.5) -> Term:
     return Term()
 
 
-_BUILDERS: dict[str, Callable[..., Term]] = {
+TERMS: dict[str, Callable[..., Term]] = {
     "none": _none,
-    "wgan-gp": _wgan_gp,
+    "wgan-gp": _from_catalogue(WganGP),
     "r1": _r1,
-    "dragan": _dragan,
+    "dragan": _from_catalogue(Dragan),
     "spectral-norm": _spectral_norm,
     "srgan": _srgan,
     "diversity": _diversity,
@@ -203,3 +210,4 @@ _BUILDERS: dict[str, Callable[..., Term]] = {
     "l2": _l2,
     "dropout": _dropout,
 }
+"""All terms by the name that protocols call them."""

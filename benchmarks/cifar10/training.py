@@ -79,9 +79,7 @@ class Training:
         self.term = build_term(config.term, critic)
         self.generator, self.critic = generator.to(config.device), critic.to(config.device)
         self.game = GanGame(self.generator, self.critic, LOSSES[config.loss], self.term)
-        self.stepper = STEPPERS[config.optimizer.kind](
-            self.game, config.optimizer, ranks.average if ranks.size > 1 else None
-        )
+        self.stepper = STEPPERS[config.optimizer.kind](self.game, config.optimizer, ranks.group)
         self.ema = ExponentialAverage(
             self.generator, math.exp(-config.batch_size / config.evaluation.ema_images)
         )

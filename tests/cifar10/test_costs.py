@@ -6,7 +6,9 @@ import time
 import pytest
 
 from benchmarks.cifar10 import costs
-from benchmarks.cifar10.config import CostConfig, OptimizerConfig, TermConfig
+from benchmarks.cifar10.config import CostConfig
+from benchmarks.cifar10.optimizers import OptimizerConfig
+from benchmarks.cifar10.terms import TermConfig
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The archive is downloaded once, verified, and unpacked without trust."""
+"""The archive is downloaded once, verified, and unpacked."""
 
 import functools
 import hashlib
@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from benchmarks.cifar10.download import Bar, download, unpack
+from benchmarks.cifar10.download import download
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.official import FOLDER, TEST, TRAIN
 
@@ -70,7 +70,7 @@ def test_an_archive_is_downloaded_once_and_unpacked(server, whole, tmp_path, cap
             name: name for name in FILES
         }
     assert asked == ["/data.tar.gz"]
-    assert "data.tar.gz" in capsys.readouterr().out
+    assert "100%" in capsys.readouterr().err
 
 
 def test_another_archive_is_refused_and_removed(server, whole, tmp_path):
@@ -87,56 +87,11 @@ def test_without_a_network_the_remedy_is_given(tmp_path, monkeypatch):
         download(tmp_path / "cache", url="http://127.0.0.1:9/data.tar.gz", known_hash="md5:00")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {f"{FOLDER}/{TEST}": "/etc/passwd"},
-        {f"{FOLDER}/{TEST}": b"x" * (2**26 + 1)},
-    ],
-    ids=["link", "too large"],
-)
-def test_what_is_no_batch_file_is_refused(change, tmp_path):
-    members = {f"{FOLDER}/{name}": b"" for name in FILES} | change
-    archive = tmp_path / "a.tar.gz"
-    archive.write_bytes(archive_of(members))
-    with pytest.raises(BenchmarkError, match="not a batch file"):
-        unpack(archive, tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.tar.gz"]
-
-
-def test_nothing_but_the_batch_files_reaches_the_disk(tmp_path):
-    members = {f"{FOLDER}/{name}": b"content" for name in FILES}
-    members |= {"../outside": b"", f"{FOLDER}/../../outside": b"", f"{FOLDER}/more.html": b""}
-    target = tmp_path / "inner" / "most"
-    target.mkdir(parents=True)
-    archive = tmp_path / "a.tar.gz"
-    archive.write_bytes(archive_of(members))
-    folder = unpack(archive, target)
+def test_nothing_but_the_batch_files_reaches_the_disk(server, tmp_path):
+    root, url, _ = server
+    members = {f"{FOLDER}/{name}": b"content" for name in FILES} | {f"{FOLDER}/more.html": b""}
+    content = archive_of({**members, "../outside": b""})
+    (root / "data.tar.gz").write_bytes(content)
+    folder = download(tmp_path / "cache", url=url, known_hash=sha256(content))
     assert {file.name for file in folder.iterdir()} == set(FILES)
     assert not [*tmp_path.rglob("outside")]
-    assert not (folder / TEST).stat().st_mode & 0o7111
-
-
-@pytest.mark.parametrize("damage", ["truncated", "missing member"])
-def test_a_damaged_archive_leaves_nothing(damage, whole, tmp_path):
-    if damage == "truncated":
-        content = whole[: len(whole) // 2]
-    else:
-        content = archive_of({f"{FOLDER}/{name}": b"" for name in TRAIN})
-    archive = tmp_path / "a.tar.gz"
-    archive.write_bytes(content)
-    with pytest.raises(BenchmarkError, match="could not be unpacked"):
-        unpack(archive, tmp_path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["a.tar.gz"]
-
-
-def test_the_bar_follows_the_download():
-    bar = Bar("file")
-    bar.total = 10
-    bar.update(4)
-    (task,) = bar._bars.tasks
-    assert (task.completed, task.total, bar.total) == (4, 10, 10)
-    bar.reset()
-    assert task.completed == 0
-    bar.close()
-    assert bar._bars.finished is False

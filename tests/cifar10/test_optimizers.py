@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from benchmarks.cifar10.batches import Batches
-from benchmarks.cifar10.config import OptimizerConfig, TermConfig
-from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.game import GanGame
 from benchmarks.cifar10.losses import LOSSES
 from benchmarks.cifar10.networks import build_networks
-from benchmarks.cifar10.optimizers import STEPPERS
-from benchmarks.cifar10.terms import build_term
+from benchmarks.cifar10.optimizers import STEPPERS, OptimizerConfig
+from benchmarks.cifar10.terms import TermConfig, build_term
 from compopt import ACGD, CGD, ConjugateGradient
 from compopt.distributed import Replicated
 from compopt.penalties import WganGP
@@ -182,7 +180,7 @@ def test_competitive_steps_are_those_of_the_package(tiny, images, kind, make_opt
     draw.random.set_state(state)
     objectives = game.both(draw)
     optimizer.step(
-        objectives.value, min_penalty=objectives.min_penalty, max_penalty=objectives.max_penalty
+        objectives.loss, min_penalty=objectives.min_penalty, max_penalty=objectives.max_penalty
     )
     assert_same_weights(stepper, networks)
     assert step.mixed_products == optimizer.last_step.num_hvp > 0
@@ -219,32 +217,17 @@ def test_state_goes_through_a_checkpoint(tiny, images, kind, tmp_path):
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("kind", ["adam-simultaneous", "adam-alternating"])
-def test_gradients_of_first_order_steps_are_averaged_for_them(tiny, images, kind):
+@pytest.mark.parametrize("kind", STEPPERS)
+def test_processes_share_gradients_and_products(tiny, images, kind):
     stepper, draws = make(tiny, images, kind)
-    config, averaged = OptimizerConfig(kind=kind), []
-    shared = STEPPERS[kind](stepper.game, config, lambda grads: averaged.append(len(list(grads))))
-    shared.step(draws)
-    assert len(averaged) == 2
-
-
-@pytest.mark.parametrize("kind", ["extra-adam", "optimistic-adam"])
-def test_what_averages_nothing_is_not_divided(tiny, images, kind):
-    stepper, _ = make(tiny, images, kind)
-    with pytest.raises(BenchmarkError, match="does not run on several processes"):
-        STEPPERS[kind](stepper.game, OptimizerConfig(kind=kind), lambda grads: None)
-
-
-@pytest.mark.parametrize("kind", ["cgd", "acgd"])
-def test_competitive_steps_share_gradients_and_products_themselves(tiny, images, kind):
-    stepper, _ = make(tiny, images, kind)
-    alone = STEPPERS[kind](stepper.game, OptimizerConfig(kind=kind))
-    assert not isinstance(alone.optimizers["both"].process_group, Replicated)
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        shared = STEPPERS[kind](stepper.game, OptimizerConfig(kind=kind), lambda grads: None)
-        assert isinstance(shared.optimizers["both"].process_group, Replicated)
+        group = torch.distributed.group.WORLD
+        shared = STEPPERS[kind](stepper.game, OptimizerConfig(kind=kind), group)
+        placement = getattr(shared, "_placement", None) or shared.optimizers["both"]._placement
+        assert isinstance(placement, Replicated)
+        shared.step(draws)
     finally:
         torch.distributed.destroy_process_group()
 

@@ -22,7 +22,7 @@ from benchmarks.cifar10.protocol import load_protocol
 from benchmarks.cifar10.queue import Queue
 from benchmarks.cifar10.search import Search, Space
 from benchmarks.cifar10.stored import endpoint
-from benchmarks.cifar10.sweep import Options, Runner, Sweep
+from benchmarks.cifar10.sweep import Runner, Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -102,7 +102,7 @@ def test_optuna_has_a_study_of_each_method(tmp_path, tree):
     file = tmp_path / "tuned.yaml"
     file.write_text(PROTOCOL.replace("trials: 3", "trials: 1"))
     sweep = Sweep.create(tmp_path / "sweep", load_protocol(str(file)))
-    work(sweep, Options(data=tree), Console(quiet=True), workers=2)
+    work(sweep, tree, Console(quiet=True), workers=2)
     assert all(sweep.is_done(name) for name in sweep.cells)
     for study in Queue(sweep).studies.values():
         trials = study.get_trials(states=(TrialState.COMPLETE,))
@@ -151,7 +151,7 @@ def test_a_diverged_cell_is_the_worst(sweep, tree, monkeypatch):
         folder.set_status("diverged" if name.endswith("trial1") else "finished", 1, 2)
 
     monkeypatch.setattr(Runner, "run", diverge)
-    work(sweep, Options(data=tree), Console(quiet=True), workers=1)
+    work(sweep, tree, Console(quiet=True), workers=1)
     for study in Queue(sweep).studies.values():
         values = [trial.value for trial in study.trials]
         assert values == pytest.approx([math.log(1e-3), math.inf, math.log(1e-3)])

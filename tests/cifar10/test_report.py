@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.cifar10.__main__ import main
-from benchmarks.cifar10.config import RunConfig, TermConfig
+from benchmarks.cifar10.config import RunConfig
 from benchmarks.cifar10.report import PAGE, write_report
 from benchmarks.cifar10.report.page import (
     RESULTS,
@@ -20,6 +20,7 @@ from benchmarks.cifar10.report.page import (
     methods_table,
 )
 from benchmarks.cifar10.stored import load_results
+from benchmarks.cifar10.terms import TermConfig
 
 FIRST, SECOND = "fd_cifar10net_v1", "fd_effnetlite0_r96_p320"
 PAIRS = [("acgd_wgan_none", "control_wgan_none"), ("acgd_bce_none", "control_bce_none")]

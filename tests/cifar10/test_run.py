@@ -12,18 +12,13 @@ import torch
 from PIL import Image
 
 from benchmarks.cifar10 import checkpoint, folder, run
-from benchmarks.cifar10.config import (
-    CostConfig,
-    EvaluationConfig,
-    OptimizerConfig,
-    RunConfig,
-    TermConfig,
-)
+from benchmarks.cifar10.config import CostConfig, EvaluationConfig, RunConfig
 from benchmarks.cifar10.errors import BenchmarkError, Interrupted
 from benchmarks.cifar10.folder import RunFolder
-from benchmarks.cifar10.optimizers import STEPPERS
+from benchmarks.cifar10.optimizers import STEPPERS, OptimizerConfig
 from benchmarks.cifar10.protocol import run_config
 from benchmarks.cifar10.run import Run, fail
+from benchmarks.cifar10.terms import TermConfig
 from benchmarks.cifar10.training import Training
 
 
@@ -335,19 +330,6 @@ def test_the_averaged_generator_is_the_average(tiny, images):
     assert torch.allclose(average, expected, rtol=1e-5, atol=1e-8)
     for own, other in zip(training.ema.module.buffers(), training.generator.buffers(), strict=True):
         assert torch.equal(own, other)
-
-
-def test_tensorboard_logs_or_the_remedy(tiny, images, tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    with pytest.raises(BenchmarkError, match="`tensorboard` cannot be imported"):
-        Run(tiny, tmp_path / "run", images, tensorboard=True)
-
-
-def test_tensorboard_logs_are_written(tiny, images, tmp_path):
-    pytest.importorskip("tensorboard")
-    Run(tiny, tmp_path / "run", images, tensorboard=True).complete(never)
-    (file,) = (tmp_path / "run" / "tensorboard").iterdir()
-    assert b"training/value" in file.read_bytes()
 
 
 def test_status_is_not_written_at_every_step(tiny, images, tmp_path, monkeypatch):

@@ -6,10 +6,10 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from benchmarks.cifar10.batches import Draw
-from benchmarks.cifar10.config import NetworkConfig, TermConfig
+from benchmarks.cifar10.config import NetworkConfig
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.networks import build_networks
-from benchmarks.cifar10.terms import _BUILDERS, build_term, dropout_of
+from benchmarks.cifar10.terms import TermConfig, build_term, dropout_of
 from compopt.penalties import L2, R1, AdvAs, Diversity, Dragan, Layers, WganGP
 
 
@@ -149,11 +149,3 @@ def test_options_change_a_term(networks, draw):
 def test_bad_options_are_refused_with_the_known_ones(networks, kind, options, message):
     with pytest.raises(BenchmarkError, match=message):
         build_term(TermConfig(kind, options), networks[1])
-
-
-def test_every_kind_of_the_configuration_is_built(networks):
-    from typing import get_args
-
-    from benchmarks.cifar10.config import TermKind
-
-    assert set(get_args(TermKind)) == set(_BUILDERS)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.cifar10.config import COMPETITIVE
 from benchmarks.cifar10.contrasts import LEVEL, Contrast, contrast, holm
 from benchmarks.cifar10.folder import write_json
 from benchmarks.cifar10.protocol import load_protocol
@@ -339,7 +338,7 @@ def _groups(report: Report) -> dict[str, list[str]]:
     measured = report.endpoints(report.metrics[0])
     for result in report.finals:
         optimizer, term = result.run["optimizer"], result.run["term"]["kind"]
-        is_competitive = optimizer["kind"] in COMPETITIVE
+        is_competitive = optimizer["kind"] in ("cgd", "acgd")
         if is_competitive and optimizer.get("interaction", 1) > 0 and term == "none":
             group = "implicit"
         elif is_competitive:
