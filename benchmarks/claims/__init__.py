@@ -1,0 +1,1 @@
+"""The claims of the papers, one by one, in experiments of minutes."""
