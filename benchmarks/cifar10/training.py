@@ -115,12 +115,14 @@ class Training:
 
     def advance(self) -> None:
         """Take one step."""
+        if self.step:
+            # After a step, but not before its spectra are recorded.
+            self.term.after_step()
         # Dropout draws from here.
         torch.manual_seed(derived_seed("step", self.config.seed, self.step, self._rank))
         first = self.step * self.stepper.draws
         draws = [self.batches.draw(first + index) for index in range(self.stepper.draws)]
         done = self.stepper.step(draws)
-        self.term.after_step()
         self.ema.update(self.generator)
         self.step += 1
         self.value = done.value

@@ -121,7 +121,7 @@ def _moves(setting: Setting, generator: nn.Module, critic: nn.Module) -> Callabl
             if (term.player == "min") == (player == 0):
                 given = {"critic": critic, "module": critic, "real": real, "fake": fake}
                 # The adversary's own loss, without other terms.
-                given |= {"loss": both[1], "min_params": players[0]}
+                given |= {"loss": both[1], "generator_loss": both[0], "min_params": players[0]}
                 total = total + term.on(**given)
         return total
 

@@ -109,8 +109,8 @@ def advas_coefficient(loss: Tensor, penalty: Tensor, params: Weights) -> Tensor:
 class AdvAs(Penalty):
     """``coefficient * |grad_y L|^2``, the squared norm of the adversary's gradient.
 
-    Paper: the coefficient is not tuned but ``min(1, |grad_x L| / |grad_x r|)`` at each step, which
-    is what None stands for. There is no public code.
+    The coefficient is not tuned but ``min(1, |grad_x L| / |grad_x r|)`` at each step, which is what
+    None stands for. There is no public code to compare with.
 
     In a zero-sum game with a fixed coefficient of eta / 2, gradient descent with learning rate eta
     on ``f + r`` moves the generator by ``-eta (g_x + eta D_xy f g_y)``: exactly its step of
@@ -152,15 +152,20 @@ class AdvAs(Penalty):
         min_params: Weights | None = None,
         *,
         second_loss: Tensor | None = None,
+        generator_loss: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Return the term.
 
         Args:
-            loss: the zero-sum loss, with its graph.
+            loss: the zero-sum loss, or the adversary's own, with its graph. With a penalty on the
+                adversary in it, the term leads to where the penalized adversary rests; without, to
+                where the game's own gradient vanishes, as all benchmarks here have it.
             critic: the adversary, or its parameters.
             min_params: the generator, or its parameters; for the self-scaling coefficient.
             second_loss: the loss on an independent batch, for an estimate without bias.
+            generator_loss: what the generator lowers, for the self-scaling coefficient; ``loss``
+                if None, which is right in a zero-sum game.
             generator: of random signs.
         """
         penalty = adversary_gradient_norm(
@@ -177,7 +182,8 @@ class AdvAs(Penalty):
                 "`min_params` must be given for the self-scaling coefficient. Pass the generator, "
                 "or choose a number: `AdvAs(coefficient=...)`."
             )
-        return advas_coefficient(loss, penalty, min_params) * penalty
+        own = loss if generator_loss is None else generator_loss
+        return advas_coefficient(own, penalty, min_params) * penalty
 
 
 def _params(weights: Weights, name: str = "critic") -> list[Tensor]:

@@ -151,9 +151,10 @@ class Diversity(Penalty):
     Each layer's filters are compared within their group, in the weight that the layer multiplies
     with. The paper penalises both networks; published settings are a threshold of 0.5 with
     coefficient 0.1 on the critic and 0.001 on the generator, or 0.6 with 1 on the critic alone.
-    There a single threshold serves both signs, the layer at the image is left out
-    (``Layers(image_channels=3)``), and the sum is not halved; the authors' later text has a factor
-    1/2.
+    They are from a repository that does not name its authors. There the filters of a transposed
+    convolution lie along its first axis, here along that of its outputs; a single threshold serves
+    both signs, the layer at the image is left out (``Layers(image_channels=3)``), and the sum is
+    not halved; the authors' later text has a factor 1/2.
 
     For: the player whose network is given; for both, give each its term. Sign: added to the loss
     for the min player, subtracted for the max player. Couples: no. Order: 0. Cost:

@@ -52,8 +52,10 @@ class SpectralRegularizer:
 
     Paper and released code: ``i = r / 2``, every 5th step, convolutions of the critic, spectral
     normalization on top, which makes ``normalize`` immaterial there (the released dynamic code
-    keeps the norm). ``i = 1`` is spectral normalization, ``i = r`` over-constrains. Static serves
-    few classes or low resolution, dynamic many; it is begun when the spectra are still good.
+    keeps the norm). That code projects within the critic's loop whenever the generator's step is a
+    multiple of 5, so several times in a row with several critic steps; here it is every fifth call.
+    ``i = 1`` is spectral normalization, ``i = r`` over-constrains. Static serves few classes or low
+    resolution, dynamic many; it is begun when the spectra are still good.
 
     Under a parametrization with one original (``torch.nn.utils.parametrizations.spectral_norm``)
     the original is written; its power iteration catches up in the next forward passes. Running

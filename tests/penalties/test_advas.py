@@ -162,6 +162,11 @@ class TestSelfScalingCoefficient:
         r = adversary_gradient_norm(loss, self.case.max_params)
         coefficient = advas_coefficient(loss, r, self.case.min_params)
         assert_close(term.detach(), (coefficient * r).detach(), 1e-13)
+        # A loss of the generator's own, half as steep.
+        other = AdvAs()(loss, self.case.max_params, self.case.min_params, generator_loss=loss / 2)
+        own = advas_coefficient(loss / 2, r, self.case.min_params)
+        assert own < coefficient
+        assert_close(other.detach(), (own * r).detach(), 1e-13)
         first = self.case.min_params[0]
         grads = [torch.autograd.grad(t, first, retain_graph=True)[0] for t in (term, r)]
         assert_close(grads[0], coefficient * grads[1], 1e-11)
