@@ -12,13 +12,8 @@ from PIL import Image
 from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.config import RunConfig
 from benchmarks.cifar10.report import PAGE, write_report
-from benchmarks.cifar10.report.page import (
-    RESULTS,
-    Report,
-    committed_text,
-    headline,
-    methods_table,
-)
+from benchmarks.cifar10.report.contents import Report, headline, methods_table
+from benchmarks.cifar10.report.page import RESULTS, committed_text
 from benchmarks.cifar10.stored import load_results
 from benchmarks.cifar10.terms import TermConfig
 

@@ -4,6 +4,7 @@ import pytest
 
 from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.folder import EVALUATIONS, RunFolder
+from benchmarks.cifar10.report.early import read_values
 from benchmarks.cifar10.sweep import Sweep
 
 
@@ -28,11 +29,14 @@ def test_smoke(tmp_path, tree, capsys):
     assert set(sweep.cells) == {"adam_wgan_none_seed0", "acgd_wgan_none_seed0"}
     for name, status in sweep.statuses().items():
         assert status["state"] == "finished"
-        last = RunFolder(sweep.folder(name)).rows(EVALUATIONS)[-1]
-        assert last["final"]
+        rows = [r for r in RunFolder(sweep.folder(name)).rows(EVALUATIONS) if r["final"]]
+        last = rows[-1]
         assert last["metrics"]["fd_cifar10net_v1"] > 0
         assert last["floors"]["fd_cifar10net_v1"] > 0
     assert main(["report", str(out)]) == 0
     page = (out / "report" / "report.md").read_text()
     for name in ("ACGD, Wasserstein loss | 1", "fd_cifar10net_v1", "precision_cifar10net_v1"):
         assert name in page
+    values = read_values(out / "report" / "results.csv")
+    last = values["acgd", "wgan", "none", "raw", "fd_cifar10net_v1"]
+    assert last == [row["metrics"]["fd_cifar10net_v1"] for row in rows if row["generator"] == "raw"]
