@@ -61,3 +61,9 @@ def test_runs_are_stored_as_they_come_and_not_made_again(tmp_path, monkeypatch):
     assert made == ["a", "b"]
     stored = json.loads((tmp_path / "planar.json").read_text())["runs"]
     assert stored == {"a": {"found": 1}, "b": {"found": 1}}
+
+
+def test_what_samples_are_called_alike():
+    """By the end of a run, not by the noise that an untrained generator begins with."""
+    assert not page.is_alike({"variety": [0.1, 0.05, 0.4, 0.5, 0.6]})
+    assert page.is_alike({"variety": [0.6, 0.7, 0.1, 0.1, 0.2]})

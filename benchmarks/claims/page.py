@@ -105,45 +105,52 @@ def srgan() -> Iterator[Row]:
     what = "CIFAR-10, Wasserstein loss, Adam, 400 steps: lowest mean of the upper half of "
     what += "normalised singular values of a layer, and the spread of samples in that of real ones"
     plain = _of(runs, "none")
-    collapsed = [run for run in plain if min(run["variety"]) < 0.1]
-    low = [run for run in collapsed if min(run["level"]) < 0.5]
+    alike = [run for run in plain if is_alike(run)]
+    low = [run for run in alike if run["level"][-1] < 0.5]
     alarms = sum(run["alarms"] > 0 for run in plain)
+    varied = max((max(run["variety"]) for run in plain), default=0.0)
+    verdict = OPEN
+    if alike:
+        verdict = HOLDS if len(low) == len(alike) else FAILS
+        if verdict == HOLDS and varied < 0.3:
+            verdict = "in part: low where samples are alike, but these had never varied"
     yield Row(
         "spectra fall where samples collapse",
         "from 0.5 to 0.9 to below 0.5",
         f"{what}; without spectral normalization",
-        f"{fall('none')}; {len(collapsed)} of {len(plain)} collapse, the spectrum of {len(low)} "
-        f"of these falls; the monitor's alarm: {alarms}"
+        f"{fall('none')}, at most {varied:.2f} before; samples alike at the end: {len(alike)} of "
+        f"{len(plain)}, spectra of {len(low)} low; runs with an alarm of the monitor: {alarms}"
         if plain
         else "",
-        HOLDS if collapsed and len(low) == len(collapsed) else OPEN if not collapsed else FAILS,
+        verdict,
     )
     normed = _of(runs, "spectral-norm")
-    stays = all(min(run["variety"][5:]) > 0.3 for run in normed)
+    collapsed = [run for run in normed if is_alike(run)]
     yield Row(
         "under spectral normalization they collapse as well, later",
         "not compared",
         "the same with spectral normalization",
         fall("spectral-norm"),
-        OPEN if stays else HOLDS,
+        HOLDS if normed and len(collapsed) == len(normed) else f"{OPEN}: no collapse so early",
     )
     rescued = _of(runs, "srgan")
-    better = (
-        bool(rescued and normed)
-        and _last(rescued, "variety") > _last(normed, "variety")
-        and _last(rescued, "level") > _last(normed, "level")
-    )
+    saved = not any(map(is_alike, rescued)) and _last(rescued, "level") > _last(normed, "level")
     yield Row(
         "raising the spectrum prevents both",
         "not compared",
         "the same with the projection at every fifth step",
         fall("srgan"),
-        OPEN if stays else HOLDS if better else FAILS,
+        (HOLDS if saved else FAILS) if collapsed else f"{OPEN}: there was nothing to prevent",
     )
 
 
+def is_alike(run: dict[str, Any]) -> bool:
+    """Return whether samples vary by less than a fifth of real ones at the last three looks."""
+    return statistics.fmean(run["variety"][-3:]) < 0.2
+
+
 def _last(runs: list[Any], key: str) -> float:
-    return statistics.fmean(run[key][-1] for run in runs)
+    return statistics.fmean(run[key][-1] for run in runs) if runs else 0.0
 
 
 def dragan() -> Iterator[Row]:
@@ -194,7 +201,7 @@ def _sharpness(runs: dict[str, Any]) -> Row:
         "not compared",
         "norm of the critic's gradient near real points in all runs of the plane, 40 looks each",
         shown,
-        HOLDS if before and ratio > 1.25 else FAILS if before and ratio < 1 else OPEN,
+        HOLDS if before and ratio > 1.25 else FAILS if before and ratio < 0.8 else OPEN,
     )
 
 
@@ -232,7 +239,7 @@ def icr() -> Iterator[Row]:
             "CIFAR-10 at 16 pixels: distance of ACGD over that of its step without interaction",
             f"{found['ratio']:.2f} and {twin['ratio']:.2f} by the two distances, "
             f"{len(found['seeds'])} seeds ([CIFAR-10](cifar10.md))",
-            {1: "holds so far", 0: OPEN, -1: FAILS}[side],
+            {1: "holds so far", 0: OPEN, -1: f"{FAILS} so far"}[side],
         )
     runs = stored("planar")
     ours, theirs = _of(runs, "ring, Wasserstein, ACGD"), _of(runs, "ring, WGAN-GP")
@@ -242,7 +249,8 @@ def icr() -> Iterator[Row]:
     yield Row(
         "WGAN without a term is ahead of the gradient penalty",
         "FID 22 to 23 against 31 to 33 (read off their curves)",
-        "the ring, 1,600 steps of the generator: modes of 8, by seed",
+        "the ring, 1,600 steps of the generator, so not equal costs, ACGD at lr 2e-3 and Adam at "
+        "1e-3, neither tuned: modes of 8, by seed",
         shown + _shown(critics) if ours and theirs and critics else "",
         HOLDS if ours and _mean(ours) >= best + 1 else OPEN,
     )
@@ -296,7 +304,11 @@ What each paper claims, and what came of it here: in the authors' own loss, with
 but on networks and budgets of minutes on one core. "Holds" and "does not hold" are about that
 experiment, which can speak against a claim in general as little as it can establish it.
 `python -m benchmarks.claims` runs what has not been run (CIFAR-10 has a command of its own) and
-writes this page. Runs of several seeds are listed by seed.
+writes this page. Runs of several seeds are listed by seed; a verdict on modes needs a difference of
+one on average, which with three seeds is no test. Width and initialization of the networks in the
+plane were chosen by looking at seed 0 of the ring with the non-saturating loss, where the first
+choice found no mode in as many steps: that seed's 8 modes are a selected figure, and seeds 1 and 2
+are not.
 """
 
 
