@@ -165,7 +165,7 @@ class AdamSimultaneous(GameStepper):
         params = {player: self.params[player] for player in players}
         found = differentiate(game, params, placement=self._placement, second_order=False)
         for player, grad in found.grads.items():
-            pieces = self._placement.whole(params[player], grad)
+            pieces = self._placement.whole(params[player], found.layouts[player], grad)
             for param, piece in zip(params[player], pieces, strict=True):
                 param.grad = piece
             self.optimizers[player].step()
