@@ -72,10 +72,12 @@ def test_an_optimizer_puts_its_backend_in_force_for_its_steps_only():
             seen.append(_backend.backend_in_force.get())
             return (x * y).sum()
 
-        optimizer.step(loss)
-        # On the CPU the best there is are those of torch.
-        assert seen == ["torch" if backend == "auto" else backend]
-        assert _backend.backend_in_force.get() == "auto"
+        # A test that interrupts a step in what ends it may have left another one.
+        with use_backend("auto"):
+            optimizer.step(loss)
+            # On the CPU the best there is are those of torch.
+            assert seen == ["torch" if backend == "auto" else backend]
+            assert _backend.backend_in_force.get() == "auto"
 
 
 OLD_TRITON = """

@@ -74,4 +74,6 @@ def test_a_step_leaves_saved_tensors_alone(solve_for, monkeypatch):
             optimizer.step(loss)
         noted.undo()
         launched |= set(run.launches)
-    assert launched == {entry.kernel.__name__ for entry in entries()} - PENALTIES
+    # Averages have a kernel in captured steps only, which do not know whether they are taken.
+    others = PENALTIES | {"average_squares_kernel"}
+    assert launched == {entry.kernel.__name__ for entry in entries()} - others
