@@ -94,12 +94,12 @@ def test_help_runs_nothing(answers, name):
     assert len(printed.splitlines()) > 3
 
 
-@pytest.mark.parametrize("command", documented(), ids=" ".join)
-def test_documented_commands_exist_with_their_options(answers, command):
-    status, printed = answers[tuple(command)]
-    assert status == 0, printed
-    for option in re.findall(r"--[\w-]+", " ".join(command)):
-        assert option in printed
+def test_documented_commands_exist_with_their_options(answers):
+    for command in documented():
+        status, printed = answers[tuple(command)]
+        assert status == 0, (command, printed)
+        options = set(re.findall(r"--[\w-]+", " ".join(command)))
+        assert options <= set(re.findall(r"--[\w-]+", printed)), command
 
 
 def test_commands_are_found():
