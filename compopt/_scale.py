@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from compopt.kernels._dtypes import within
+
 Number: TypeAlias = float | Tensor
 """A number on the host, or a 0-dim tensor that is not read."""
 
@@ -52,11 +54,6 @@ def as_tensor(number: Number, dtype: torch.dtype) -> Tensor:
     if isinstance(number, Tensor):
         return number
     return torch.full((), within(number, dtype), dtype=dtype, device="cpu")
-
-
-def within(number: float, dtype: torch.dtype) -> float:
-    """Return a number >= 0 that ``dtype`` has: infinity for one that is larger."""
-    return math.inf if number > torch.finfo(dtype).max else number
 
 
 def power_of_two(size: Any, dtype: torch.dtype | None = None) -> Any:

@@ -1,5 +1,7 @@
 """The dtypes in which kernels compute."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,11 @@ from torch import Tensor
 def accumulator(dtype: torch.dtype) -> torch.dtype:
     """Return the dtype of sums over tensors of ``dtype``: at least float32."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def within(number: float, dtype: torch.dtype) -> float:
+    """Return a number >= 0 that ``dtype`` has: infinity for one that is larger."""
+    return math.inf if number > torch.finfo(dtype).max else number
 
 
 def widened(*tensors: Tensor) -> tuple[Tensor, ...]:

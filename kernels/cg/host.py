@@ -9,6 +9,8 @@ import math
 import torch
 from torch import Tensor
 
+from .._dtypes import within
+
 
 class CGState:
     """The scalars of :class:`.state.CGState` as numbers of Python.
@@ -57,19 +59,14 @@ def cg_update_(
     moves = state.gamma > 0 and state.finite and not state.breakdown
     alpha = state.alpha = state.gamma / curvature if moves else 0.0
     if moves:
-        length = _within(alpha * state.scale, x.dtype)
+        length = within(alpha * state.scale, x.dtype)
         x.add_(p, alpha=length)
         if y is not None and t is not None:
             y.add_(t, alpha=length)
     if r is None or q is None:
         return None
-    torch.add(r if source is None else source, q, alpha=-_within(alpha, x.dtype), out=r)
+    torch.add(r if source is None else source, q, alpha=-within(alpha, x.dtype), out=r)
     return torch.dot(r, r)
-
-
-def _within(number: float, dtype: torch.dtype) -> float:
-    """Return a number that ``dtype`` has: infinity for one that is larger."""
-    return math.inf if number > torch.finfo(dtype).max else number
 
 
 def cg_scalars_(state: CGState, curvature: float, square: float | None) -> None:
@@ -89,4 +86,4 @@ def cg_scalars_(state: CGState, curvature: float, square: float | None) -> None:
 
 def cg_direction_(p: Tensor, r: Tensor, state: CGState) -> None:
     """As :func:`.reference.cg_direction_`."""
-    torch.add(r, p, alpha=_within(state.beta, p.dtype), out=p)
+    torch.add(r, p, alpha=within(state.beta, p.dtype), out=p)

@@ -75,63 +75,14 @@ class RivalOptimizer(SteppingOptimizer):
         )
 
 
-class FieldOptimizer(RivalOptimizer):
-    """Base of the optimizers that are a rule on the players' own gradients.
-
-    Subclasses give ``_moves``. ``step`` takes one zero-sum loss, or a pair (min, max) of losses of
-    which each player minimises its own.
-
-    Args:
-        min_params: of the first player: tensors, named tensors or group dictionaries.
-        max_params: of the second player; None if the first argument has the groups of both.
-        defaults: of the hyperparameters of the algorithm itself.
-        lr: a number, a 0-dim tensor, or a pair (min, max) of them.
-        weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
-        max_grad_norm: largest Euclidean norm of a group's gradient, at each evaluation.
-        process_group: whose processes share each step, as of :class:`~compopt.CGD`.
-    """
-
-    needs_closure: ClassVar[bool] = False
-    """Whether a step evaluates the loss at another point than where the parameters are."""
-
-    _is_second_order: ClassVar[bool] = False
-
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None,
-        lr: LearningRates,
-        weight_decay: float,
-        max_grad_norm: float | None,
-        process_group: ProcessGroup,
-        **defaults: Any,
-    ) -> None:
-        common = {"weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
-        super().__init__(
-            min_params,
-            max_params,
-            {"lr": lr, **defaults, **common},
-            capturable=False,
-            process_group=process_group,
-        )
-
-    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
-        """Nothing to check beyond what all groups have."""
-
-    def _state_keys(self, player: Player) -> tuple[str, ...]:
-        return ()
-
-    @property
-    def _how_to_step(self) -> str:  # type: ignore[override]
-        return "Call `step(closure)`." if self.needs_closure else "Call `step(loss)`."
-
-    def _reset_transient(self) -> None:
-        super()._reset_transient()
-        self._way_back = Commit()
+class SimultaneousOptimizer(RivalOptimizer):
+    """Base of the optimizers that move both players at once."""
 
     @abstractmethod
-    def _moves(self, evaluate: "Evaluation") -> dict[Player, Move]:
-        """Return what a step does, leaving parameters and state alone."""
+    def _take(
+        self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Take a step, and return the loss or the losses, detached."""
 
     @overload  # type: ignore[override]
     def step(
@@ -200,22 +151,86 @@ class FieldOptimizer(RivalOptimizer):
             if closure is None:
                 self._idle_step()
                 return None
-            evaluate = Evaluation(self, closure, min_penalty, max_penalty)
-            try:
-                moves = self._moves(evaluate)
-            except BaseException:
-                # An interrupt may have come between a look ahead and the way back.
-                self._way_back.run()
-                raise
-            vectors = [v for m in moves.values() for v in (m.delta, *m.state.values())]
-            if not self._are_finite([*evaluate.all_losses, *vectors]):
-                self._say_not_taken()
-                return evaluate.loss
-            commit = Commit()
-            for player, move in moves.items():
-                self._stage(commit, player, move.delta, move.state, True)
-            commit.run()
+            return self._take(closure, min_penalty, max_penalty)
+
+
+class FieldOptimizer(SimultaneousOptimizer):
+    """Base of the optimizers that are a rule on the players' own gradients.
+
+    Subclasses give ``_moves``. ``step`` takes one zero-sum loss, or a pair (min, max) of losses of
+    which each player minimises its own.
+
+    Args:
+        min_params: of the first player: tensors, named tensors or group dictionaries.
+        max_params: of the second player; None if the first argument has the groups of both.
+        defaults: of the hyperparameters of the algorithm itself.
+        lr: a number, a 0-dim tensor, or a pair (min, max) of them.
+        weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
+        max_grad_norm: largest Euclidean norm of a group's gradient, at each evaluation.
+        process_group: whose processes share each step, as of :class:`~compopt.CGD`.
+    """
+
+    needs_closure: ClassVar[bool] = False
+    """Whether a step evaluates the loss at another point than where the parameters are."""
+
+    _is_second_order: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        min_params: Params,
+        max_params: Params | None,
+        lr: LearningRates,
+        weight_decay: float,
+        max_grad_norm: float | None,
+        process_group: ProcessGroup,
+        **defaults: Any,
+    ) -> None:
+        common = {"weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
+        super().__init__(
+            min_params,
+            max_params,
+            {"lr": lr, **defaults, **common},
+            capturable=False,
+            process_group=process_group,
+        )
+
+    def _check_hyperparameters(self, group: dict[str, Any]) -> None:
+        """Nothing to check beyond what all groups have."""
+
+    def _state_keys(self, player: Player) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def _how_to_step(self) -> str:  # type: ignore[override]
+        return "Call `step(closure)`." if self.needs_closure else "Call `step(loss)`."
+
+    def _reset_transient(self) -> None:
+        super()._reset_transient()
+        self._way_back = Commit()
+
+    @abstractmethod
+    def _moves(self, evaluate: "Evaluation") -> dict[Player, Move]:
+        """Return what a step does, leaving parameters and state alone."""
+
+    def _take(
+        self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        evaluate = Evaluation(self, closure, min_penalty, max_penalty)
+        try:
+            moves = self._moves(evaluate)
+        except BaseException:
+            # An interrupt may have come between a look ahead and the way back.
+            self._way_back.run()
+            raise
+        vectors = [v for m in moves.values() for v in (m.delta, *m.state.values())]
+        if not self._are_finite([*evaluate.all_losses, *vectors]):
+            self._say_not_taken()
             return evaluate.loss
+        commit = Commit()
+        for player, move in moves.items():
+            self._stage(commit, player, move.delta, move.state, True)
+        commit.run()
+        return evaluate.loss
 
     def _weigh(self, player: Player, vector: Tensor, key: str = "lr") -> Tensor:
         """Multiply ``vector`` in place by the hyperparameter ``key`` of each group."""

@@ -3,18 +3,18 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ClassVar, TypeAlias, overload
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.distributed.meeting import Act
-from compopt.game import Game, LossOrClosure, OneLossOrClosure, PairOrClosure, Terms, as_game
+from compopt.game import Game, LossOrClosure, Terms, as_game
 from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import RivalOptimizer, as_loss
+from compopt.optim.rivals.base import RivalOptimizer, SimultaneousOptimizer, as_loss
 from compopt.optim.state import drop_strangers, kept_whole
 from compopt.optim.terms import plain
 
@@ -170,7 +170,7 @@ class DescentAscent(RivalOptimizer):
         return {**super().__getstate__(), "_inner": self._inner}
 
 
-class SimultaneousDescentAscent(DescentAscent):
+class SimultaneousDescentAscent(DescentAscent, SimultaneousOptimizer):
     """Descent-ascent in which both players move at once.
 
     Each player's own gradient, of the loss or of the negative loss, goes to a torch optimizer. With
@@ -200,66 +200,18 @@ class SimultaneousDescentAscent(DescentAscent):
     ) -> None:
         super().__init__(min_params, max_params, lr, optimizer, process_group)
 
-    @overload  # type: ignore[override]
-    def step(
-        self,
-        closure: OneLossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> Tensor: ...
-
-    @overload
-    def step(
-        self,
-        closure: PairOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def step(
-        self,
-        closure: LossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]: ...
-
-    @overload
-    def step(
-        self,
-        closure: LossOrClosure | None = None,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
-
-    def step(
-        self,
-        closure: LossOrClosure | None = None,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor] | None:
-        """Take one step of both players; arguments and result as :meth:`OGDA.step`.
-
-        Without a finite loss and gradients none is taken, which a StepWarning says the first time.
-        """
-        with torch.no_grad(), self._together(closure):
-            if closure is None:
-                self._idle_step()
-                return None
-            game = self._game(closure, min_penalty, max_penalty)
-            self._meet(Act.STEP, game)
-            derivatives = self._differentiate(game)
-            losses, grads = derivatives.losses, derivatives.grads
-            if self._are_finite([*losses, *grads.values()]):
-                with self._undone_on_error():
-                    for player in PLAYERS:
-                        self._move(player, grads[player])
-                    self._is_taken = True
-            else:
-                self._say_not_taken()
-            return as_loss(losses)
+    def _take(
+        self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        game = self._game(closure, min_penalty, max_penalty)
+        self._meet(Act.STEP, game)
+        derivatives = self._differentiate(game)
+        losses, grads = derivatives.losses, derivatives.grads
+        if self._are_finite([*losses, *grads.values()]):
+            with self._undone_on_error():
+                for player in PLAYERS:
+                    self._move(player, grads[player])
+                self._is_taken = True
+        else:
+            self._say_not_taken()
+        return as_loss(losses)
