@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("sweep", type=Path)
     command.add_argument("--out", type=Path, required=True, help="folder of the files")
 
+    text = "Write the protocol of the final runs from the stored trials of a search."
+    command = add("choose", _choose, text)
+    command.add_argument("results", type=Path, help="folder of stored results")
+    command.add_argument("--protocol", default="tuning", help="of the search")
+    command.add_argument("--out", type=Path, required=True, help="the protocol's file")
+
     command = add("data", _data, "Find, download and check the images.")
     command.add_argument("--data", type=Path)
     return parser
@@ -199,6 +205,16 @@ def _store(args: argparse.Namespace) -> int:
     from benchmarks.cifar10.stored import store_results
 
     print(f"{store_results(Sweep(args.sweep), args.out)} cells in {args.out}")
+    return 0
+
+
+def _choose(args: argparse.Namespace) -> int:
+    from benchmarks.cifar10.choose import write_choice
+    from benchmarks.cifar10.protocol import load_protocol
+    from benchmarks.cifar10.stored import load_results
+
+    for line in write_choice(args.out, load_protocol(args.protocol), load_results(args.results)):
+        print(line)
     return 0
 
 

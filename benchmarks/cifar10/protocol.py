@@ -27,9 +27,13 @@ class Table(Methods):
 
     Attributes:
         seeds: of weights, data order and noise.
+        options: of the optimizers, in place of theirs.
+        term_options: of the terms, likewise.
     """
 
     seeds: list[int] = field(default_factory=lambda: [0])
+    options: dict[str, Any] = field(default_factory=dict)
+    term_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,11 +68,12 @@ class Protocol:
         for search in self.searches:
             for number, choices in enumerate(search.draws()):
                 for choice in search:
-                    cell = self._trial(search, number, choices, *choice)
-                    found.setdefault(cell.name, cell)
+                    cell = self._cell(search.seed, *choice, *search.changes(choices))
+                    name = f"{cell.method}_trial{number}"
+                    found.setdefault(name, dataclasses.replace(cell, name=name, choices=choices))
         for table in self.tables:
             for seed, choice in itertools.product(table.seeds, table):
-                cell = self._cell(seed, *choice)
+                cell = self._cell(seed, *choice, table.options, table.term_options)
                 found.setdefault(cell.name, cell)
         if not found:
             raise BenchmarkError("The protocol has no cells: its `tables` are empty.")
@@ -83,30 +88,15 @@ class Protocol:
             for loss, optimizer, term in search
         }
 
-    def _trial(
+    def _cell(
         self,
-        search: Search,
-        number: int,
-        choices: dict[str, Any],
+        seed: int,
         loss: str,
         optimizer: str,
         term: str,
+        options: dict[str, Any],
+        term_options: dict[str, Any],
     ) -> RunConfig:
-        cell = self._cell(search.seed, loss, optimizer, term)
-        of_optimizer, of_term = search.changes(choices)
-        try:
-            changed = dataclasses.replace(cell.optimizer, **of_optimizer)
-        except TypeError as error:
-            raise BenchmarkError(f"A search names an unknown option: {error}") from error
-        return dataclasses.replace(
-            cell,
-            name=f"{cell.method}_trial{number}",
-            choices=choices,
-            optimizer=changed,
-            term=dataclasses.replace(cell.term, options={**cell.term.options, **of_term}),
-        )
-
-    def _cell(self, seed: int, loss: str, optimizer: str, term: str) -> RunConfig:
         for kind, name, known in (
             ("optimizer", optimizer, self.optimizers),
             ("term", term, self.terms),
@@ -115,13 +105,18 @@ class Protocol:
                 raise BenchmarkError(
                     f"A table names the {kind} {name!r}; the protocol has {sorted(known)}."
                 )
+        own = self.terms[term]
+        try:
+            changed = dataclasses.replace(self.optimizers[optimizer], **options)
+        except TypeError as error:
+            raise BenchmarkError(f"A table or search has an unknown option: {error}") from error
         return dataclasses.replace(
             copy.deepcopy(self.run),
             name=f"{optimizer}_{loss}_{term}_seed{seed}",
             optimizer_name=optimizer,
             term_name=term,
-            optimizer=self.optimizers[optimizer],
-            term=self.terms[term],
+            optimizer=changed,
+            term=dataclasses.replace(own, options={**own.options, **term_options}),
             loss=loss,
             seed=seed,
         )

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.config import NetworkConfig, RunConfig, differences
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.optimizers import OptimizerConfig
@@ -184,4 +185,34 @@ def test_differences_name_the_leaves():
         "b.c: stored [1, 2], asked [1, 3]",
         "b.d: stored 'x', asked 'absent'",
         "e: stored 'absent', asked None",
+    ]
+
+
+def test_the_final_protocol_has_the_best_trial_of_each_method_with_fresh_seeds(tmp_path):
+    protocol = load_protocol("tuning")
+    metric = protocol.run.evaluation.metrics[0]
+    for cell in protocol.cells():
+        # The third trial is best; one method has a trial left to run.
+        if cell.name == "adam_bce_diversity_trial7":
+            continue
+        distance = 1.0 if cell.name.endswith("trial2") else 2.0
+        row = {"step": 1, "generator": "ema", "final": False, "metrics": {metric: distance}}
+        values = {"state": "finished", "run": cell.as_dict(), "evaluations": [row]}
+        (tmp_path / f"{cell.name}.json").write_text(json.dumps(values))
+    file = tmp_path / "final.yaml"
+    assert main(["choose", str(tmp_path), "--out", str(file)]) == 0
+    cells = {cell.name: cell for cell in load_protocol(str(file)).cells()}
+    trials = {cell.name: cell for cell in protocol.cells()}
+    assert len(cells) == 13 * 8
+    for name, cell in cells.items():
+        trial = trials[f"{cell.method.replace('-tuned', '')}_trial2"]
+        assert (cell.optimizer, cell.term, cell.cost) == (trial.optimizer, trial.term, trial.cost)
+        assert cell.budget == 2 * trial.budget
+        assert cell.seed in range(8, 16), name
+        assert cell.evaluation.endpoint_metrics != trial.evaluation.endpoint_metrics
+    assert cells["adam-tuned_wgan_wgan-gp_seed8"].term.options != {}
+    contrasts = load_protocol(str(file)).contrasts
+    assert contrasts == [
+        ["acgd-tuned_wgan_none", "control-tuned_wgan_none"],
+        ["acgd-tuned_bce_none", "control-tuned_bce_none"],
     ]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from benchmarks.cifar10.choose import SEEDS
 from benchmarks.cifar10.contrasts import LEVEL
 from benchmarks.cifar10.folder import write_json
-from benchmarks.cifar10.protocol import load_protocol
+from benchmarks.cifar10.protocol import FOLDER, load_protocol
 from benchmarks.cifar10.report import early, figures
 from benchmarks.cifar10.report.contents import (
     RANKED,
-    SEEDS,
     Report,
     contrasts_table,
     finals_table,
@@ -84,7 +84,8 @@ def _committed() -> tuple[Report, dict[str, list[Result]]]:
     folders = [folder for folder in sorted(RESULTS.iterdir()) if folder.is_dir()]
     parts = {folder.name: load_results(folder) for folder in folders}
     results = [result for own in parts.values() for result in own]
-    fixed = [(one, other) for one, other in load_protocol("contrasts").contrasts]
+    protocols = ["contrasts", *(["final"] if (FOLDER / "final.yaml").exists() else [])]
+    fixed = [(one, other) for name in protocols for one, other in load_protocol(name).contrasts]
     report = Report(results, fixed)
     named = groups(report)
     for name in ("penalty", "explicit"):
@@ -100,7 +101,9 @@ def _question(report: Report, group: str) -> str:
     others = groups(report)[group]
     if others:
         return contrasts_table(report, [report.best(others, report.metrics[0])])
-    return f"Open: no such cell has run at 16 pixels, of {SEEDS} seeds planned for each method."
+    return (
+        f"Open: no such cell has run at 16 pixels, of {len(SEEDS)} seeds planned for each method."
+    )
 
 
 def committed_text() -> tuple[str, str]:
@@ -115,7 +118,9 @@ def committed_text() -> tuple[str, str]:
     trials = [result for result in report.results if result.is_trial]
     page = template.format(
         headline=_wrapped(headline(report)),
-        contrasts=contrasts_table(report, [other for _, other in report.pairs[:2]]),
+        contrasts=contrasts_table(
+            report, [other for _, other in report.pairs if "control" in other]
+        ),
         methods=methods_table(report),
         progress=progress_table(parts),
         noise=f"{noise:.2f}",

@@ -1,5 +1,7 @@
 """Names of methods and distances in words."""
 
+from benchmarks.cifar10.choose import TUNED
+
 OPTIMIZERS = {
     "acgd": "ACGD",
     "control": "control",
@@ -17,7 +19,9 @@ DISTANCES = {
 def parts(method: str) -> tuple[str, str]:
     """Return a method (optimizer_loss_term) in words: the optimizer with its term, and the loss."""
     optimizer, loss, term = method.split("_")
-    name = OPTIMIZERS.get(optimizer, optimizer)
+    kind = optimizer.removesuffix(TUNED)
+    name = OPTIMIZERS.get(kind, kind)
+    name = name if kind == optimizer else f"tuned {name}"
     return name if term == "none" else f"{name} with {term}", LOSSES.get(loss, loss)
 
 
@@ -30,7 +34,7 @@ def compared(one: str, other: str) -> tuple[str, str]:
     """Return a sentence's start for a method, and what it is compared with."""
     (name, loss), (second, second_loss) = parts(one), parts(other)
     where = "" if loss == second_loss else f" on the {second_loss}"
-    article = "the " if second == "control" else ""
+    article = "the " if second.endswith("control") else ""
     return f"On the {loss} {name}", f"{article}{second}{where}"
 
 
