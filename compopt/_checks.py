@@ -194,11 +194,16 @@ def check_one_device(name: str, params: Iterable[Tensor]) -> None:
         )
 
 
+def has_hook(param: Tensor) -> bool:
+    """Return whether a parameter has a hook on its gradient."""
+    # Torch has no other way to ask, and none to leave hooks out of a backward pass.
+    return bool(param._backward_hooks or param._post_accumulate_grad_hooks)
+
+
 def check_hooks(params: Sequence[Tensor]) -> None:
     """Raise if a parameter has a hook on its gradient: products would go through it as well."""
     for index, param in enumerate(params):
-        # Torch has no other way to ask, and none to leave hooks out of a backward pass.
-        if param._backward_hooks or param._post_accumulate_grad_hooks:
+        if has_hook(param):
             raise ValueError(
                 f"Parameters of a competitive step must have no hooks (`register_hook`, "
                 f"`register_post_accumulate_grad_hook`), got one on parameter {index} of shape "

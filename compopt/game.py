@@ -106,6 +106,11 @@ class Game(AnyGame[Player]):
 
 
 @dataclass(frozen=True)
+class MeanGame(Game):
+    """The mean of the games of micro-batches."""
+
+
+@dataclass(frozen=True)
 class ManyPlayers(AnyGame[int]):
     """A loss for each of any number of players, and penalties.
 
@@ -348,7 +353,7 @@ def _mean_game(games: Sequence[Game], device: torch.device) -> Game:
     means = {name: _mean_term(name, values, device) for name, values in terms.items()}
     loss = means.pop("loss")
     assert loss is not None
-    return Game(loss, **means)
+    return MeanGame(loss, **means)
 
 
 def _mean_term(name: str, terms: Sequence[Tensor | None], device: torch.device) -> Tensor | None:

@@ -189,9 +189,30 @@ FAULTS = (
     Fault(
         "hooks on parameters are not seen",
         "compopt/optim/two_player.py",
-        "        check_hooks(params)\n",
+        "        self._refuse_hooks()\n",
         "",
         (OPTIM + "test_step_hooks.py",),
+    ),
+    Fault(
+        "hooks of a prepared step are not seen",
+        "compopt/optim/two_phase.py",
+        "        self._refuse_hooks()\n",
+        "",
+        (OPTIM + "test_step_hooks.py",),
+    ),
+    Fault(
+        "a scale that comes after the first step is not seen",
+        "compopt/optim/first_calls.py",
+        "        check_unscaled(",
+        "        kind in self._seen or check_unscaled(",
+        (OPTIM + "test_scalers.py",),
+    ),
+    Fault(
+        "rivals do not tell of players apart",
+        "compopt/optim/rivals/base.py",
+        "                optimizer._trouble.report_apart(result)\n",
+        "",
+        (OPTIM + "test_doubtful_steps.py",),
     ),
     Fault(
         "the fallback goes uphill",

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from compopt._checks import has_hook
 from compopt.compiled.bound import BoundTensors
 from compopt.compiled.trees import Tree
 from compopt.optim.two_player import TwoPlayerCompetitive
@@ -53,7 +54,7 @@ def terms_of(
             optimizer.warm_start,
             optimizer.on_failure == "fallback",
             optimizer.process_group,
-            [bool(param._backward_hooks) for param in bound.params],
+            [has_hook(param) for param in bound.params],
         ),
         precision=(
             torch.get_default_dtype(),

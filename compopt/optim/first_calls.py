@@ -1,4 +1,4 @@
-"""What is looked at in the first calls only, because a look takes too long for every step."""
+"""What each call is looked through for, and what only the first, because it takes too long."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -6,24 +6,25 @@ from typing import Any
 from torch import Tensor
 
 from compopt._checks import check_hooks_of_gradients
-from compopt.game import AnyGame
+from compopt.game import AnyGame, MeanGame
 from compopt.optim.scaling import check_unscaled
 
 
 class FirstCalls:
-    """Looks at the first call of each kind, with penalties and without."""
+    """Looks at calls, longest at the first of each kind: with penalties and without.
+
+    Attributes:
+        know_parts: whether micro-batches have been seen to be of one form.
+    """
 
     def __init__(self) -> None:
+        self.know_parts = False
         self._seen: set[tuple[str, bool]] = set()
-
-    @property
-    def are_over(self) -> bool:
-        """Whether there has been a call."""
-        return bool(self._seen)
+        self._left_out: set[str] = set()
 
     def leave_out(self, call: str) -> None:
         """Look at no ``call`` of this kind."""
-        self._seen |= {(call, False), (call, True)}
+        self._left_out.add(call)
 
     def look_at(
         self,
@@ -40,9 +41,11 @@ class FirstCalls:
             params: that it is differentiated by.
             how_to_scale: what to do instead of scaling by hand.
         """
-        has_penalty = bool(game.penalties())
-        if (call, has_penalty) in self._seen:
+        if call in self._left_out:
             return
-        check_unscaled(game.terms(), how_to_scale)
+        has_penalty = bool(game.penalties())
+        kind = (call, has_penalty)
+        check_unscaled(game.terms(), how_to_scale, reads=kind not in self._seen)
         check_hooks_of_gradients(params, has_penalty=has_penalty)
-        self._seen.add((call, has_penalty))
+        self._seen.add(kind)
+        self.know_parts = self.know_parts or isinstance(game, MeanGame)

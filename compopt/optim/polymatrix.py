@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from compopt._checks import check_choice, check_hooks, check_iterable, check_loss
+from compopt._checks import check_choice, check_iterable, check_loss
 from compopt._typing import LearningRates, Params
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
@@ -220,7 +220,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
                     f"{len(given)}."
                 )
         if player is None:
-            check_hooks([param for each in self._players for param in self._params(each)])
+            self._refuse_hooks()
         device = self._all_params()[0].device
         for index, loss in enumerate(losses):
             check_loss(f"losses[{index}]", loss, device)

@@ -1,6 +1,8 @@
 """Losses and gradients that a ``GradScaler`` has scaled."""
 
 import gc
+import sys
+import weakref
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -28,7 +30,7 @@ SCALED_BY_HAND = (
     "moves would be those of the scaled loss. {remedy}"
 )
 SMALLEST_NUMBER = 16.0
-"""Smaller numbers in front of a loss are taken for weights: a look for scalers takes time."""
+"""Smaller numbers in front of a loss are taken for weights."""
 
 # What leaves a loss the multiple of a scaled one, or makes it the mean of scaled ones.
 _LINEAR = (
@@ -37,26 +39,28 @@ _LINEAR = (
 )
 
 
-def check_unscaled(losses: Mapping[str, Tensor | None], remedy: str) -> None:
+def check_unscaled(losses: Mapping[str, Tensor | None], remedy: str, *, reads: bool) -> None:
     """Raise if a loss is the product of another with the scale of a ``GradScaler`` in use.
 
     Args:
         losses: scalars by name.
         remedy: what to do instead.
+        reads: whether factors on a device are read, for scales that were copied. Otherwise they
+            are compared by identity.
 
-    Cost: a walk over the last operations of each loss. Where they multiply by a 0-dim tensor, that
-    is read; a factor that could be a scale has all objects of the process looked through.
+    Cost: nothing without a scaler; with one, a walk over the last operations of each loss.
     """
-    scales: set[float] | None = None
+    scalers = _SCALERS.in_use()
+    if not scalers:
+        return
     for name, loss in losses.items():
         # What is no tensor is refused by name later.
         if not isinstance(loss, Tensor) or Place.of(loss).capturing:
             continue
         for factor in _factors(loss):
-            if scales is None:
-                scales = _scales_in_use()
-            if factor in scales:
-                raise ValueError(SCALED_BY_HAND.format(name=name, scale=factor, remedy=remedy))
+            scale = _scale_among(factor, scalers, reads)
+            if scale is not None:
+                raise ValueError(SCALED_BY_HAND.format(name=name, scale=scale, remedy=remedy))
 
 
 def check_ready(scaler: GradScaler, optimizer: torch.optim.Optimizer) -> None:
@@ -83,15 +87,15 @@ def _stage(scaler: GradScaler, optimizer: torch.optim.Optimizer) -> str | None:
     return "READY" if state is None else str(state["stage"].name)
 
 
-def _factors(loss: Tensor) -> Iterator[float]:
-    """Yield the numbers by which the last operations multiply, as far as scales look like them."""
+def _factors(loss: Tensor) -> Iterator[Tensor]:
+    """Yield the 0-dim tensors by which the last operations multiply."""
     nodes = [loss.grad_fn]
     for node in nodes:
         kind = type(node).__name__
         if kind == "MulBackward0":
             for factor in (_saved(node, "_saved_other"), _saved(node, "_saved_self")):
-                if factor is not None and (number := _scale_like(factor)) is not None:
-                    yield number
+                if factor is not None and not (factor.dim() or factor.requires_grad):
+                    yield factor
         elif not kind.startswith(_LINEAR):
             continue
         if len(nodes) < 100:
@@ -107,8 +111,13 @@ def _saved(node: object, name: str) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def _scale_like(factor: Tensor) -> float | None:
-    if factor.dim() or factor.requires_grad or factor.is_complex() or factor.is_meta:
+def _scale_among(factor: Tensor, scalers: list[GradScaler], reads: bool) -> float | None:
+    """Return the scale of one of these scalers, if ``factor`` is it."""
+    for scaler in scalers:
+        if factor is getattr(scaler, "_scale", None):
+            # A scale of one changes nothing as yet.
+            return scaler.get_scale() if scaler.get_scale() != 1.0 else None
+    if factor.is_complex() or factor.is_meta or not (reads or factor.device.type == "cpu"):
         return None
     try:
         number = float(factor)
@@ -117,17 +126,38 @@ def _scale_like(factor: Tensor) -> float | None:
         return None
     # Scalers keep float32 tensors; numbers come as float64 or int64.
     is_candidate = factor.dtype == torch.float32 or number >= SMALLEST_NUMBER
-    return number if is_candidate and number != 1.0 else None
+    if not is_candidate or number == 1.0:
+        return None
+    return number if any(scaler.get_scale() == number for scaler in scalers) else None
 
 
-def _scales_in_use() -> set[float]:
-    # An object refers to its class. Asking for types: proxies would import what they stand for.
-    scalers = [o for o in gc.get_referrers(*_with_subclasses(GradScaler)) if _is_scaler(o)]
-    return {scaler.get_scale() for scaler in scalers if scaler.is_enabled()}
+class _Scalers:
+    """The scalers of this process."""
+
+    def __init__(self) -> None:
+        self._found: list[weakref.ref[GradScaler]] = []
+        self._num_references = -1
+
+    def in_use(self) -> list[GradScaler]:
+        """Return those that are enabled.
+
+        Cost: that of looking through all objects of the process, where one may have come or gone.
+        """
+        # Every object holds a reference to its class.
+        classes = _with_subclasses(GradScaler)
+        count = sum(map(sys.getrefcount, classes))
+        scalers = [found() for found in self._found]
+        if count != self._num_references or any(scaler is None for scaler in scalers):
+            # Asking for types: proxies would import what they stand for.
+            scalers = [
+                found for found in gc.get_referrers(*classes) if issubclass(type(found), GradScaler)
+            ]
+            self._found = [weakref.ref(scaler) for scaler in scalers if scaler is not None]
+            self._num_references = count
+        return [scaler for scaler in scalers if scaler is not None and scaler.is_enabled()]
 
 
-def _is_scaler(found: object) -> bool:
-    return issubclass(type(found), GradScaler)
+_SCALERS = _Scalers()
 
 
 def _with_subclasses(cls: type[GradScaler]) -> list[type[GradScaler]]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compopt._checks import check_hooks
 from compopt.distributed import Placement, placement_of
 from compopt.distributed.meeting import Act, Terms
 from compopt.game import AnyGame
@@ -174,13 +175,17 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             )
 
     def _look_at(self, call: str, game: AnyGame[Any], *players: Any) -> None:
-        """Look at the first call of this kind, by ``players``, all of them if none is given."""
+        """Look at a call of this kind, by ``players``, all of them if none is given."""
         found = (p for player in players or self._players for p in self._params(player))
         self._first_calls.look_at(call, game, found, self._how_to_scale)
 
+    def _refuse_hooks(self) -> None:
+        """Raise if a parameter has a hook, which products would go through."""
+        check_hooks([param for player in self._players for param in self._params(player)])
+
     def _parts_of(self) -> Mapping[Any, Sequence[Tensor]] | None:
-        """Return by which parameters parts of the first loss are told apart, None of later ones."""
-        return None if self._first_calls.are_over else {p: self._params(p) for p in self._players}
+        """Return by which parameters the first micro-batches are told apart, None of later ones."""
+        return None if self._first_calls.know_parts else {p: self._params(p) for p in self._players}
 
     def _idle_step(self) -> None:
         """Create the state, as checkpoint loaders expect of a step without a loss."""

@@ -31,6 +31,10 @@ LIMIT_ITERATIONS = (
 )
 
 APART_WORDS = "The players do not interact: this is gradient descent-ascent."
+ZERO_PRODUCTS = (
+    "All entries of the first mixed products are zero. If that is not meant, leave out "
+    "`detach()` and `no_grad()`, and freeze no network while the loss of the other is computed."
+)
 
 INDEPENDENCE, APART, STRETCHED = "independence", "apart", "stretched"
 """What a step may be told for: a loss that lacks a player, products of zero, a singular system."""
@@ -107,6 +111,29 @@ class Trouble:
                 StepWarning,
             )
 
+    def report_apart(self, derivatives: Derivatives[Any]) -> None:
+        """Warn, at the first call, if products with the players' gradients are all zero.
+
+        For optimizers whose own products may be of other vectors, such as zeros. Cost: one product
+        per player, once.
+        """
+        if not self.watches:
+            return
+        self.watches = False
+        products = derivatives.interaction(derivatives.grads)
+        placement = derivatives.placement
+        vectors = [*derivatives.grads.values(), *products.values()]
+        found = placement.total(torch.stack([vector.any() for vector in vectors]).double()) > 0
+        flags = placement.agree(found.long())
+        is_given, is_product = flags[: len(products)], flags[len(products) :]
+        if all(is_given) and not any(is_product) and INDEPENDENCE not in self._said:
+            self.warn_once(
+                APART,
+                f"The players do not interact. {ZERO_PRODUCTS} If it is meant, the step is right, "
+                "and its mixed products are spent in vain.",
+                StepWarning,
+            )
+
     def signs(self, update: Update[Any]) -> dict[str, Tensor]:
         """Return what :meth:`report` needs in addition to the status, as 0-dim flags.
 
@@ -180,10 +207,8 @@ class Trouble:
         if APART in signs and INDEPENDENCE not in self._said:
             self.warn_once(
                 APART,
-                f"{APART_WORDS} All entries of the first mixed products are zero. If that is not "
-                "meant, leave out `detach()` and `no_grad()`, and freeze no network while the loss "
-                "of the other is computed. If it is meant, `interaction=0` takes the same step "
-                "without products.",
+                f"{APART_WORDS} {ZERO_PRODUCTS} If it is meant, `interaction=0` takes the same "
+                "step without products.",
                 StepWarning,
             )
 

@@ -141,6 +141,8 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         """
         if self._pending is None:
             return
+        # One may have been added since.
+        self._refuse_hooks()
         if self._pending_scaler is not None:
             check_taken_back(*self._pending_scaler, self)
         for player, params in self._pending_params.items():

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, overload
 import torch
 from torch import Tensor
 
-from compopt._checks import check_choice, check_hooks
+from compopt._checks import check_choice
 from compopt._typing import PLAYERS, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.game import (
@@ -219,16 +219,16 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
             return as_game(closure, terms, device, allows_pair=True, players=self._parts_of())
         # Conjugate gradients would refuse the operator, without a word about the losses.
         pairs = not isinstance(self.solver, ConjugateGradient)
-        params = [*self._params("min"), *self._params("max")]
-        check_hooks(params)
-        return as_game(
+        game = as_game(
             closure,
             terms,
-            params[0].device,
+            self._params("min")[0].device,
             allows_pair=pairs,
             allows_curvature=True,
             players=self._parts_of(),
         )
+        self._refuse_hooks()
+        return game
 
     def _report_independence(self, derivatives: Derivatives[Player]) -> None:
         self._trouble.report_independence(derivatives)

@@ -89,12 +89,13 @@ def test_parameters_that_no_network_has():
     take(CGD(*play.params, solver=fixed()), play, loss_fn)
 
 
-def test_hooks_on_parameters():
+@pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_hooks_on_parameters(register):
     play = gan()
     optimizer = CGD(*play.params, solver=fixed())
     step = compiled(optimizer, play)
     step(*play.batches[0])
-    handle = play.params[0][0].register_hook(lambda grad: grad * 2)
+    handle = getattr(play.params[0][0], register)(lambda _: None)
     with pytest.raises(ValueError, match="must have no hooks"):
         step(*play.batches[0])
     handle.remove()

@@ -220,8 +220,9 @@ def test_backward_needs_a_loss(info: OptimizerInfo) -> None:
 
 def test_losses_of_two_players_are_no_micro_batches() -> None:
     x, y = (torch.ones(1, requires_grad=True) for _ in range(2))
-    losses = [(x * y.detach()).sum(), (x.detach() * y).sum()]
     for optimizer in (CGD([x], [y]), OGDA([x], [y]), SimultaneousDescentAscent([x], [y])):
+        optimizer.step((x * y).sum())
+        losses = [(x * y.detach()).sum(), (x.detach() * y).sum()]
         with pytest.raises(ValueError, match=r"first on min, number 1 on max.*as a pair"):
             optimizer.step(MicroBatches(losses))
         optimizer.step(MicroBatches([(x * y).sum(), 2 * (x * y).sum()]))

@@ -22,7 +22,7 @@ from compopt import (
     StepWarning,
 )
 from compopt.optim import PolymatrixCGD
-from compopt.optim.rivals import LCGD, LOLA, SGA, ConsensusOptimization
+from compopt.optim.rivals import LCGD, LEAD, LOLA, SGA, ConsensusOptimization
 from compopt.solvers import Solution, Status
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -235,6 +235,21 @@ def test_players_that_do_not_interact_are_told_once(solve_for: str, solver: Any,
     # The remedy, for who means it.
     meant = CGD(game.min_params, game.max_params, lr=0.1, interaction=0)
     meant.step(apart(game, how))
+
+
+@pytest.mark.parametrize("how", ["frozen", "no_grad", "zero", "apart"])
+@pytest.mark.parametrize("cls", [SGA, LCGD, LOLA, ConsensusOptimization, LEAD])
+def test_rivals_tell_of_players_that_do_not_interact_once(cls: Any, how: str) -> None:
+    game, meant = NetworkGame(), NetworkGame()
+    optimizer: Any = cls(game.min_params, game.max_params, lr=0.1)
+    with pytest.warns(StepWarning, match="All entries of the first mixed products") as caught:
+        optimizer.step(apart(game, how))
+    assert caught[0].filename == __file__
+    optimizer.step(apart(game, how))
+    # Players that interact are not called apart, nor those at a stationary point.
+    cls(meant.min_params, meant.max_params, lr=0.1).step(meant.loss(0))
+    x, y = (torch.zeros(2, requires_grad=True) for _ in range(2))
+    cls([x], [y], lr=0.1).step((x * y).sum())
 
 
 def test_many_players_that_do_not_interact_are_told_once() -> None:

@@ -3,7 +3,9 @@
 What a message says is followed literally, and then gives the step of the unscaled loss.
 """
 
+import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,6 +70,45 @@ def test_a_step_on_a_loss_scaled_by_hand_is_refused(entry: Entry, spelling: str)
     entry.step(optimizer, game.loss)
     entry.step(twin, twin_game.loss)
     assert_same_bits(snapshot(optimizer), snapshot(twin))
+
+
+@each_kind
+def test_a_scale_that_comes_later_is_refused(entry: Entry) -> None:
+    """Of a scaler that is older than the first step, and of one that is younger."""
+    scaler = new_scaler()
+    game, optimizer = entry.start()
+    entry.step(optimizer, game.loss)
+    before = snapshot(optimizer)
+    for each in (scaler, new_scaler()):
+        for spelling in ("scale", "number", "weighted"):
+            scaled = partial(SPELLINGS[spelling], each)
+            with pytest.raises(ValueError, match=BY_HAND):
+                entry.step(optimizer, lambda scaled=scaled: scaled(game.loss()))
+    assert_same_bits(snapshot(optimizer), before)
+    del scaler, each, scaled
+    entry.step(optimizer, lambda: SCALE * game.loss())
+
+
+@each_competitive
+def test_a_scale_that_comes_after_a_first_backward_is_refused(info: OptimizerInfo) -> None:
+    game = QuadraticGame()
+    optimizer, scaler = info.exact(game), new_scaler()
+    for _ in range(2):
+        optimizer.backward(game.loss())
+        optimizer.step()
+    with pytest.raises(ValueError, match=BY_HAND):
+        optimizer.backward(scaler.scale(game.loss()))
+
+
+def test_a_look_for_scalers_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    game = QuadraticGame()
+    optimizer = CGD(game.min_params, game.max_params)
+    scaler = new_scaler()
+    optimizer.step(game.loss())
+    monkeypatch.setattr(gc, "get_referrers", lambda *_: pytest.fail("objects were looked through"))
+    for _ in range(2):
+        optimizer.step(32.0 * game.loss())
+    assert scaler.is_enabled()
 
 
 def test_a_scaled_pair_is_refused() -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from dense_steps import DenseReference, assert_dense_step
 from games import QuadraticGame
-from optimizer_registry import OptimizerInfo, each_competitive_kind, each_kind
+from optimizer_registry import OptimizerInfo, each_competitive, each_competitive_kind, each_kind
 from snapshots import all_params, assert_same_bits, snapshot
 from torch.optim.optimizer import (
     register_optimizer_step_post_hook,
@@ -119,6 +119,48 @@ def test_hooks_on_parameters_are_refused(info: OptimizerInfo, method: str, regis
         param.grad.clamp_(-0.1, 0.1)
     optimizer.step()
     assert optimizer.last_step.taken
+
+
+@pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
+@each_competitive
+def test_hooks_added_between_the_phases_are_refused(info: OptimizerInfo, register: str) -> None:
+    game, twin_game = QuadraticGame(), QuadraticGame()
+    optimizer: Any = info.exact(game)
+    twin: Any = info.exact(twin_game)
+    for each, played in ((optimizer, game), (twin, twin_game)):
+        each.backward(played.loss())
+        each.step()
+        each.backward(played.loss())
+    handle = getattr(game.min_params[0], register)(lambda _: None)
+    before = snapshot(optimizer)
+    with pytest.raises(ValueError, match=r"got one on parameter 0 of shape"):
+        optimizer.step()
+    assert_same_bits(snapshot(optimizer), before)
+    handle.remove()
+    optimizer.step()
+    twin.step()
+    assert_same_bits(snapshot(optimizer), snapshot(twin))
+
+
+@each_kind
+def test_hooks_added_later_are_refused(info: OptimizerInfo) -> None:
+    """Also by a closure, while it computes the loss."""
+    game = QuadraticGame()
+    optimizer = info.exact(game)
+    optimizer.step(game.loss)
+    before = snapshot(optimizer)
+    handles = []
+
+    def loss() -> Any:
+        handles.append(game.max_params[0].register_post_accumulate_grad_hook(lambda _: None))
+        return game.loss()
+
+    with pytest.raises(ValueError, match="Remove it"):
+        optimizer.step(loss)
+    assert_same_bits(snapshot(optimizer), before)
+    for handle in handles:
+        handle.remove()
+    optimizer.step(game.loss)
 
 
 def test_hooks_on_parameters_see_each_gradient_whole_or_are_refused() -> None:

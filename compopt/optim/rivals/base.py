@@ -9,7 +9,6 @@ from typing import Any, ClassVar, overload
 import torch
 from torch import Tensor
 
-from compopt._checks import check_hooks
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
@@ -320,22 +319,22 @@ class Evaluation:
         """Return the derivatives with the players moved by ``deltas``, gradients clipped."""
         optimizer = self._optimizer
         with optimizer._displaced(deltas or {}):
-            params = [param for player in PLAYERS for param in optimizer._params(player)]
-            if optimizer._is_second_order:
-                check_hooks(params)
             game = as_game(
                 self._closure,
                 Terms(*self._penalties),
-                params[0].device,
+                optimizer._params("min")[0].device,
                 allows_pair=True,
                 players=optimizer._parts_of(),
             )
+            if optimizer._is_second_order:
+                optimizer._refuse_hooks()
             optimizer._look_at("step", game)
             if not self.all_losses:
                 optimizer._meet(Act.STEP, game)
             result = optimizer._differentiate(game, second_order=optimizer._is_second_order)
             if optimizer._is_second_order:
                 optimizer._trouble.report_independence(result)
+                optimizer._trouble.report_apart(result)
         if not self.all_losses:
             self.loss = as_loss(result.losses)
         self.all_losses += result.losses
