@@ -16,16 +16,22 @@ HINTS: Mapping[str, str] = {
 """What other optimizers take and some of these do not."""
 
 
-def explained(function: F, remedy: str) -> F:
+def explained(function: F, remedy: str, inherited: Callable[..., Any] | None = None) -> F:
     """Return a method that says how to pass the arguments that it does not take.
 
     Args:
         function: the method.
         remedy: what to do with those that are given by position and must not be.
+        inherited: the method of the base class. Where ``function`` takes further keywords, as
+            ``**options``, its signature gets those of this one in their place.
     """
     signature = inspect.signature(function)
-    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):
-        return function
+    *own, last = signature.parameters.values()
+    if last.kind is last.VAR_KEYWORD:
+        known = signature.parameters
+        added = [] if inherited is None else inspect.signature(inherited).parameters.values()
+        own += [p for p in added if p.kind is p.KEYWORD_ONLY and p.name not in known]
+        signature = signature.replace(parameters=own)
 
     def name(owner: object) -> str:
         method = "" if function.__name__ == "__init__" else f".{function.__name__}"
@@ -41,6 +47,7 @@ def explained(function: F, remedy: str) -> F:
                 raise
         raise TypeError(message)
 
+    call.__signature__ = signature  # type: ignore[attr-defined]
     return cast(F, call)
 
 
@@ -88,4 +95,5 @@ class ExplainsArguments:
         super().__init_subclass__(**kwargs)
         for name, remedy in cls._how_to_pass.items():
             if name in vars(cls):
-                setattr(cls, name, explained(vars(cls)[name], remedy))
+                inherited = getattr(super(cls, cls), name, None)
+                setattr(cls, name, explained(vars(cls)[name], remedy, inherited))

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Generic, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict, TypeVar
 
 from compopt._checks import check_loss
 from compopt._typing import PLAYERS, K, Player
@@ -57,8 +58,15 @@ class AnyGame(Generic[K]):
         return tuple(objective.loss.detach() for objective in self.objectives())
 
 
+Losses: TypeAlias = Tensor | tuple[Tensor, Tensor]
+"""What a step of two players returns: the one loss, or the pair (min, max) of losses."""
+
+L_co = TypeVar("L_co", bound=Losses, covariant=True, default=Losses)
+"""Which of the two a step returns; a :class:`Game` does not say."""
+
+
 @dataclass(frozen=True)
-class Game(AnyGame[Player]):
+class Game(AnyGame[Player], Generic[L_co]):
     """A loss, or a loss for each player, with further terms.
 
     Attributes:
@@ -152,12 +160,6 @@ class OwnGame(AnyGame[K]):
         return {player: self.penalty for player in self.objective.signs if self.penalty is not None}
 
 
-BatchLoss: TypeAlias = Tensor | Game | tuple[Tensor, Tensor]
-
-
-L_co = TypeVar("L_co", bound=BatchLoss, covariant=True)
-
-
 class MicroBatches(Generic[L_co]):
     """Losses of the parts of a batch, which a step averages.
 
@@ -174,23 +176,17 @@ class MicroBatches(Generic[L_co]):
         tensor(1.5000)
     """
 
-    def __init__(self, losses: Iterable[L_co]) -> None:
+    def __init__(self, losses: Iterable[L_co | Game[L_co]]) -> None:
         if isinstance(losses, Tensor) or not isinstance(losses, Iterable):
             raise TypeError(
                 f"`losses` must be those of several parts, got {type(losses).__name__}. One loss "
                 "is given to a step as it is; per-sample losses are averaged first, `.mean()`."
             )
-        self.losses = tuple(losses)
+        self.losses: tuple[L_co | Game[L_co], ...] = tuple(losses)
 
 
-Loss: TypeAlias = BatchLoss | MicroBatches[BatchLoss]
-LossOrClosure: TypeAlias = Loss | Callable[[], Loss]
-
-# By what a step returns for them; a `Game` may be either.
-OneLoss: TypeAlias = Tensor | MicroBatches[Tensor]
-OneLossOrClosure: TypeAlias = OneLoss | Callable[[], OneLoss]
-PairOfLosses: TypeAlias = tuple[Tensor, Tensor] | MicroBatches[tuple[Tensor, Tensor]]
-PairOrClosure: TypeAlias = PairOfLosses | Callable[[], PairOfLosses]
+Loss: TypeAlias = L_co | Game[L_co] | MicroBatches[L_co]
+LossOrClosure: TypeAlias = Loss[L_co] | Callable[[], Loss[L_co]]
 
 
 class Terms(NamedTuple):
@@ -199,6 +195,13 @@ class Terms(NamedTuple):
     min_penalty: Tensor | None = None
     max_penalty: Tensor | None = None
     curvature_loss: Tensor | None = None
+
+
+class Penalties(TypedDict, total=False):
+    """Terms that a step takes by name; see :class:`~compopt.Game`."""
+
+    min_penalty: Tensor | None
+    max_penalty: Tensor | None
 
 
 def check_alone(player: Player, terms: Terms) -> None:

@@ -25,7 +25,8 @@ from compopt.optim.players import ProcessGroup
 from compopt.optim.two_phase import TwoPhaseOptimizer
 from compopt.optim.update import StepSizes
 
-MirrorOrPair: TypeAlias = Mirror | tuple[Mirror, Mirror]
+Mirrors: TypeAlias = Mirror | tuple[Mirror, ...]
+"""One mirror map, or one for each player."""
 
 
 class AdaptiveOptimizer(TwoPhaseOptimizer):

@@ -1,13 +1,9 @@
 """Competitive gradient descent."""
 
-from torch import distributed as dist
+from typing_extensions import Unpack
 
 from compopt._typing import LearningRates, Params
-from compopt.distributed import Placement
-from compopt.optim.adaptive import MirrorOrPair
-from compopt.optim.trouble import OnFailure, SolveFor
-from compopt.optim.two_player import TwoPlayerCompetitive
-from compopt.solvers import Solver
+from compopt.optim.two_player import TwoPlayerCompetitive, TwoPlayerOptions
 
 
 class CGD(TwoPlayerCompetitive):
@@ -110,34 +106,6 @@ class CGD(TwoPlayerCompetitive):
         min_params: Params,
         max_params: Params | None = None,
         lr: LearningRates = 1e-3,
-        *,
-        interaction: float | None = None,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        mirror: MirrorOrPair = "euclidean",
-        solver: Solver | None = None,
-        warm_start: bool = False,
-        solve_for: SolveFor = "smaller",
-        on_failure: OnFailure = "fallback",
-        capturable: bool = False,
-        backend: str = "auto",
-        process_group: "dist.ProcessGroup | Placement | None" = None,
+        **options: Unpack[TwoPlayerOptions],
     ) -> None:
-        super().__init__(
-            min_params,
-            max_params,
-            {
-                "lr": lr,
-                "interaction": interaction,
-                "weight_decay": weight_decay,
-                "max_grad_norm": max_grad_norm,
-                "mirror": mirror,
-            },
-            solver=solver,
-            warm_start=warm_start,
-            solve_for=solve_for,
-            on_failure=on_failure,
-            capturable=capturable,
-            backend=backend,
-            process_group=process_group,
-        )
+        super().__init__(min_params, max_params, {"lr": lr}, **options)

@@ -1,21 +1,21 @@
 """The competitive step as a torch optimizer, of any number of players."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
 from compopt._checks import check_choice
-from compopt._flat import Workspace
 from compopt._profiling import Range, marked
 from compopt._typing import K, Params
 from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
-from compopt.game import AnyGame, evaluated
+from compopt.game import evaluated
 from compopt.kernels import resolve_backend, use_backend
-from compopt.optim.adaptive import AdaptiveOptimizer
+from compopt.optim.adaptive import AdaptiveOptimizer, Mirrors
 from compopt.optim.capture import check_capturable
 from compopt.optim.commit import Commit
 from compopt.optim.judgement import judge, judge_alone, select
@@ -25,6 +25,21 @@ from compopt.optim.report import StepReport
 from compopt.optim.trouble import OnFailure, check_solver, stretch_of
 from compopt.optim.update import StepSizes, Update
 from compopt.solvers import Solver, Status
+
+
+class CompetitiveOptions(TypedDict, total=False):
+    """Keywords of competitive optimizers."""
+
+    interaction: float | None
+    weight_decay: float
+    max_grad_norm: float | None
+    mirror: Mirrors
+    solver: Solver | None
+    warm_start: bool
+    on_failure: OnFailure
+    capturable: bool
+    backend: str
+    process_group: ProcessGroup
 
 
 class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
@@ -48,12 +63,16 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         max_params: Params | None,
         defaults: dict[str, Any],
         *,
-        solver: Solver | None,
-        warm_start: bool,
-        on_failure: OnFailure,
-        capturable: bool,
-        backend: str,
-        process_group: ProcessGroup,
+        interaction: float | None = None,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        mirror: Mirrors = "euclidean",
+        solver: Solver | None = None,
+        warm_start: bool = False,
+        on_failure: OnFailure = "fallback",
+        capturable: bool = False,
+        backend: str = "auto",
+        process_group: ProcessGroup = None,
     ) -> None:
         check_choice("on_failure", on_failure, ("fallback", "skip", "raise"))
         resolve_backend(backend)
@@ -65,6 +84,13 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         self.backend = backend
         if capturable:
             check_capturable(solver, on_failure)
+        defaults = {
+            **defaults,
+            "interaction": interaction,
+            "weight_decay": weight_decay,
+            "max_grad_norm": max_grad_norm,
+            "mirror": mirror,
+        }
         super().__init__(
             min_params, max_params, defaults, capturable=capturable, process_group=process_group
         )
@@ -187,55 +213,6 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             for objective in game.objectives()
         ]
         return losses[0] if len(losses) == 1 else self._result(losses)
-
-    def _derivatives(self, closure: Any, terms: tuple[Any, ...]) -> Derivatives[K] | None:
-        """Return the derivatives of a loss, or those of the prepared step without one."""
-        if closure is None:
-            self._check_prepared()
-        elif self._pending is not None:
-            self._tell_of_lost_step()
-        pending, self._pending = self._pending, None
-        if closure is not None:
-            game = self._as_game(closure, terms)
-            self._look_at("step", game)
-            self._meet(Act.STEP, game)
-            return self._differentiate(game, workspace=self._workspace)
-        if any(term is not None for term in terms):
-            raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
-        if pending is None:
-            return None
-        self._meet(Act.PREPARED_STEP)
-        pending.grads = {
-            player: self._placement.part(tensors, [param.grad for param in tensors])
-            for player, tensors in pending.params.items()
-        }
-        return pending
-
-    def _differentiate(
-        self,
-        game: AnyGame[K],
-        *,
-        scale: float = 1.0,
-        workspace: Workspace | None = None,
-    ) -> Derivatives[K]:
-        plans = {player: self._plan(player) for player in self._players}
-        return differentiate(
-            game,
-            {player: plan.params for player, plan in plans.items()},
-            placement=self._placement,
-            scale=scale,
-            second_order=interacts(self.param_groups),
-            workspace=workspace,
-            layouts={player: plan.layout for player, plan in plans.items()},
-        )
-
-    def _result_of(self, derivatives: Derivatives[K]) -> Any:
-        losses = derivatives.losses
-        return losses[0] if derivatives.is_zero_sum else self._result(losses)
-
-    def _result(self, losses: Sequence[Tensor]) -> Any:
-        """Return the losses of all players as :meth:`step` does."""
-        return tuple(losses)
 
     def _clip(self, derivatives: Derivatives[K]) -> dict[K, Tensor]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""

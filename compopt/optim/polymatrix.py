@@ -5,21 +5,19 @@ from typing import Any, ClassVar, TypeAlias, overload
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
+from typing_extensions import Unpack
 
 from compopt._checks import check_choice, check_iterable, check_loss
 from compopt._typing import LearningRates, Params
 from compopt.derivatives import Derivatives
-from compopt.distributed import Placement
 from compopt.game import ManyPlayers
-from compopt.optim.competitive import CompetitiveOptimizer
-from compopt.optim.mirrors import Mirror
+from compopt.optim.competitive import CompetitiveOptimizer, CompetitiveOptions
 from compopt.optim.plan import scaled_to_strength
-from compopt.optim.trouble import OnFailure
 from compopt.optim.update import StepSizes, Update, joint_update
 from compopt.solvers import GMRES, ConjugateGradient, Solver
 
 Losses: TypeAlias = Sequence[Tensor]
+LossesOrClosure: TypeAlias = Losses | Callable[[], Losses]
 Penalties: TypeAlias = Sequence[Tensor | None]
 
 
@@ -88,66 +86,33 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
         *,
         beta: float | None = None,
         eps: float = 1e-5,
-        interaction: float | None = None,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        mirror: Mirror = "euclidean",
-        solver: Solver | None = None,
-        warm_start: bool = False,
-        on_failure: OnFailure = "fallback",
-        capturable: bool = False,
-        backend: str = "auto",
-        process_group: "dist.ProcessGroup | Placement | None" = None,
+        **options: Unpack[CompetitiveOptions],
     ) -> None:
         groups = _tagged_groups(params)
         self._players = tuple(sorted({group["player"] for group in groups}))
-        if isinstance(solver, ConjugateGradient):
+        if isinstance(options.get("solver"), ConjugateGradient):
             raise TypeError(
                 "`solver` must not be ConjugateGradient: with a loss for each player the linear "
                 "system is not symmetric. Use GMRES()."
             )
-        defaults = {
-            "lr": lr,
-            "beta": beta,
-            "eps": eps,
-            "interaction": interaction,
-            "weight_decay": weight_decay,
-            "max_grad_norm": max_grad_norm,
-            "mirror": mirror,
-        }
-        super().__init__(
-            groups,
-            None,
-            defaults,
-            solver=solver,
-            warm_start=warm_start,
-            on_failure=on_failure,
-            capturable=capturable,
-            backend=backend,
-            process_group=process_group,
-        )
+        defaults = {"lr": lr, "beta": beta, "eps": eps}
+        super().__init__(groups, None, defaults, **options)
 
     @overload  # type: ignore[override]
     def step(
         self,
-        closure: Losses | Callable[[], Losses],
+        closure: LossesOrClosure,
         *,
-        penalties: Penalties | None = None,
-        player: int | None = None,
+        penalties: Penalties | None = ...,
+        player: int | None = ...,
     ) -> list[Tensor]: ...
 
     @overload
-    def step(
-        self,
-        closure: Losses | Callable[[], Losses] | None = None,
-        *,
-        penalties: Penalties | None = None,
-        player: int | None = None,
-    ) -> list[Tensor] | None: ...
+    def step(self, closure: None = None) -> list[Tensor] | None: ...
 
     def step(
         self,
-        closure: Losses | Callable[[], Losses] | None = None,
+        closure: LossesOrClosure | None = None,
         *,
         penalties: Penalties | None = None,
         player: int | None = None,
@@ -175,7 +140,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
         return losses
 
     def backward(
-        self, closure: Losses | Callable[[], Losses], *, penalties: Penalties | None = None
+        self, closure: LossesOrClosure, *, penalties: Penalties | None = None
     ) -> list[Tensor]:
         """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
 
@@ -194,7 +159,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
 
     def _as_game(
         self,
-        closure: Losses | Callable[[], Losses],
+        closure: LossesOrClosure,
         terms: Penalties,
         player: int | None = None,
     ) -> ManyPlayers:

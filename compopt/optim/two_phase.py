@@ -1,6 +1,7 @@
 """Steps in two phases: gradients first, then the step that solves with them."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from operator import is_not
 from typing import Any, ClassVar
 
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from compopt._flat import Workspace
 from compopt._remedies import NO_SCALER
-from compopt.derivatives import Derivatives
+from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
 from compopt.game import AnyGame, Game
 from compopt.kernels import use_backend
 from compopt.optim.commit import Commit
+from compopt.optim.plan import interacts
 from compopt.optim.report import StepWarning
 from compopt.optim.scaling import check_ready, check_taken_back
 from compopt.optim.stepping import SteppingOptimizer
@@ -60,7 +62,29 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             player: who moves alone, None if all do.
         """
 
-    @abstractmethod
+    def _derivatives(self, closure: Any, terms: tuple[Any, ...]) -> Derivatives[Any] | None:
+        """Return the derivatives of a loss, or those of the prepared step without one."""
+        if closure is None:
+            self._check_prepared()
+        elif self._pending is not None:
+            self._tell_of_lost_step()
+        pending, self._pending = self._pending, None
+        if closure is not None:
+            game = self._as_game(closure, terms)
+            self._look_at("step", game)
+            self._meet(Act.STEP, game)
+            return self._differentiate(game, workspace=self._workspace)
+        if any(term is not None for term in terms):
+            raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
+        if pending is None:
+            return None
+        self._meet(Act.PREPARED_STEP)
+        pending.grads = {
+            player: self._placement.part(tensors, [param.grad for param in tensors])
+            for player, tensors in pending.params.items()
+        }
+        return pending
+
     def _differentiate(
         self,
         game: AnyGame[Any],
@@ -68,11 +92,24 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         scale: float = 1.0,
         workspace: Workspace | None = None,
     ) -> Derivatives[Any]:
-        """Return the derivatives of a game by the parameters of all players."""
+        plans = {player: self._plan(player) for player in self._players}
+        return differentiate(
+            game,
+            {player: plan.params for player, plan in plans.items()},
+            placement=self._placement,
+            scale=scale,
+            second_order=interacts(self.param_groups),
+            workspace=workspace,
+            layouts={player: plan.layout for player, plan in plans.items()},
+        )
 
-    @abstractmethod
     def _result_of(self, derivatives: Derivatives[Any]) -> Any:
-        """Return the losses as :meth:`step` does."""
+        losses = derivatives.losses
+        return losses[0] if derivatives.is_zero_sum else self._result(losses)
+
+    def _result(self, losses: Sequence[Tensor]) -> Any:
+        """Return the losses of all players as :meth:`step` does."""
+        return tuple(losses)
 
     def _backward(
         self, closure: Any, terms: tuple[Any, ...], scaler: torch.amp.GradScaler | None = None

@@ -5,25 +5,39 @@ from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from compopt._checks import check_choice
 from compopt._typing import PLAYERS, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.game import (
     Game,
+    L_co,
+    Losses,
     LossOrClosure,
-    OneLossOrClosure,
-    PairOrClosure,
+    Penalties,
     Terms,
     as_game,
     check_alone,
 )
-from compopt.optim.competitive import CompetitiveOptimizer
+from compopt.optim.competitive import CompetitiveOptimizer, CompetitiveOptions
 from compopt.optim.plan import scaled_to_strength
-from compopt.optim.players import ProcessGroup
-from compopt.optim.trouble import OnFailure, SolveFor
+from compopt.optim.trouble import SolveFor
 from compopt.optim.update import StepSizes, Update, competitive_update
 from compopt.solvers import GMRES, ConjugateGradient, Solver
+
+
+class TwoPlayerOptions(CompetitiveOptions, total=False):
+    """Keywords of CGD and ACGD."""
+
+    solve_for: SolveFor
+
+
+class StepTerms(Penalties, total=False):
+    """Keywords of a step."""
+
+    curvature_loss: Tensor | None
+    player: Player | None
 
 
 class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
@@ -37,73 +51,20 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         max_params: Params | None,
         defaults: dict[str, Any],
         *,
-        solver: Solver | None,
-        warm_start: bool,
-        solve_for: SolveFor,
-        on_failure: OnFailure,
-        capturable: bool,
-        backend: str,
-        process_group: ProcessGroup,
+        solve_for: SolveFor = "smaller",
+        **options: Unpack[CompetitiveOptions],
     ) -> None:
         check_choice("solve_for", solve_for, ("min", "max", "alternate", "smaller"))
-        if capturable and solve_for == "alternate":
+        if options.get("capturable") and solve_for == "alternate":
             raise ValueError('`capturable` forbids `solve_for="alternate"`: steps must be alike.')
         self.solve_for: SolveFor = solve_for
-        super().__init__(
-            min_params,
-            max_params,
-            defaults,
-            solver=solver,
-            warm_start=warm_start,
-            on_failure=on_failure,
-            capturable=capturable,
-            backend=backend,
-            process_group=process_group,
-        )
+        super().__init__(min_params, max_params, defaults, **options)
 
     @overload  # type: ignore[override]
-    def step(
-        self,
-        closure: OneLossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        player: Player | None = None,
-    ) -> Tensor: ...
+    def step(self, closure: LossOrClosure[L_co], **terms: Unpack[StepTerms]) -> L_co: ...
 
     @overload
-    def step(
-        self,
-        closure: PairOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        player: Player | None = None,
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def step(
-        self,
-        closure: LossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        player: Player | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]: ...
-
-    @overload
-    def step(
-        self,
-        closure: LossOrClosure | None = None,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        player: Player | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
+    def step(self, closure: None = None) -> Losses | None: ...
 
     def step(
         self,
@@ -113,7 +74,7 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         max_penalty: Tensor | None = None,
         curvature_loss: Tensor | None = None,
         player: Player | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor] | None:
+    ) -> Losses | None:
         """Take one competitive step of both players, or a gradient step of one.
 
         Args:
@@ -143,51 +104,18 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
                 parameters and state are as before.
         """
         terms = Terms(min_penalty, max_penalty, curvature_loss)
-        loss: Tensor | tuple[Tensor, Tensor] | None = self._step(closure, terms, player)
+        loss: Losses | None = self._step(closure, terms, player)
         return loss
 
-    @overload
     def backward(
         self,
-        closure: OneLossOrClosure,
+        closure: LossOrClosure[L_co],
         *,
         min_penalty: Tensor | None = None,
         max_penalty: Tensor | None = None,
         curvature_loss: Tensor | None = None,
         scaler: torch.amp.GradScaler | None = None,
-    ) -> Tensor: ...
-
-    @overload
-    def backward(
-        self,
-        closure: PairOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def backward(
-        self,
-        closure: LossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]: ...
-
-    def backward(
-        self,
-        closure: LossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-        curvature_loss: Tensor | None = None,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> L_co:
         """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
 
         The max player's own objective is the negative loss. Clip, log or unscale the gradients as
@@ -208,7 +136,7 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
             taken is lost, which a StepWarning says the first time; ``zero_grad()`` drops one.
         """
         terms = Terms(min_penalty, max_penalty, curvature_loss)
-        loss: Tensor | tuple[Tensor, Tensor] = self._backward(closure, terms, scaler)
+        loss: L_co = self._backward(closure, terms, scaler)
         return loss
 
     def _as_game(self, closure: LossOrClosure, terms: Terms, player: Player | None = None) -> Game:

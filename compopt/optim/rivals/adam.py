@@ -4,12 +4,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.optim.plan import learning_rate
-from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, FieldOptions, Move
 
 
 class Moments(NamedTuple):
@@ -30,12 +30,9 @@ class AdamFieldOptimizer(FieldOptimizer):
         *,
         betas: tuple[float, float] = (0.5, 0.9),
         eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
+        **options: Unpack[FieldOptions],
     ) -> None:
-        common = (weight_decay, max_grad_norm, process_group)
-        super().__init__(min_params, max_params, lr, *common, betas=betas, eps=eps)
+        super().__init__(min_params, max_params, {"lr": lr, "betas": betas, "eps": eps}, **options)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         betas = group["betas"]

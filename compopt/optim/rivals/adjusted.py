@@ -5,12 +5,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from compopt._checks import check_non_negative
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives
-from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, FieldOptions, Move
 
 Vectors = dict[Player, Tensor]
 
@@ -27,12 +27,9 @@ class AdjustedFieldOptimizer(FieldOptimizer):
         lr: LearningRates = 1e-3,
         *,
         coefficient: float = 1.0,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
+        **options: Unpack[FieldOptions],
     ) -> None:
-        common = (weight_decay, max_grad_norm, process_group)
-        super().__init__(min_params, max_params, lr, *common, coefficient=coefficient)
+        super().__init__(min_params, max_params, {"lr": lr, "coefficient": coefficient}, **options)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         check_non_negative("coefficient", group["coefficient"])
@@ -122,20 +119,10 @@ class SGA(AdjustedFieldOptimizer):
         *,
         coefficient: float = 1.0,
         align: bool = False,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
+        **options: Unpack[FieldOptions],
     ) -> None:
         self.align = bool(align)
-        super().__init__(
-            min_params,
-            max_params,
-            lr,
-            coefficient=coefficient,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            process_group=process_group,
-        )
+        super().__init__(min_params, max_params, lr, coefficient=coefficient, **options)
 
     def _adjustment(self, field: Derivatives[Player]) -> Vectors:
         adjustment = field.antisymmetric_transposed(field.grads)

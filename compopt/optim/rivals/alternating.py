@@ -8,7 +8,7 @@ from torch import Tensor
 from compopt._checks import check_choice
 from compopt._typing import OPPONENT, PLAYERS, LearningRates, Params, Player
 from compopt.distributed.meeting import Act
-from compopt.game import LossOrClosure, OneLossOrClosure, PairOrClosure
+from compopt.game import L_co, Losses, LossOrClosure
 from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import as_loss
 from compopt.optim.rivals.descent_ascent import DescentAscent, MakeOptimizer
@@ -52,20 +52,12 @@ class AlternatingDescentAscent(DescentAscent):
         super().__init__(min_params, max_params, lr, optimizer, process_group)
 
     @overload  # type: ignore[override]
-    def step(self, closure: OneLossOrClosure) -> Tensor: ...
+    def step(self, closure: LossOrClosure[L_co]) -> L_co: ...
 
     @overload
-    def step(self, closure: PairOrClosure) -> tuple[Tensor, Tensor]: ...
+    def step(self, closure: None = None) -> None: ...
 
-    @overload
-    def step(self, closure: LossOrClosure) -> Tensor | tuple[Tensor, Tensor]: ...
-
-    @overload
-    def step(
-        self, closure: LossOrClosure | None = None
-    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
-
-    def step(self, closure: LossOrClosure | None = None) -> Tensor | tuple[Tensor, Tensor] | None:
+    def step(self, closure: LossOrClosure | None = None) -> Losses | None:
         """Take one step of each player in turn.
 
         Args:
@@ -88,7 +80,7 @@ class AlternatingDescentAscent(DescentAscent):
                 )
             # Both players are looked at before either moves.
             self._params(OPPONENT[self.first])
-            losses: list[Tensor | tuple[Tensor, Tensor]] = []
+            losses: list[Losses] = []
             try:
                 with self._undone_on_error():
                     for player in (self.first, OPPONENT[self.first]):
@@ -98,9 +90,7 @@ class AlternatingDescentAscent(DescentAscent):
                 self._say_not_taken()
             return losses[0]
 
-    def _turn(
-        self, player: Player, closure: LossOrClosure, losses: list[Tensor | tuple[Tensor, Tensor]]
-    ) -> None:
+    def _turn(self, player: Player, closure: LossOrClosure, losses: list[Losses]) -> None:
         game = self._game(closure, None, None)
         if not losses:
             self._meet(Act.STEP, game)

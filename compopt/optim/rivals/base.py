@@ -8,11 +8,12 @@ from typing import Any, ClassVar, overload
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict, Unpack
 
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
-from compopt.game import AnyGame, LossOrClosure, OneLossOrClosure, PairOrClosure, Terms, as_game
+from compopt.game import AnyGame, L_co, Losses, LossOrClosure, Penalties, Terms, as_game
 from compopt.optim.commit import Commit
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
@@ -34,7 +35,7 @@ class Move:
     state: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def as_loss(losses: Sequence[Tensor]) -> Tensor | tuple[Tensor, Tensor]:
+def as_loss(losses: Sequence[Tensor]) -> Losses:
     """Return the loss, or the pair of losses, of a game of two players."""
     return losses[0] if len(losses) == 1 else (losses[0], losses[1])
 
@@ -80,44 +81,14 @@ class SimultaneousOptimizer(RivalOptimizer):
     @abstractmethod
     def _take(
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Losses:
         """Take a step, and return the loss or the losses, detached."""
 
     @overload  # type: ignore[override]
-    def step(
-        self,
-        closure: OneLossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> Tensor: ...
+    def step(self, closure: LossOrClosure[L_co], **terms: Unpack[Penalties]) -> L_co: ...
 
     @overload
-    def step(
-        self,
-        closure: PairOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]: ...
-
-    @overload
-    def step(
-        self,
-        closure: LossOrClosure,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]: ...
-
-    @overload
-    def step(
-        self,
-        closure: LossOrClosure | None = None,
-        *,
-        min_penalty: Tensor | None = None,
-        max_penalty: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor] | None: ...
+    def step(self, closure: None = None) -> None: ...
 
     def step(
         self,
@@ -125,7 +96,7 @@ class SimultaneousOptimizer(RivalOptimizer):
         *,
         min_penalty: Tensor | None = None,
         max_penalty: Tensor | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor] | None:
+    ) -> Losses | None:
         """Take one step of both players.
 
         Args:
@@ -153,6 +124,14 @@ class SimultaneousOptimizer(RivalOptimizer):
             return self._take(closure, min_penalty, max_penalty)
 
 
+class FieldOptions(TypedDict, total=False):
+    """Keywords of all optimizers that follow."""
+
+    weight_decay: float
+    max_grad_norm: float | None
+    process_group: ProcessGroup
+
+
 class FieldOptimizer(SimultaneousOptimizer):
     """Base of the optimizers that are a rule on the players' own gradients.
 
@@ -162,8 +141,7 @@ class FieldOptimizer(SimultaneousOptimizer):
     Args:
         min_params: of the first player: tensors, named tensors or group dictionaries.
         max_params: of the second player; None if the first argument has the groups of both.
-        defaults: of the hyperparameters of the algorithm itself.
-        lr: a number, a 0-dim tensor, or a pair (min, max) of them.
+        defaults: of the hyperparameters of the algorithm itself, and of ``lr``.
         weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
         max_grad_norm: largest Euclidean norm of a group's gradient, at each evaluation.
         process_group: whose processes share each step, as of :class:`~compopt.CGD`.
@@ -178,19 +156,15 @@ class FieldOptimizer(SimultaneousOptimizer):
         self,
         min_params: Params,
         max_params: Params | None,
-        lr: LearningRates,
-        weight_decay: float,
-        max_grad_norm: float | None,
-        process_group: ProcessGroup,
-        **defaults: Any,
+        defaults: dict[str, Any],
+        *,
+        weight_decay: float = 0.0,
+        max_grad_norm: float | None = None,
+        process_group: ProcessGroup = None,
     ) -> None:
-        common = {"weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
+        defaults = {**defaults, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
         super().__init__(
-            min_params,
-            max_params,
-            {"lr": lr, **defaults, **common},
-            capturable=False,
-            process_group=process_group,
+            min_params, max_params, defaults, capturable=False, process_group=process_group
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -213,7 +187,7 @@ class FieldOptimizer(SimultaneousOptimizer):
 
     def _take(
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Losses:
         evaluate = Evaluation(self, closure, min_penalty, max_penalty)
         try:
             moves = self._moves(evaluate)
@@ -271,12 +245,9 @@ class PlainFieldOptimizer(FieldOptimizer):
         min_params: Params,
         max_params: Params | None = None,
         lr: LearningRates = 1e-3,
-        *,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
+        **options: Unpack[FieldOptions],
     ) -> None:
-        super().__init__(min_params, max_params, lr, weight_decay, max_grad_norm, process_group)
+        super().__init__(min_params, max_params, {"lr": lr}, **options)
 
 
 class Evaluation:
@@ -287,7 +258,7 @@ class Evaluation:
         all_losses: those of all evaluations.
     """
 
-    loss: Tensor | tuple[Tensor, Tensor]
+    loss: Losses
 
     def __init__(
         self,

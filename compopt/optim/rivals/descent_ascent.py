@@ -10,7 +10,7 @@ from torch import Tensor
 
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.distributed.meeting import Act
-from compopt.game import Game, LossOrClosure, Terms, as_game
+from compopt.game import Game, Losses, LossOrClosure, Terms, as_game
 from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, player_lr
 from compopt.optim.players import ProcessGroup
@@ -202,7 +202,7 @@ class SimultaneousDescentAscent(DescentAscent, SimultaneousOptimizer):
 
     def _take(
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
-    ) -> Tensor | tuple[Tensor, Tensor]:
+    ) -> Losses:
         game = self._game(closure, min_penalty, max_penalty)
         self._meet(Act.STEP, game)
         derivatives = self._differentiate(game)

@@ -2,10 +2,11 @@
 
 from typing import Any, ClassVar
 
+from typing_extensions import Unpack
+
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import PLAYERS, LearningRates, Params, Player
-from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, FieldOptions, Move
 
 
 class LEAD(FieldOptimizer):
@@ -45,12 +46,14 @@ class LEAD(FieldOptimizer):
         *,
         momentum: float = 0.0,
         coupling: float = 1e-3,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
+        **options: Unpack[FieldOptions],
     ) -> None:
-        common = (weight_decay, max_grad_norm, process_group)
-        super().__init__(min_params, max_params, lr, *common, momentum=momentum, coupling=coupling)
+        super().__init__(
+            min_params,
+            max_params,
+            {"lr": lr, "momentum": momentum, "coupling": coupling},
+            **options,
+        )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         check_decay_rate("momentum", group["momentum"])

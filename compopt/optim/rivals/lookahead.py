@@ -3,13 +3,13 @@
 from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from compopt._checks import check_positive
 from compopt._typing import OPPONENT, PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.optim.plan import learning_rate
-from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, FieldOptions, Move
 
 
 class _OpponentAware(FieldOptimizer):
@@ -24,12 +24,9 @@ class _OpponentAware(FieldOptimizer):
         lr: LearningRates = 1e-3,
         *,
         interaction: float | None = None,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
+        **options: Unpack[FieldOptions],
     ) -> None:
-        common = (weight_decay, max_grad_norm, process_group)
-        super().__init__(min_params, max_params, lr, *common, interaction=interaction)
+        super().__init__(min_params, max_params, {"lr": lr, "interaction": interaction}, **options)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:
@@ -125,20 +122,10 @@ class LOLA(_OpponentAware):
         *,
         interaction: float | None = None,
         anticipate: bool = False,
-        weight_decay: float = 0.0,
-        max_grad_norm: float | None = None,
-        process_group: ProcessGroup = None,
+        **options: Unpack[FieldOptions],
     ) -> None:
         self.anticipate = bool(anticipate)
-        super().__init__(
-            min_params,
-            max_params,
-            lr,
-            interaction=interaction,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            process_group=process_group,
-        )
+        super().__init__(min_params, max_params, lr, interaction=interaction, **options)
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         field = evaluate()
