@@ -18,6 +18,7 @@ def public_modules() -> list[str]:
     top = {f"compopt.{name}" for name in compopt.__all__}
     names = ["compopt", *(m.name for m in found if m.ispkg or m.name in top)]
     names = [name for name in names if not any(part[0] == "_" for part in name.split("."))]
+    names = [name for name in names if hasattr(importlib.import_module(name), "__all__")]
     return sorted(names, key=lambda name: (name.count("."), name))
 
 

@@ -11,13 +11,21 @@ if __name__ != "compopt.kernels":
         "a second copy would have its own kernels."
     )
 
-from . import cg
 from ._backend import BACKENDS, resolve_backend, use_backend, uses_triton
-from .adaptive import adaptive_setup_, average_squares_
-from .cg import CGState, cg_direction_, cg_scalars_, cg_update_, partial_dot
-from .linear import linear_tangent
-from .lists import gather, pieces, scatter
-from .penalties import SingularTriplets, power_iteration
+from .cg.state import CGState
+from .lists.reference import pieces
+from .operations import (
+    adaptive_setup_,
+    average_squares_,
+    cg_direction_,
+    cg_scalars_,
+    cg_update_,
+    gather,
+    linear_tangent,
+    partial_dot,
+    scatter,
+)
+from .power_iteration import SingularTriplets, power_iteration
 
 __all__ = [
     "BACKENDS",
@@ -25,7 +33,6 @@ __all__ = [
     "SingularTriplets",
     "adaptive_setup_",
     "average_squares_",
-    "cg",
     "cg_direction_",
     "cg_scalars_",
     "cg_update_",

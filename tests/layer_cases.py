@@ -101,9 +101,9 @@ def _activation_inputs(shape: tuple[int, ...], dtype: torch.dtype) -> Tensors:
 def _activation(kind: str) -> Callable[[Any, Tensors], list[Tensor]]:
     def results(form: Any, given: Tensors) -> list[Tensor]:
         x, bias = given["x"], given["bias"]
-        options = activations.Activation(kind, 0.2)
+        options = activations.reference.Activation(kind, 0.2)
         y = form.bias_act_forward(x, bias, options)
-        source = given.setdefault("y", y) if kind in activations.FROM_OUTPUT else x
+        source = given.setdefault("y", y) if kind in activations.reference.FROM_OUTPUT else x
         return [
             y,
             *form.bias_act_backward(given["grad"], source, bias, options),
@@ -165,7 +165,7 @@ def _cases() -> Iterator[LayerCase]:
         _layer_norm,
         frozenset({"layer_norm_kernel"}),
     )
-    for kind in activations.ACTIVATIONS:
+    for kind in activations.reference.ACTIVATIONS:
         yield LayerCase(
             kind,
             activations,

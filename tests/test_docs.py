@@ -101,10 +101,12 @@ def public_objects() -> dict[str, object]:
         for file in (ROOT / "compopt").glob("*.py")
         if re.search(r"^__all__ = ", file.read_text(), re.M) and file.stem != "__init__"
     }
-    loaded = {name: importlib.import_module(name) for name in modules}
+    # Folders of kernels have no public names of their own.
+    imported = {name: importlib.import_module(name) for name in modules}
+    loaded = {name: module for name, module in imported.items() if hasattr(module, "__all__")}
     found = {
         f"{module}.{name}": getattr(loaded[module], name)
-        for module in modules
+        for module in loaded
         for name in loaded[module].__all__
     }
     return {name: public for name, public in found.items() if not inspect.ismodule(public)}

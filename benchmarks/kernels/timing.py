@@ -13,7 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.harness import conditions, in_turns
 from benchmarks.kernels.checks import error
 from benchmarks.kernels.registry import Entry, Operation, entries
-from compopt.kernels import CGState, adaptive, cg, lists, use_backend
+from compopt.kernels import CGState, pieces, use_backend
+from compopt.kernels.adaptive import reference as adaptive
+from compopt.kernels.cg import reference as cg
+from compopt.kernels.lists import reference as lists
 
 Function = Callable[[], Any]
 
@@ -109,15 +112,15 @@ def _gather(then_add: Gather) -> Callable[..., Tensor]:
     ) -> Tensor:
         then_add(tensors, shapes, out, scale)
         out.add_(base)
-        return cg.reference.partial_dot(base, out)
+        return cg.partial_dot(base, out)
 
     return gather
 
 
 def _foreach(tensors: list[Tensor], shapes: list[torch.Size], out: Tensor, scale: Tensor) -> None:
-    views = lists.pieces(out, shapes)
+    views = pieces(out, shapes)
     torch._foreach_copy_(views, tensors)
-    torch._foreach_mul_(views, lists.pieces(scale, shapes))
+    torch._foreach_mul_(views, pieces(scale, shapes))
 
 
 def _cat(tensors: list[Tensor], shapes: list[torch.Size], out: Tensor, scale: Tensor) -> None:
@@ -127,7 +130,7 @@ def _cat(tensors: list[Tensor], shapes: list[torch.Size], out: Tensor, scale: Te
 
 OTHER_FORMS: dict[str, dict[str, Callable[..., Any]]] = {
     "gather fp32": {
-        "two passes": _gather(lists.reference.gather),
+        "two passes": _gather(lists.gather),
         "foreach": _gather(_foreach),
         "cat": _gather(_cat),
     },
@@ -164,15 +167,15 @@ def plain_counts() -> dict[str, int]:
     state = CGState(torch.ones(()))
 
     def iteration() -> None:
-        curvature = cg.reference.partial_dot(p, q)
-        square = cg.reference.cg_update_(x, y, r, p, t, q, curvature, state)
-        cg.reference.cg_scalars_(state, curvature, square)
-        cg.reference.cg_direction_(p, r, state)
+        curvature = cg.partial_dot(p, q)
+        square = cg.cg_update_(x, y, r, p, t, q, curvature, state)
+        cg.cg_scalars_(state, curvature, square)
+        cg.cg_direction_(p, r, state)
 
     def setup() -> None:
         for size in (n, m):
             average, grad, *outputs = (torch.ones(size) for _ in range(5))
-            adaptive.reference.adaptive_setup_(average, grad, 0.99, 0.1, 1e-5, *outputs)
+            adaptive.adaptive_setup_(average, grad, 0.99, 0.1, 1e-5, *outputs)
 
     with use_backend("torch"):
         return {

@@ -5,7 +5,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from compopt.kernels import activations
+from compopt.kernels import operations
+from compopt.kernels.activations import reference as activations
 from compopt.nn._norms import is_dual, refuse_forward_mode
 
 
@@ -64,7 +65,7 @@ class _Curvature(torch.autograd.Function):
         if torch.is_grad_enabled():
             out = u * grad * _written(_biased(x, bias, dim), ctx.activation)[1]
             return out, _sum_to_bias(out, bias, dim), None, None
-        out, for_bias = activations.bias_act_curvature(u, None, grad, source, bias, ctx.activation)
+        out, for_bias = operations.bias_act_curvature(u, None, grad, source, bias, ctx.activation)
         return out, _cast(for_bias, bias), None, None
 
     @staticmethod
@@ -78,7 +79,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def forward(grad: Tensor, u: Any, given: Any, activation: activations.Activation) -> Any:
         _, source, bias = given
-        for_x, for_bias = activations.bias_act_backward(grad, source, bias, activation)
+        for_x, for_bias = operations.bias_act_backward(grad, source, bias, activation)
         return for_x, _cast(for_bias, bias)
 
     @staticmethod
@@ -94,7 +95,7 @@ class _Backward(torch.autograd.Function):
         if torch.is_grad_enabled():
             out = u * _written(_biased(x, bias, dim), ctx.activation)[0]
         else:
-            out = activations.bias_act_tangent(u, None, source, bias, ctx.activation)
+            out = operations.bias_act_tangent(u, None, source, bias, ctx.activation)
         return out, u, None, None
 
     @staticmethod
@@ -107,7 +108,7 @@ class _BiasActivation(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, bias: Any, activation: activations.Activation) -> Tensor:
-        y: Tensor = activations.bias_act_forward(x, bias, activation)
+        y: Tensor = operations.bias_act_forward(x, bias, activation)
         return y
 
     @staticmethod

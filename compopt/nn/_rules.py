@@ -4,7 +4,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from compopt.kernels import batch_norm, layer_norm
+from compopt.kernels import operations
+from compopt.kernels.batch_norm.reference import BatchNormSaved, leaky_relu_backward
+from compopt.kernels.layer_norm.reference import LayerNormSaved
 
 Pair = tuple[Tensor, Tensor]
 Triple = tuple[Tensor, Tensor, Tensor]
@@ -38,24 +40,24 @@ class BatchNormRule(NamedTuple):
 
     def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
         """Return output, mean and inverse deviation."""
-        return batch_norm.batch_norm_forward(
+        return operations.batch_norm_forward(
             x, weight, bias, *running, self.momentum, self.eps, self.slope
         )
 
     def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return batch_norm.batch_norm_backward(grad, self._named(saved))
+        return operations.batch_norm_backward(grad, self._named(saved))
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        return batch_norm.batch_norm_tangent(*v, self._named(saved))
+        return operations.batch_norm_tangent(*v, self._named(saved))
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, sums: Pair, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
-        return batch_norm.batch_norm_curvature(*v, reused, grad, *sums, self._named(saved))
+        return operations.batch_norm_curvature(*v, reused, grad, *sums, self._named(saved))
 
-    def _named(self, saved: Saved) -> batch_norm.BatchNormSaved:
-        return batch_norm.BatchNormSaved(*saved, self.slope)
+    def _named(self, saved: Saved) -> BatchNormSaved:
+        return BatchNormSaved(*saved, self.slope)
 
 
 class LayerNormRule(NamedTuple):
@@ -83,23 +85,23 @@ class LayerNormRule(NamedTuple):
 
     def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
         """Return output, mean and inverse deviation."""
-        return layer_norm.layer_norm_forward(x, weight, bias, self.num_dims, self.eps)
+        return operations.layer_norm_forward(x, weight, bias, self.num_dims, self.eps)
 
     def backward(self, grad: Tensor, saved: Saved) -> Any:
         """Return the gradients for x, weight and bias."""
-        return layer_norm.layer_norm_backward(grad, self._named(saved))
+        return operations.layer_norm_backward(grad, self._named(saved))
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
         """Return the tangent, and what the curvature can reuse."""
-        return layer_norm.layer_norm_tangent(*v, self._named(saved))
+        return operations.layer_norm_tangent(*v, self._named(saved))
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, _: Any, saved: Saved) -> Any:
         """Return the second derivative's part for x and weight."""
-        return layer_norm.layer_norm_curvature(*v, reused, grad, self._named(saved))
+        return operations.layer_norm_curvature(*v, reused, grad, self._named(saved))
 
-    def _named(self, saved: Saved) -> layer_norm.LayerNormSaved:
+    def _named(self, saved: Saved) -> LayerNormSaved:
         x, _, weight, mean, invstd = saved
-        return layer_norm.LayerNormSaved(x, weight, mean, invstd, self.num_dims)
+        return LayerNormSaved(x, weight, mean, invstd, self.num_dims)
 
 
 Rule = BatchNormRule | LayerNormRule
@@ -124,7 +126,7 @@ class Written:
         return self._r * (v - self._mean(v) - x_hat * self._mean(v * x_hat))
 
     def _masked(self, v: Tensor) -> Tensor:
-        return batch_norm.leaky_relu_backward(v, self._y.detach(), self._rule.slope)
+        return leaky_relu_backward(v, self._y.detach(), self._rule.slope)
 
     def gradient(self, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the gradients for x, weight and bias."""

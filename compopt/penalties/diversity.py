@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from compopt._checks import check_count, check_non_negative, check_positive
 from compopt._typing import Player
-from compopt.kernels import penalties
+from compopt.kernels import operations
 from compopt.penalties._precision import widened, without_autocast
 from compopt.penalties.base import Penalty, configured_first
 from compopt.penalties.layers import Layers, effective_weight, filter_rows
@@ -78,7 +78,7 @@ class _SumOfSquares(torch.autograd.Function):
 
     @staticmethod
     def forward(rows: Tensor, positive: float, negative: float) -> tuple[Tensor, Tensor]:
-        return penalties.diversity_forward(rows, positive, negative)
+        return operations.diversity_forward(rows, positive, negative)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
@@ -93,7 +93,7 @@ class _SumOfSquares(torch.autograd.Function):
         with without_autocast(rows):
             if torch.is_grad_enabled():
                 return grad * _gradient(rows, *ctx.thresholds), None, None
-            found = penalties.diversity_backward(grad, rows, inverse_norms, *ctx.thresholds)
+            found = operations.diversity_backward(grad, rows, inverse_norms, *ctx.thresholds)
             return found, None, None
 
 

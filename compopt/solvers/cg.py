@@ -16,7 +16,8 @@ from compopt._scale import (
     power_of_two,
     size_of,
 )
-from compopt.kernels import cg, partial_dot, uses_triton
+from compopt.kernels import operations, partial_dot, uses_triton
+from compopt.kernels.cg import host
 from compopt.operators import CoupledOperator, LinearOperator
 from compopt.solvers.base import Solution, check_definite, check_inner, check_system, status_code
 
@@ -161,7 +162,7 @@ class _Iteration:
         self.dtype = accumulator(rhs.dtype)
         # The one place that decides.
         self.is_on_host = operator.is_on_host and rhs.dtype == self.dtype and not uses_triton(rhs)
-        self.kernels: Any = cg.host if self.is_on_host else cg
+        self.kernels: Any = host if self.is_on_host else operations
         self.inner_rhs = inner_rhs
         self.y = y
         self.t: Tensor | None = None

@@ -9,40 +9,34 @@ import torch
 from strict_interpreter import strict
 
 from compopt import kernels
-from compopt.kernels import _blocks, partial_dot, use_backend
+from compopt.kernels import _blocks, operations, partial_dot, use_backend
 from compopt.kernels._backend import dispatch
-from compopt.kernels.layer_norm import layer_norm_forward, reference
-from compopt.kernels.linear import linear_tangent
+from compopt.kernels.layer_norm import reference
+from compopt.kernels.operations import layer_norm_forward, linear_tangent
 
-PACKAGES = [
-    import_module(f"compopt.kernels.{found.name}")
-    for found in pkgutil.iter_modules(kernels.__path__)
-    if found.ispkg
-]
+FOLDERS = {found.name for found in pkgutil.iter_modules(kernels.__path__) if found.ispkg}
 OPERATIONS = {
-    f"{package.__name__.rpartition('.')[2]}.{name}": (package, getattr(package, name))
-    for package in PACKAGES
-    for name in package.__all__
-    if hasattr(getattr(package, name), "__wrapped__")
+    name: operation
+    for name, operation in vars(operations).items()
+    if hasattr(operation, "__wrapped__")
 }
 
 
-def test_every_package_has_operations_and_every_name_is_at_the_top_or_in_one_package():
-    assert {name.partition(".")[0] for name in OPERATIONS} == {
-        package.__name__.rpartition(".")[2] for package in PACKAGES
-    }
-    names = [name for package in PACKAGES for name in package.__all__]
-    assert len(names) == len(set(names))
+def test_every_folder_has_operations_of_their_plain_forms_names():
+    modules = {operation.__module__ for operation in OPERATIONS.values()}
+    assert modules == {f"compopt.kernels.{folder}.reference" for folder in FOLDERS}
+    assert all(name == operation.__name__ for name, operation in OPERATIONS.items())
 
 
 def test_both_implementations_have_the_same_signature():
     """But for options of Triton's own, which are keywords that have a default."""
-    for package, operation in OPERATIONS.values():
-        check_signature(package, operation)
+    for operation in OPERATIONS.values():
+        check_signature(operation)
 
 
-def check_signature(package, operation):
-    twin = getattr(import_module(f"{package.__name__}.triton"), operation.__name__)
+def check_signature(operation):
+    module = operation.__module__.replace("reference", "triton")
+    twin = getattr(import_module(module), operation.__name__)
     ours, theirs = (inspect.signature(function) for function in (operation, twin))
     assert ours.return_annotation == theirs.return_annotation
     own = [theirs.parameters[key] for key in theirs.parameters if key not in ours.parameters]
@@ -58,7 +52,7 @@ def check_signature(package, operation):
 def test_the_first_tensor_decides_whatever_it_is_called():
     """A meta tensor is one that Triton refuses: the choice was made for it."""
     refused = pytest.raises(RuntimeError, match="no kernels for tensors on meta")
-    for _, operation in OPERATIONS.values():
+    for operation in OPERATIONS.values():
         with use_backend("triton"), refused:
             operation(None, [], later=torch.ones(1, device="meta"))
 

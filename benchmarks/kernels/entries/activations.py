@@ -6,8 +6,9 @@ import torch
 import triton.language as tl
 
 from benchmarks.kernels.registry import Entry, Operation
-from compopt.kernels.activations import FROM_OUTPUT, Activation, reference
+from compopt.kernels.activations import reference
 from compopt.kernels.activations import triton as implementation
+from compopt.kernels.activations.reference import FROM_OUTPUT, Activation
 from compopt.kernels.activations.triton import (
     _BLOCK,
     _KINDS,

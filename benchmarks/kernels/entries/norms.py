@@ -7,7 +7,7 @@ import torch
 import triton.language as tl
 
 from benchmarks.kernels.registry import Entry, Operation, per_element
-from compopt.kernels import batch_norm, layer_norm
+from compopt.kernels.batch_norm import reference as batch_norm
 from compopt.kernels.batch_norm import triton as batch_norm_triton
 from compopt.kernels.batch_norm.kernels import (
     CURVATURE,
@@ -17,6 +17,7 @@ from compopt.kernels.batch_norm.kernels import (
     derivative_kernel,
     normalize_kernel,
 )
+from compopt.kernels.layer_norm import reference as layer_norm
 from compopt.kernels.layer_norm import triton as layer_norm_triton
 from compopt.kernels.layer_norm.triton import layer_norm_kernel
 
@@ -49,7 +50,7 @@ def _batch_norm(what: str, num_passes: int, *, by_column: bool) -> Operation:
         return v, v_weight, torch.stack([total, v_bias]), grad, total, v_bias, saved
 
     name = f"batch_norm_{what}"
-    launcher, reference = getattr(batch_norm_triton, name), getattr(batch_norm.reference, name)
+    launcher, reference = getattr(batch_norm_triton, name), getattr(batch_norm, name)
     # Of both launches.
     return Operation(launcher, reference, inputs, per_element(4 * num_passes))
 
@@ -70,7 +71,7 @@ def _layer_norm(what: str) -> Operation:
         return v, v_weight, projected, grad, saved
 
     name = f"layer_norm_{what}"
-    return Operation(getattr(layer_norm_triton, name), getattr(layer_norm.reference, name), inputs)
+    return Operation(getattr(layer_norm_triton, name), getattr(layer_norm, name), inputs)
 
 
 _SIZES = dict.fromkeys(
