@@ -10,6 +10,7 @@ from typing import Any
 from benchmarks.cifar10.config import ENDPOINT
 from benchmarks.cifar10.folder import EVALUATIONS, SPECTRA, RunFolder, write_json
 from benchmarks.cifar10.sweep import Sweep
+from compopt.penalties import CollapseRule
 
 Points = list[tuple[dict[str, Any], float]]
 
@@ -36,7 +37,7 @@ def store_results(sweep: Sweep, out: Path) -> int:
         result = {
             "state": folder.status()["state"],
             "run": sweep.config(name).as_dict(),
-            "alarms": [alarm for row in folder.rows(SPECTRA) for alarm in row["alarms"]],
+            "monitor": monitored(folder.rows(SPECTRA)),
             "evaluations": rows,
         }
         write_json(out / f"{name}.json", result)
@@ -44,6 +45,22 @@ def store_results(sweep: Sweep, out: Path) -> int:
         if pictures:
             shutil.copyfile(pictures[-1], out / f"{name}.png")
     return len(done)
+
+
+def monitored(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the lowest level of the critic's layers at each record, and the first alarm's step.
+
+    By the present rule, whatever rule the run was watched by.
+    """
+    rule, steps = CollapseRule(), [row["step"] for row in rows]
+    levels = [min(map(rule.level, row["layers"].values())) for row in rows]
+    alarms = [
+        steps[index]
+        for index in range(len(rows))
+        for name in rows[index]["layers"]
+        if rule.judge(name, steps[: index + 1], [r["layers"][name] for r in rows[: index + 1]])
+    ]
+    return {"levels": [round(level, 3) for level in levels], "alarm": min(alarms, default=None)}
 
 
 @dataclass(frozen=True)
@@ -55,12 +72,15 @@ class Result:
         state: "finished" or "diverged".
         run: its hyperparameters, some of which an older file may lack.
         evaluations: in the order of training.
+        monitor: of the critic's spectra: ``levels`` and the step of the first ``alarm``, if any;
+            empty in an older file.
     """
 
     file: Path
     state: str
     run: dict[str, Any]
     evaluations: list[dict[str, Any]]
+    monitor: dict[str, Any]
 
     @property
     def method(self) -> str:
@@ -132,7 +152,8 @@ def load_results(folder: Path) -> list[Result]:
     for file in sorted(folder.glob("*.json")):
         values = json.loads(file.read_text())
         if "run" in values:
-            found.append(Result(file, values["state"], values["run"], values["evaluations"]))
+            parts = (values[name] for name in ("state", "run", "evaluations"))
+            found.append(Result(file, *parts, values.get("monitor", {})))
     return found
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.config import RunConfig
 from benchmarks.cifar10.report import PAGE, write_report
-from benchmarks.cifar10.report.contents import Report, headline, methods_table
+from benchmarks.cifar10.report.contents import Report, headline, methods_table, monitor_text
 from benchmarks.cifar10.report.page import RESULTS, committed_text
-from benchmarks.cifar10.stored import load_results
+from benchmarks.cifar10.stored import load_results, monitored
 from benchmarks.cifar10.terms import TermConfig
 
 FIRST, SECOND = "fd_cifar10net_v1", "fd_effnetlite0_r96_p320"
@@ -34,7 +34,8 @@ def write(folder: Path, method: str, seed: int, distance: float, **more) -> None
     rows = [row | {"step": n, "cost": 2.0 * n, "seconds": 1.0 * n} for n in (1, 2, 3)]
     state = more.pop("state", "finished")
     name = f"{method}_{more.pop('name', f'seed{seed}')}"
-    values = {"state": state, "run": run | more, "evaluations": rows}
+    values = {"state": state, "evaluations": rows, "monitor": more.pop("monitor", {})}
+    values["run"] = run | more
     (folder / f"{name}.json").write_text(json.dumps(values))
     pixels = np.full((8 * 18 + 2, 8 * 18 + 2, 3), seed, dtype=np.uint8)
     Image.fromarray(pixels).save(folder / f"{name}.png")
@@ -115,6 +116,29 @@ def test_trials_are_drawn_and_are_not_in_the_tables(stored, tmp_path):
     pictures = {file.name for file in (tmp_path / "out").glob("*.png")}
     assert pictures == {"curves.png", "samples.png", "searches.png"}
     assert "Nothing was tuned" not in headline(Report(load_results(stored), PAIRS))
+
+
+def test_alarms_are_counted_in_good_and_in_lost_runs(stored):
+    report = Report(load_results(stored), PAIRS)
+    assert monitor_text(report) == "No stored run has spectra yet."
+    for seed, distance, alarm in [(0, 1.9, None), (1, 1.9, 7), (2, 2.1, 7), (3, 4.1, 7)]:
+        monitor = {"levels": [0.5], "alarm": alarm}
+        write(stored, "adam_wgan_none", seed, distance, monitor=monitor)
+    text = monitor_text(Report(load_results(stored), PAIRS))
+    assert "Over the 4 runs" in text
+    assert "in 1 of 2 that ended below a quarter of noise, and in 1 of 1 that ended above" in text
+
+
+def test_stored_spectra_are_judged_by_the_present_rule():
+    steps, levels = [0, 500, 1500, 2000], [0.8, 0.7, 0.6, 0.4]
+    rows = [
+        {"step": step, "layers": {"a": [1.0, level, 0.0, 0.0], "b": [1.0, 0.9, 0.0, 0.0]}}
+        for step, level in zip(steps, levels, strict=True)
+    ]
+    assert monitored(rows) == {"levels": levels, "alarm": 2000}
+    rows[1]["layers"]["b"][1] = 0.1
+    assert monitored(rows) == {"levels": [0.8, 0.1, 0.6, 0.4], "alarm": 500}
+    assert monitored(rows[:1]) == {"levels": [0.8], "alarm": None}
 
 
 def test_the_report_of_no_result(tmp_path):

@@ -85,7 +85,7 @@ def test_what_is_healthy_raises_none():
     assert silent(
         CollapseMonitor(net, rule=FROM_THE_START), net[2], [1.0, 0.7, 0.9, 0.65, 1.0], 500
     )
-    # Low from the start.
+    # Moderate from the start.
     assert silent(CollapseMonitor(net, rule=FROM_THE_START), net[2], [0.3, 0.3, 0.25, 0.3], 500)
     # A fall over a longer time than the window.
     assert silent(
@@ -103,6 +103,20 @@ def test_the_fall_from_random_initial_weights_is_none():
     monitor = CollapseMonitor(net, rule=CollapseRule(warm_up=1000))
     with pytest.warns(CollapseWarning, match="fell from 0.78 to 0.41.*by step 1500"):
         record_fall(monitor, net[2], [1.0, 0.4, 0.95, 0.5], 500)
+
+
+@pytest.mark.parametrize(
+    ("shares", "words"),
+    [([1.0, 0.15, 0.1], "fell from 0.82 to 0.12.*by step 5:"), ([0.1, 1.0, 1.0], "is at 0.08.*at")],
+)
+def test_a_low_level_raises_an_alarm_at_any_step(shares, words):
+    """A plain Wasserstein critic collapses within tens of steps, long before the warm-up ends."""
+    net = network()
+    monitor = CollapseMonitor(net)
+    with pytest.warns(CollapseWarning, match=words):
+        record_fall(monitor, net[2], shares, 5)
+    assert len(monitor.alarms) == 1
+    assert silent(CollapseMonitor(net, rule=CollapseRule(low=0.0)), net[2], shares, 5)
 
 
 def test_the_scale_of_a_weight_does_not_matter():

@@ -202,6 +202,24 @@ def finals_table(report: Report) -> str:
     return markdown_table(["method, last step, mean", *names], table) if names else ""
 
 
+def monitor_text(report: Report) -> str:
+    """Return in how many runs the collapse monitor raised an alarm: good ones, and lost ones."""
+    metric = report.metrics[0]
+    watched = [result for result in report.results if result.monitor]
+    ends = [math.exp(r.endpoint(metric) or 0.0) / r.ceiling(metric) for r in watched]
+    if not watched:
+        return "No stored run has spectra yet."
+    counts = []
+    for low, high in ((0.0, RANKED), (0.5, math.inf)):
+        own = [r for r, end in zip(watched, ends, strict=True) if low <= end < high]
+        counts.append(f"{sum(r.monitor['alarm'] is not None for r in own)} of {len(own)}")
+    return (
+        f"Over the {len(watched)} runs with stored spectra the monitor of the critic's spectra "
+        f"raised an alarm in {counts[0]} that ended below a quarter of noise, and in {counts[1]} "
+        "that ended above half of it."
+    )
+
+
 def value_rows(report: Report) -> Iterator[tuple[object, ...]]:
     """Yield a line for each metric after the last step of each run, for ``results.csv``."""
     yield "optimizer", "loss", "term", "seed", "generator", "n", "metric", "value"

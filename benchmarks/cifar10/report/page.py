@@ -20,6 +20,7 @@ from benchmarks.cifar10.report.contents import (
     groups,
     headline,
     methods_table,
+    monitor_text,
     progress_table,
     value_rows,
 )
@@ -123,6 +124,7 @@ def committed_text() -> tuple[str, str]:
         ),
         methods=methods_table(report),
         progress=progress_table(parts),
+        monitor=_wrapped(monitor_text(report)),
         noise=f"{noise:.2f}",
         ranked=f"{RANKED * noise:.2f}",
         level=LEVEL,
