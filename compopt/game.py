@@ -335,14 +335,14 @@ def _check_alike(games: Sequence[Game], players: Mapping[Player, Sequence[Tensor
 
 def _reached(loss: Tensor, owners: Mapping[int, Player]) -> tuple[Player, ...]:
     """Return the players whose parameters the graph of ``loss`` leads to. Cost: a walk over it."""
-    nodes, seen = [loss.grad_fn], set()
-    found: set[Player | None] = set()
+    nodes, seen, found = [loss.grad_fn], set(), set()
     while nodes and len(found) < len(PLAYERS):
         node = nodes.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        found.add(owners.get(id(getattr(node, "variable", None))))
+        variable = id(getattr(node, "variable", None))
+        found |= {owners[variable]} if variable in owners else set()
         nodes += [following for following, _ in node.next_functions]
     return tuple(player for player in PLAYERS if player in found)
 

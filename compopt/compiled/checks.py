@@ -90,6 +90,7 @@ def _device(optimizer: TwoPlayerCompetitive) -> torch.device:
 
 def check_fixed(optimizer: TwoPlayerCompetitive) -> None:
     """Raise unless the solver has a fixed count, and this process works alone."""
+    optimizer._check_groups()
     if type(optimizer.process_group) is not Placement:
         raise ValueError(
             "A step that processes share cannot be one program. Leave out `process_group`, or "

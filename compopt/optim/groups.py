@@ -1,5 +1,6 @@
 """Parameter groups that belong to a player."""
 
+import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -119,6 +120,9 @@ def check_direction(group: dict[str, Any]) -> None:
         )
 
 
+MISSPELT = 0.85
+"""How alike a key and a hyperparameter are, at most, by :mod:`difflib`, to be different words."""
+
 # What would be taken for a setting of the group, were it passed over in silence.
 _OF_OTHERS = frozenset(
     [
@@ -157,7 +161,7 @@ _OF_THE_WHOLE = frozenset(
 def check_keys(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raise if a group has a hyperparameter that this optimizer does not take from groups.
 
-    Keys that no optimizer knows are anybody's.
+    Keys that no optimizer knows are anybody's, unless they look like a hyperparameter misspelt.
 
     Args:
         optimizer: its name.
@@ -173,6 +177,13 @@ def check_keys(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, 
         if key in _OF_OTHERS and key not in defaults:
             hint = HINTS.get(key, f"There are {', '.join(defaults)}.")
             raise ValueError(f"A group of {optimizer} takes no `{key}`. {hint}")
+        known = {*defaults, "maximize"}
+        close = difflib.get_close_matches(str(key).lower(), known, n=1, cutoff=MISSPELT)
+        if key not in known and close:
+            raise ValueError(
+                f"A group of {optimizer} takes no `{key}`. Did you mean `{close[0]}`? Give what is "
+                "yours another name."
+            )
 
 
 def player_lr(player: Any, lr: Any, players: Sequence[Any] = PLAYERS) -> Any:

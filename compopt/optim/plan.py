@@ -11,7 +11,6 @@ from torch import Tensor
 from compopt._flat import FlatLayout
 from compopt._remedies import called, how_to_move_alone
 from compopt.distributed import Placement
-from compopt.optim.groups import check_direction
 
 LARGEST_ROUNDING = 1e-6
 """Of a rate that a schedule takes down to zero."""
@@ -20,9 +19,15 @@ LARGEST_ROUNDING = 1e-6
 def learning_rate(group: dict[str, Any]) -> float | Tensor:
     """Return the group's learning rate. Schedules down to zero may end below it by rounding."""
     lr: float | Tensor = group["lr"]
-    if not isinstance(lr, Tensor) and lr < -LARGEST_ROUNDING:
-        check_direction(group)
     return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
+
+
+def without_rounding(lr: Any) -> Any:
+    """Return a learning rate for a check: zero where it is below it by rounding alone."""
+    is_read = isinstance(lr, float)
+    if isinstance(lr, Tensor):
+        is_read = lr.device.type == "cpu" and lr.dim() == 0
+    return 0.0 if is_read and -LARGEST_ROUNDING <= lr < 0 else lr
 
 
 def interaction_strength(group: dict[str, Any]) -> float | Tensor:

@@ -1,7 +1,7 @@
 """Steps of an optimizer: its vectors, what a step writes, and the processes that share it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -179,6 +179,10 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         found = (p for player in players or self._players for p in self._params(player))
         self._first_calls.look_at(call, game, found, self._how_to_scale)
 
+    def _check_groups(self) -> None:
+        """Raise if what was set in a group since the last call is not valid."""
+        self._first_calls.check_groups(self.param_groups, self._check_group)
+
     def _refuse_hooks(self) -> None:
         """Raise if a parameter has a hook, which products would go through."""
         check_hooks([param for player in self._players for param in self._params(player)])
@@ -197,12 +201,15 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             self._stage_counts(commit, player, None)
         commit.run()
 
-    def _together(self, closure: object) -> AbstractContextManager[None]:
-        """Return a context for a call with this ``closure``, which processes make together."""
+    @contextmanager
+    def _together(self, closure: object) -> Iterator[None]:
+        """Surround a call with this ``closure``, which processes make together."""
         # Counted before the loss is computed: a rank that fails there and goes on is found out. A
         # call that only creates the state is made by one alone, to save it.
         self._num_calls += closure is not None or self._pending is not None
-        return self._placement.together(StepError)
+        with self._placement.together(StepError):
+            self._check_groups()
+            yield
 
     def _further_settings(self) -> dict[str, str]:
         """Return, as texts by name, what else has to be alike on all processes."""

@@ -231,6 +231,20 @@ def test_losses_of_two_players_are_no_micro_batches() -> None:
         MicroBatches((x * y).sum())
 
 
+@pytest.mark.parametrize("swapped", [False, True])
+def test_losses_of_two_networks_are_no_micro_batches(swapped: bool) -> None:
+    """The graph of each leads to other nodes than parameters as well."""
+    generator, critic = nn.Linear(2, 2), nn.Linear(2, 1)
+    fake = generator(torch.ones(3, 2))
+    losses = [-critic(fake).mean(), critic(fake.detach()).mean()]
+    optimizer = CGD(generator.parameters(), critic.parameters())
+    with pytest.raises(ValueError, match=r"min and max.*as a pair"):
+        optimizer.step(MicroBatches(losses[::-1] if swapped else losses))
+    pairs = [losses, losses[::-1]]
+    with pytest.raises(ValueError, match="of one form, got some that depend on different players"):
+        optimizer.step(MicroBatches((first, second) for first, second in pairs))
+
+
 def test_a_penalty_that_its_player_has_no_part_in_is_refused() -> None:
     for info in OPTIMIZERS:
         game = QuadraticGame()
