@@ -1,7 +1,8 @@
 """Run the interpreted tests of the kernels with other releases of Triton.
 
 ``python .ci/try_triton.py 3.2.0 3.4.0`` installs each into a folder of its own, beside the torch
-that is there, and prints the outcome. It needs the package index.
+that is there, and prints the outcome. It needs the package index. ``--dry-run`` says what would be
+installed and run.
 """
 
 import argparse
@@ -33,22 +34,22 @@ TESTS = (
 NEEDS_OLD_NUMPY = (3, 6)
 
 
-def _install(folder: str, *packages: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", folder]
-    subprocess.run([*command, *packages], check=True)
-
-
-def outcome(version: str) -> str:
-    """Return the last line of the test run with ``version``."""
+def outcome(version: str, *, dry_run: bool) -> str:
+    """Return the last line of the test run with ``version``, or what would be run."""
+    old = tuple(map(int, version.split(".")[:2])) <= NEEDS_OLD_NUMPY
+    packages = [f"triton=={version}", *(["numpy<2.4"] if old else [])]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    # NumPy's warning about what it refuses from 2.4 on.
+    quiet = ("-W", "ignore:Conversion of an array:DeprecationWarning")
+    tests = [sys.executable, "-m", "pytest", "-q", *quiet, *(f"tests/kernels/{t}" for t in TESTS)]
+    if dry_run:
+        return f"{' '.join(packages)}; {' '.join(tests[1:])}"
     with tempfile.TemporaryDirectory() as folder:
-        old = tuple(map(int, version.split(".")[:2])) <= NEEDS_OLD_NUMPY
-        _install(folder, f"triton=={version}", *(["numpy<2.4"] if old else []))
+        subprocess.run([*install, folder, *packages], check=True)
         paths = [folder, str(ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-        # NumPy's warning about what it refuses from 2.4 on.
-        quiet = ("-W", "ignore:Conversion of an array:DeprecationWarning")
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", *quiet, *(f"tests/kernels/{t}" for t in TESTS)],
+            tests,
             cwd=ROOT,
             env={**environment, "TRITON_INTERPRET": "1"},
             capture_output=True,
@@ -61,5 +62,7 @@ def outcome(version: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("versions", nargs="+", help="releases, such as 3.2.0")
-    for version in parser.parse_args().versions:
-        print(version, outcome(version), flush=True)
+    parser.add_argument("--dry-run", action="store_true", help="install and run nothing")
+    args = parser.parse_args()
+    for version in args.versions:
+        print(version, outcome(version, dry_run=args.dry_run), flush=True)

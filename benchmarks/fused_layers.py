@@ -19,8 +19,6 @@ from compopt.derivatives import differentiate
 from compopt.game import Game
 from compopt.nn import fuse
 
-BATCH_SIZE = 64
-
 
 class DeepGenerator(nn.Sequential):
     """A generator in the manner of DCGAN for 32 x 32 images, with batch normalization."""
@@ -75,11 +73,11 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, nn.Module]]] = {
 class Form:
     """One form of a pair of networks, with what is measured on it."""
 
-    def __init__(self, pair: tuple[nn.Module, nn.Module]) -> None:
+    def __init__(self, pair: tuple[nn.Module, nn.Module], batch_size: int) -> None:
         self.generator, self.critic = pair
         random = torch.Generator().manual_seed(1)
         latent_size = self.generator.latent_size
-        self.images, self.noise = random_batch(BATCH_SIZE, latent_size, random)
+        self.images, self.noise = random_batch(batch_size, latent_size, random)
         players = list(self.generator.parameters()), list(self.critic.parameters())
         self._players = dict(zip(("min", "max"), players, strict=True))
         self._optimizer = ACGD(*players, lr=1e-4)
@@ -119,14 +117,16 @@ MEASURED = {
 }
 
 
-def measure(build: Callable[[], tuple[nn.Module, nn.Module]], rounds: int) -> dict[str, dict]:
+def measure(
+    build: Callable[[], tuple[nn.Module, nn.Module]], rounds: int, batch_size: int
+) -> dict[str, dict]:
     """Return medians of both forms and of the ratios, for each thing that is measured."""
     torch.manual_seed(0)
     plain = build()
     fused = copy.deepcopy(plain)
     for network in fused:
         fuse(network)
-    forms = {"plain": Form(plain), "fused": Form(fused)}
+    forms = {"plain": Form(plain, batch_size), "fused": Form(fused, batch_size)}
     rows = {}
     for name, work in MEASURED.items():
         works = {key: partial(work, form) for key, form in forms.items()}
@@ -141,8 +141,12 @@ def measure(build: Callable[[], tuple[nn.Module, nn.Module]], rounds: int) -> di
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, and write a data file."""
-    args = arguments(__doc__, rounds=15).parse_args(argv)
-    sections = {title: measure(build, args.rounds) for title, build in NETWORKS.items()}
+    parser = arguments(__doc__, rounds=15)
+    parser.add_argument("--batch-size", type=int, default=64, help="images in a batch")
+    args = parser.parse_args(argv)
+    sections = {
+        title: measure(build, args.rounds, args.batch_size) for title, build in NETWORKS.items()
+    }
     for title, rows in sections.items():
         cells = (
             (
@@ -154,7 +158,7 @@ def main(argv: list[str] | None = None) -> None:
             for name, row in rows.items()
         )
         show(title, ("", "torch's layers, ms", "fused, ms", "times as fast"), cells)
-    data = {"batch_size": BATCH_SIZE, "rounds": args.rounds, "sections": sections}
+    data = {"batch_size": args.batch_size, "rounds": args.rounds, "sections": sections}
     write_result(args.out / "fused_layers.json", data)
 
 

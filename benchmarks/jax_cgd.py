@@ -6,6 +6,7 @@ a new compilation: this is timed too, and all steps here are on one batch. Both 
 the same weights. Each is compared with Adam in its own framework.
 """
 
+import importlib.util
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -148,7 +149,10 @@ def measure(rounds: int) -> dict[str, dict]:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print and write a data file."""
-    args = arguments(__doc__, rounds=15).parse_args(argv)
+    parser = arguments(__doc__, rounds=15)
+    args = parser.parse_args(argv)
+    if not all(importlib.util.find_spec(name) for name in ("jax", "jax_cgd", "optax")):
+        parser.error('jax-cgd is not installed: pip install -e ".[jax]"')
     rows = measure(args.rounds)
     heads = ("optimizer", "ms", "x Adam of its framework", "first step, s")
     show("One batch", heads, map(_cells, rows.items()))

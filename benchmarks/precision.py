@@ -142,8 +142,10 @@ def table(results: dict[str, dict[str, list[float]]]) -> str:
 
 def main() -> None:
     """Measure, write the result and print the table."""
-    args = arguments(__doc__, out=RESULT).parse_args()
-    errors = measure()
+    parser = arguments(__doc__, out=RESULT)
+    parser.add_argument("--seeds", type=int, default=5, help="whose medians are shown")
+    args = parser.parse_args()
+    errors = measure(args.seeds)
     write_result(args.out, {"errors": errors})
     print(table(errors))
 

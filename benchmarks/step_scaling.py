@@ -125,11 +125,14 @@ def draw(data: dict, path: Path) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure the three series; write a data file and a plot."""
-    args = arguments(__doc__, rounds=9).parse_args(argv)
+    parser = arguments(__doc__, rounds=9)
+    parser.add_argument("--points", type=int, help="how many sizes of each series, 4 or more")
+    args = parser.parse_args(argv)
+    first = slice(args.points)
     points = {
-        "num_parameters": [(width, USUAL_BATCH, USUAL_ITERATIONS) for width in WIDTHS],
-        "batch_size": [(USUAL_WIDTH, batch, USUAL_ITERATIONS) for batch in BATCHES],
-        "num_iter": [(USUAL_WIDTH, USUAL_BATCH, num_iter) for num_iter in ITERATIONS],
+        "num_parameters": [(width, USUAL_BATCH, USUAL_ITERATIONS) for width in WIDTHS[first]],
+        "batch_size": [(USUAL_WIDTH, batch, USUAL_ITERATIONS) for batch in BATCHES[first]],
+        "num_iter": [(USUAL_WIDTH, USUAL_BATCH, num_iter) for num_iter in ITERATIONS[first]],
     }
     builds = {"batch_size": narrow_dcgan}
     rows = {

@@ -18,7 +18,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.optimize import minimize
 from torch import Tensor
 
 from compopt import CGD
@@ -54,6 +53,9 @@ def by_game(lr: float, steps: int) -> tuple[Tensor, Tensor, list[float]]:
 
 def by_scipy() -> Tensor:
     """Return the x of SciPy's sequential quadratic programming."""
+    # Imported here so that `--help` answers at once.
+    from scipy.optimize import minimize
+
     bounds = {"type": "ineq", "fun": lambda x: -constraints(torch.from_numpy(x)).numpy()}
     result = minimize(
         lambda x: objective(torch.from_numpy(x)).item(),

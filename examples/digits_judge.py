@@ -2,9 +2,6 @@
 
 import numpy as np
 import torch
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.datasets import load_digits
-from sklearn.svm import SVC
 from torch import Tensor
 
 CONFIDENCE = 0.9
@@ -13,6 +10,9 @@ SHARE_COVERED = 0.02
 
 def real_digits() -> tuple[Tensor, Tensor]:
     """Return the images [1797, 64], pixels from 0 to 16, and their classes [1797]."""
+    # Takes seconds to import, which `--help` need not wait for.
+    from sklearn.datasets import load_digits
+
     images, classes = load_digits(return_X_y=True)
     return torch.tensor(images, dtype=torch.float32), torch.tensor(classes)
 
@@ -25,6 +25,9 @@ class Judge:
     """
 
     def __init__(self) -> None:
+        from sklearn.calibration import CalibratedClassifierCV
+        from sklearn.svm import SVC
+
         self.images, classes = real_digits()
         # scikit-learn has no types: checkers guess them from the defaults.
         self.classifier = CalibratedClassifierCV(SVC(), ensemble=False)  # pyright: ignore

@@ -20,7 +20,6 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from sklearn.datasets import load_diabetes
 from torch import Tensor
 
 from compopt import CGD
@@ -31,6 +30,9 @@ Data = tuple[Tensor, Tensor]
 
 def split(seed: int) -> tuple[Data, Data]:
     """Return standardized features [n, 10] and targets [n] for training, and for testing."""
+    # Takes seconds to import, which `--help` need not wait for.
+    from sklearn.datasets import load_diabetes
+
     x, y = (torch.tensor(part).float() for part in load_diabetes(return_X_y=True))
     x, y = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))

@@ -1,29 +1,26 @@
-"""Every command says what it does when asked, and runs nothing; what pages say to run exists."""
+"""Each command of the pages is executed in its quickest form; asked for help, none runs."""
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from documented import ROOT, commands_of, documented
+from quick_forms import ELSEWHERE, MAKE, QUICK, SLOW
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "kernels/README.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "benchmarks").glob("*/README.md")),
-]
-# Up to what ends a command in a text: a mark of code, a comment, the end of the line.
-COMMAND = re.compile(r"(?:-m (benchmarks[\w.]*)|((?:examples|\.ci)/\w+\.py))([^`#|\n]*)")
-MAKE = re.compile(r"(?:`|^|\n)make ([a-z][\w-]*)")
+from benchmarks.cifar10 import __main__ as cifar10
+from benchmarks.cifar10 import costs
+from benchmarks.gpu_day.images import write_images
 
-ASK = """
+RUN = """
 import contextlib, io, json, os, runpy, sys, traceback
-answers = []
-for name, *arguments in json.loads(sys.argv[1]):
-    sys.argv = [name, *arguments, "--help"]
-    printed, status = io.StringIO(), "returned"
+ended = []
+for name, *arguments in json.loads(sys.stdin.read()):
+    sys.argv = [name, *arguments]
+    printed, status = io.StringIO(), 0
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         try:
             if name.endswith(".py"):
@@ -36,12 +33,19 @@ for name, *arguments in json.loads(sys.argv[1]):
         except Exception:
             traceback.print_exc()
             status = "failed"
-    answers.append((status, printed.getvalue()))
-print(json.dumps(answers))
+    ended.append((status, printed.getvalue(), list(sys.modules)))
+print(json.dumps(ended))
 """
+# Seconds of import each, which a question for help need not wait for.
+DEAR = {"sklearn", "torch._dynamo", "torch._inductor", "lightning", "accelerate", "jax"}
+# Status and words of what cannot run on every machine.
+WITHOUT = {
+    "python -m benchmarks.jax_cgd": (2, 'pip install -e ".[jax]"'),
+    "python -m benchmarks.kernels --device cuda": (1, "There is no CUDA device here"),
+}
 
 
-def commands() -> list[str]:
+def programs() -> list[str]:
     """Return modules, by name, and scripts, by path, that can be run."""
     found = []
     for folder in ("benchmarks", "compopt", "examples", ".ci"):
@@ -56,62 +60,167 @@ def commands() -> list[str]:
     return found
 
 
-def documented() -> list[list[str]]:
-    """Return the commands that pages name, each with its arguments."""
-    found = []
-    for page in PAGES:
-        for module, script, rest in COMMAND.findall(page.read_text()):
-            # In a table or a sentence words follow that are no arguments.
-            arguments = [] if rest.startswith((",", ".", ":", ";", ")")) else rest.split("  ")[0]
-            found.append([module or script, *(arguments.split() if arguments else [])])
-    return [list(command) for command in dict.fromkeys(map(tuple, found))]
+def run(commands: list[list[str]]) -> list[tuple[int | str, str, list[str]]]:
+    """Run programs one after the other in one process, as each import of torch takes seconds.
 
-
-@pytest.fixture(scope="module")
-def answers(tmp_path_factory) -> dict[tuple[str, ...], tuple[object, str]]:
-    """Return how each command ended that was asked for its help, and what it printed."""
-    asked = [*([name] for name in commands()), *documented()]
-    before = set(ROOT.iterdir())
+    Returns:
+        Of each its status, what it printed, and the modules that are loaded after it.
+    """
+    before = stored_files()
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", ASK, json.dumps(asked)],
+        [sys.executable, "-W", "ignore", "-c", RUN],
         cwd=ROOT,
+        input=json.dumps(commands),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert set(ROOT.iterdir()) == before
-    ended = json.loads(done.stdout)
-    return {tuple(command): tuple(end) for command, end in zip(asked, ended, strict=True)}
+    assert stored_files() == before
+    return [tuple(end) for end in json.loads(done.stdout.splitlines()[-1])]
 
 
-@pytest.mark.parametrize("name", commands())
-def test_help_runs_nothing(answers, name):
-    status, printed = answers[name,]
+def stored_files() -> dict[Path, int]:
+    """Return what is at the top, and when results were written."""
+    files = [*ROOT.iterdir(), *(ROOT / "benchmarks" / "results").rglob("*.*")]
+    return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}
+
+
+def words_of(command: str, quick: str, folder: Path) -> list[str]:
+    """Return program and arguments of a quick form."""
+    text = quick.format(command=command, out=folder / "out", data=folder / "images")
+    words = shlex.split(text)
+    return words[words.index("-m") + 1 :] if "-m" in words[:2] else words[1:]
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, tuple[int | str, str, list[str]]]:
+    """Return how each program ended that was asked for its help."""
+    return dict(zip(programs(), run([[name, "--help"] for name in programs()]), strict=True))
+
+
+@pytest.mark.parametrize("name", programs())
+def test_help_runs_nothing(helps, name):
+    status, printed, modules = helps[name]
     assert status == 0, printed
     assert printed.startswith("usage: ")
     assert len(printed.splitlines()) > 3
+    assert not DEAR & set(modules)
 
 
-def test_documented_commands_exist_with_their_options(answers):
-    for command in documented():
-        status, printed = answers[tuple(command)]
-        assert status == 0, (command, printed)
-        options = set(re.findall(r"--[\w-]+", " ".join(command)))
-        assert options <= set(re.findall(r"--[\w-]+", printed)), command
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Return a folder with few made-up images, for what is written."""
+    folder = tmp_path_factory.mktemp("commands")
+    write_images(folder / "images")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(folder) -> dict[str, tuple[int | str, str, list[str]]]:
+    """Return how each quick form ended."""
+    return dict(zip(QUICK, run([words_of(*form, folder) for form in QUICK.items()]), strict=True))
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_it_runs(quick, command):
+    status, printed, _ = quick[command]
+    if status and command in WITHOUT:
+        expected, words = WITHOUT[command]
+        assert (status, words in printed) == (expected, True), printed
+    else:
+        assert status == 0, printed
+        assert len(printed.split()) > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SLOW)
+def test_it_runs_slowly(folder, command):
+    words = words_of(command, SLOW[command], folder)
+    ((status, printed, _),) = run([words])
+    assert status == 0, printed
+
+
+@pytest.mark.parametrize("command", [c for c in documented() if not c.startswith("make ")])
+def test_every_command_has_a_quick_form_with_its_options(command):
+    forms = {**QUICK, **SLOW}
+    assert (command in forms) + (command in ELSEWHERE) == 1
+    if command in forms:
+        options = re.findall(r"(?<!\S)--[\w-]+", command)
+        assert set(options) <= set(
+            shlex.split(forms[command].format(command=command, out="", data=""))
+        )
+    else:
+        path, text = ELSEWHERE[command]
+        assert text in (ROOT / path).read_text()
+
+
+def test_no_quick_form_is_left_over():
+    assert {*QUICK, *SLOW, *ELSEWHERE} <= set(documented())
 
 
 def test_commands_are_found():
-    assert {"benchmarks.toy", "benchmarks.soak", "examples/digits_gan.py"} < set(commands())
-    assert ["benchmarks.kernels", "--static"] in documented()
+    page = """Run `make test` or `python -m benchmarks.toy --quick`; see `tests/test_docs.py`.
+```
+export A=1
+B=2 pytest -m slow  # a comment
+exec python examples/wgan_gp.py
+```
+````{figure} x.png
+```python
+make(1)
+```
+````
+"""
+    found = ["pytest -m slow", "examples/wgan_gp.py", "make test"]
+    assert commands_of(page) == [*found, "python -m benchmarks.toy --quick"]
+    assert {"make demo", "make test", "pip install .", "examples/digits_gan.py"} < set(documented())
+
+
+def test_costs_are_measured_by_the_command(tmp_path, monkeypatch, capsys):
+    stored = []
+    monkeypatch.setattr(costs, "measure", lambda cells, rounds: {})
+    monkeypatch.setattr(costs, "store", lambda *given: stored.append(given))
+    assert cifar10.main(["costs", "contrasts", "--rounds", "1"]) == 0
+    assert stored == [({}, 1)]
+
+
+def recipe(target: str) -> list[str]:
+    """Return what a target runs once its environment is there."""
+    command = ["make", "-n", "-o", ".venv/.dev", "-o", ".venv/.demo", "-o", ".venv/.docs", target]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = done.stdout.replace("\\\n", "").splitlines()
+    lines = [line.replace(".venv/bin/", "") for line in lines]
+    return [re.sub(r"^python (?=examples|\.ci)", "", line) for line in lines]
+
+
+def targets() -> set[str]:
+    found = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)
+    return set(found[1].split())
+
+
+@pytest.mark.parametrize("target", sorted(targets() - {"help"}))
+def test_what_a_target_runs_is_run_by_others(target):
+    known = {" ".join(c.split()[:4]) for c in {*QUICK, *SLOW, *ELSEWHERE}}
+    lines = recipe(target)
+    assert lines
+    for line in lines:
+        if any(line.startswith(c) for c in known):
+            continue
+        (path, text), *_ = [where for start, where in MAKE.items() if line.startswith(start)]
+        assert text in (ROOT / path).read_text()
 
 
 def test_targets_of_make_exist_and_help_lists_them():
-    makefile = (ROOT / "Makefile").read_text()
-    targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.M)[1].split())
     asked = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     listed = re.findall(r"^make ([\w-]+)  ", asked, re.M)
-    assert sorted(listed) == sorted(targets - {"help"})
-    named = {name for page in PAGES for name in MAKE.findall(page.read_text())}
-    assert {"demo", "test", "docs"} <= named <= targets
+    assert sorted(listed) == sorted(targets() - {"help"})
+    named = {command.split()[1] for command in documented() if command.startswith("make ")}
+    assert {"demo", "test", "docs"} <= named <= targets()
+
+
+def test_ci_runs_targets():
+    subprocess.run(["bash", "-n", ".ci/run"], cwd=ROOT, check=True)
+    made = re.findall(r"^make (.*)$", (ROOT / ".ci" / "run").read_text(), re.M)
+    assert {"lint", "typecheck", "wheel", "docs", "test"} == set(made)

@@ -1,8 +1,6 @@
 """A walk through a step finds the files that the documentation names, in that order."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,15 +33,3 @@ def test_the_table_and_the_files_are_printed(capsys, monkeypatch):
     for name in ALONE:
         assert re.search(rf"│ {name} +│ \d+ ", printed)
         assert f"{name}: compopt/" in printed
-
-
-def test_the_command_runs():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.walk"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "a process group" in done.stdout

@@ -193,7 +193,8 @@ def _costs(args: argparse.Namespace) -> int:
     if args.rounds < 1:
         raise BenchmarkError(f"`--rounds` must be 1 or more, got {args.rounds}.")
     # Without a budget no stored cost is asked for.
-    cells = load_protocol(args.protocol, ["run.budget=null", "run.evaluation.points=0"]).cells()
+    changes = ("run.budget=null", "run.evaluation.points=0", "run.evaluation.endpoint_metrics=[]")
+    cells = load_protocol(args.protocol, list(changes)).cells()
     measured = costs.measure(cells, args.rounds)
     costs.store(measured, args.rounds)
     for key, cost in measured.items():

@@ -23,8 +23,11 @@ LAUNCHES = {"an iteration of conjugate gradients": 4, "the set-up of both player
 def main() -> int:
     """Run what the command line asks for; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
-    parser.add_argument("--static", action="store_true")
-    parser.add_argument("--device", choices=("cuda", "cpu"))
+    parser.add_argument("--static", action="store_true", help="compile, without a device")
+    parser.add_argument(
+        "--only", nargs="+", metavar="WORD", help="with --static: print those with such a name"
+    )
+    parser.add_argument("--device", choices=("cuda", "cpu"), help="time on it")
     parser.add_argument(
         "--size", type=int, nargs="+", default=[1 << 23], help="elements of the vectors"
     )
@@ -41,9 +44,10 @@ def main() -> int:
     if arguments.static:
         # Interpreted kernels cannot be compiled.
         os.environ.pop("TRITON_INTERPRET", None)
-        from benchmarks.kernels.static import write
+        from benchmarks.kernels.static import as_markdown, compiled_table, write
 
-        print(write(arguments.out))
+        words = arguments.only
+        print(as_markdown(compiled_table(words)) if words else write(arguments.out))
     if arguments.device is None:
         return 0
     if arguments.device == "cuda":

@@ -1,6 +1,7 @@
 """The table of compiled kernels, and the times that a roofline model gives them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,16 @@ MODEL = (
 )
 
 
-def compiled_table() -> dict[str, Any]:
-    """Compile all entries for all targets; return what the code uses and what the model says."""
+def compiled_table(words: Sequence[str] = ()) -> dict[str, Any]:
+    """Compile entries for all targets; return what the code uses and what the model says.
+
+    Args:
+        words: only entries whose name has one of them; all if there are none.
+    """
     rows = []
     for entry in entries():
+        if words and not any(word in entry.name for word in words):
+            continue
         row = _declared(entry)
         for target in TARGETS.values():
             if target.name in entry.skipped:
