@@ -335,7 +335,8 @@ def _check_alike(games: Sequence[Game], players: Mapping[Player, Sequence[Tensor
 
 def _reached(loss: Tensor, owners: Mapping[int, Player]) -> tuple[Player, ...]:
     """Return the players whose parameters the graph of ``loss`` leads to. Cost: a walk over it."""
-    nodes, seen, found = [loss.grad_fn], set(), set()
+    nodes, seen = [loss.grad_fn], set()
+    found: set[Player] = set()
     while nodes and len(found) < len(PLAYERS):
         node = nodes.pop()
         if node is None or node in seen:
