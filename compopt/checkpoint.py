@@ -24,7 +24,7 @@ class CheckpointError(RuntimeError):
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
-    """Write ``state`` to a file such that a kill leaves the old file or the new one.
+    """Write ``state`` to a file so that a kill leaves the old file or the new one.
 
     Threads and processes may save to one path at the same time, and read it meanwhile. The file is
     written beside ``path`` under a name that ends in 16 random digits and ``.part``, flushed to the

@@ -9,6 +9,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.harness import markdown_table  # noqa: E402
 from benchmarks.tables import sections  # noqa: E402
+from docs.colab import sentence  # noqa: E402
 from docs.public_api import write_pages  # noqa: E402
 
 project = "compopt"
@@ -158,6 +159,7 @@ def poisson_table() -> str:
 
 exponents = stored("step_scaling.json")["exponents"]
 myst_substitutions = {
+    "colab": sentence((ROOT / "pyproject.toml").read_text()),
     "false_alarms": false_alarms_table(),
     "soak": soak_sentence(),
     "precision": precision_table(),

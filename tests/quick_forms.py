@@ -23,6 +23,9 @@ QUICK = {
     ),
     "python -m benchmarks.kernels --device cuda": "{command} --size 64 --out {out}",
     "python -m benchmarks.precision": "{command} --seeds 1 --out {out}/precision.json",
+    "python -m benchmarks.small_games": (
+        "{command} --rounds 1 --games '2 + 2 hidden layers of 32' --out {out}/games"
+    ),
     "python -m benchmarks.soak": "{command} --steps 3 --out {out}/soak.json",
     "python -m benchmarks.walk": "{command} --files",
     ".ci/try_torch.py 2.6.0 --python python3.10": "python {command} --dry-run",

@@ -72,7 +72,7 @@ SCALAR = (
     Method("LOLA", rivals.LOLA, 4),
     Method("SGA, aligned", partial(rivals.SGA, align=True), 6),
     LOOKAHEAD,
-    Method("CMD in a box", partial(CGD, mirror=("box", -1.0, 1.0)), 4),
+    Method("CGD in a box", partial(CGD, mirror=("box", -1.0, 1.0)), 4),
     *ADAPTIVE,
 )
 

@@ -7,7 +7,7 @@ from compopt._typing import PLAYERS, Player
 
 
 class PreflightError(RuntimeError):
-    """The derivatives of a competitive step cannot be had; the text says where and what to do."""
+    """A derivative of a competitive step is missing or wrong; the text names place and remedy."""
 
 
 @dataclass(frozen=True)

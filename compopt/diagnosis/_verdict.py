@@ -51,7 +51,7 @@ def accuracy(players: Players, loss_fn: Callable[[], Loss], dtype: torch.dtype) 
             return Accuracy({}, str(error))
         # Any operation may refuse float64, in words of its own.
         except Exception as error:
-            reason = f"float64 cannot be had ({type(error).__name__}: {_first_line(error)})"
+            reason = f"float64 does not work ({type(error).__name__}: {_first_line(error)})"
     try:
         found = _measured(players, loss_fn, dtype, widen=False)
     except PreflightError:

@@ -39,7 +39,7 @@ def preflight(
     merely wrong is found as well. The loss is evaluated in float64 for that, whatever the dtype of
     the parameters, with the same random numbers and buffers each time. A disagreement counts if
     differences at two widths agree with each other, along two directions: neither a kink (ReLU) nor
-    rounding is taken for an error. Where float64 cannot be had, the parameters' own dtype is used
+    rounding is taken for an error. If float64 does not work, the parameters' own dtype is used
     and products are compared in their two orders alone.
 
     Some gradients are other than the loss's by intention: straight-through estimators, terms of

@@ -15,8 +15,8 @@ def double_backward_safe(*, recurrent: bool = True) -> Iterator[None]:
     have no second derivative on any device, the CPU included. Recurrent networks run without cuDNN
     (MIOpen on ROCm), whose kernels have none either; those of the CPU do and are left alone.
 
-    Put it round the recurrent or attention part of the *forward* pass; the step itself needs
-    nothing, because each operation remembers how it was computed. Round a whole network it would
+    Put it around the recurrent or attention part of the *forward* pass; the step itself needs
+    nothing, because each operation remembers how it was computed. Around a whole network it would
     cost speed: convolutions inside lose cuDNN too, and attention takes memory quadratic in the
     sequence length.
 

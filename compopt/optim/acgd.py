@@ -36,7 +36,7 @@ class ACGD(TwoPlayerCompetitive):
         beta: decay rate of the average of squared gradients.
         eps: added to the root of the average, before the bias correction is applied (unlike
             Adam's).
-        interaction: step size with which the interaction counts, in place of ``lr``; see
+        interaction: step size of the interaction terms, in place of ``lr``; see
             :class:`~compopt.CGD`.
         weight_decay: see :class:`~compopt.CGD`, as for all arguments that follow.
         max_grad_norm: applied before the average is updated.
@@ -56,9 +56,9 @@ class ACGD(TwoPlayerCompetitive):
 
     Note:
         The published code solves to 1e-6 relative (its ``tol=1e-12`` is on squared norms), which
-        ``solver=ConjugateGradient(rtol=1e-6, max_iter=1000)`` restores. On mini-batches that buys
-        nothing: steps on two batches differ by more than their length. In a game without noise,
-        take ``ConjugateGradient()``.
+        ``solver=ConjugateGradient(rtol=1e-6, max_iter=1000)`` restores. On mini-batches that gains
+        nothing: exact steps on two batches differ by more than their own length. In a game without
+        noise, take ``ConjugateGradient()``.
 
     Cost: as :class:`~compopt.CGD`. Memory: three vectors per player are kept from step to step.
 

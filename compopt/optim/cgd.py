@@ -24,8 +24,8 @@ class CGD(TwoPlayerCompetitive):
             dictionaries (several networks, hyperparameters per group).
         max_params: of the second player, which maximises it.
         lr: step size, a number, a 0-dim tensor, or a pair (min, max) of them.
-        interaction: step size alpha with which the interaction counts, decoupled from that of the
-            move: ``dx = -lr (I + alpha^2 D_xy D_yx)^-1 (g_x + alpha D_xy g_y)``, known as
+        interaction: step size alpha of the interaction terms, separate from that of the move:
+            ``dx = -lr (I + alpha^2 D_xy D_yx)^-1 (g_x + alpha D_xy g_y)``, known as
             competitive gradient optimization. ``lr`` if None. If 0, in all groups of both players,
             nothing is solved: each takes the gradient step with its own step sizes, from no mixed
             product. That is the control to compare a competitive step with.
@@ -43,8 +43,8 @@ class CGD(TwoPlayerCompetitive):
             defaults, and for a pair of losses :class:`~compopt.solvers.GMRES` with its own.
         warm_start: whether to start the solver from the player's last move, which costs one
             product and saves iterations where successive steps are alike. With mini-batches they
-            are not, and what a loose solve leaves of the last move adds up: give the solver an
-            ``rtol`` of 1e-2 or less.
+            are not, and the errors of loose solves accumulate: give the solver an ``rtol`` of
+            1e-2 or less.
         solve_for: the player whose move is solved for, the other replying in closed form:
             ``"min"``, ``"max"``, ``"smaller"`` (the one with fewer parameters, which takes least
             memory) or ``"alternate"`` (as the published code does, beginning with the max player).
@@ -57,8 +57,8 @@ class CGD(TwoPlayerCompetitive):
             with a fixed iteration count, and ``lr`` as a tensor on the device if it is to change: a
             graph keeps a number. A step that fails is left out without a warning; see
             ``last_step.taken`` and ``last_step.failure()``.
-        backend: of the vector kernels: ``"torch"``, ``"triton"`` (an error where it cannot be
-            had), or ``"auto"``: Triton for CUDA tensors if it can be imported.
+        backend: of the vector kernels: ``"torch"``, ``"triton"`` (an error where it is
+            missing), or ``"auto"``: Triton for CUDA tensors if it can be imported.
         process_group: of ``torch.distributed`` whose processes share each step, every one with its
             own part of the batch: the loss of a step is then the mean of theirs, and the loss that
             ``step`` returns too. See :class:`~compopt.distributed.Replicated`, and

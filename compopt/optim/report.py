@@ -23,7 +23,7 @@ class ConvergenceWarning(UserWarning):
 
 
 class StepWarning(UserWarning):
-    """A step failed, and its fallback or nothing was taken; or it is hardly what is meant.
+    """A step failed and was replaced or left out, or its loss is probably not what was meant.
 
     Each kind is said once per optimizer.
     """

@@ -38,10 +38,11 @@ class ConjugateGradient:
     did where it fell least, but by no more than a factor of 10; it is made for weak interaction
     only, where all step lengths were at least a half (one is that of the identity).
 
-    The residual norm is that of the recursion, which costs no product, predicted or not. The
-    recursion goes on falling where rounding no longer lets ``rhs - A x`` fall: of a system whose
-    condition times the precision of the dtype is not small beside ``rtol``, the true residual is
-    larger (in float64 at a condition of 1e10, some ten times). It takes one product to compute.
+    The residual norm is that of the recursion, predicted or not, which costs no product. Rounding
+    bounds the true residual ``rhs - A x`` from below, but not that of the recursion. So if the
+    condition number times the precision of the dtype is not far below ``rtol``, the true residual
+    is larger (in float64, at a condition number of 1e10, about ten times). To compute it takes one
+    product.
 
     Args:
         rtol: tolerance relative to the right-hand side.
