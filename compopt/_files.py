@@ -28,6 +28,10 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         OSError: if the file cannot be written.
     """
     target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(
+            errno.ENOENT, "No such folder; make it first, `os.makedirs`", str(target.parent)
+        )
     mode = _mode(target)
     draft = target.with_name(f"{target.name[:50]}.{secrets.token_hex(8)}.part")
 

@@ -7,6 +7,12 @@ from torch import Tensor
 
 
 def _device(like: Tensor, generator: torch.Generator | None) -> torch.device:
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(
+            f"`generator` must be a torch.Generator, of random numbers, got "
+            f"{type(generator).__name__}. Leave it out; no penalty here takes a network by that "
+            "name."
+        )
     return like.device if generator is None else generator.device
 
 

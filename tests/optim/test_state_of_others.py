@@ -21,6 +21,12 @@ FIXED = {"capturable": True, "solver": DirectSolver()}
 ENTRIES = (
     *KINDS,
     *(Entry(f"{cls.__name__}-capturable", partial(cls, **FIXED), cls) for cls in (CGD, ACGD)),
+    # It looks into the first entry that it is given.
+    Entry(
+        "SimultaneousDescentAscent-Adagrad",
+        partial(SimultaneousDescentAscent, optimizer=torch.optim.Adagrad),
+        SimultaneousDescentAscent,
+    ),
 )
 
 

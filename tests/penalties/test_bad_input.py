@@ -149,3 +149,12 @@ def test_settings_cannot_be_changed_later():
 def test_a_critic_may_be_a_function_of_a_network():
     value = gradient_penalty(lambda x: CRITIC(x).squeeze(1), X)
     assert value.requires_grad
+
+
+def test_a_network_is_no_generator_of_random_numbers():
+    network = nn.Linear(2, 3)
+    for penalty in (WganGP(), Dragan()):
+        given = {"critic": CRITIC, "real": X, "fake": X}
+        with pytest.raises(TypeError, match="`generator` must be a torch.Generator, of random"):
+            penalty.on(**given, generator=network)
+        penalty.on(**given)

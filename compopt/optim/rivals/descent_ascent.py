@@ -161,8 +161,10 @@ class DescentAscent(RivalOptimizer):
             super().load_state_dict(state_dict)
             for player in PLAYERS:
                 inner = self._linked(player)
+                # Some take the first entry for that of a parameter, whatever it is.
+                own = {p: self.state[p] for p in self._all_params() if p in self.state}
                 try:
-                    inner.__setstate__({"state": inner.state, "param_groups": inner.param_groups})
+                    inner.__setstate__({"state": own, "param_groups": inner.param_groups})
                 except Exception as error:
                     raise ValueError(
                         f"{type(inner).__name__} of the {player} player does not take the loaded "
