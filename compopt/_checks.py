@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from compopt._remedies import TAKES_PART, called, how_to_move_alone
+from compopt._typing import K
 
 
 def check_non_negative(
@@ -293,3 +294,26 @@ def check_takes_part(
             rule += f"none of the {player} player's takes part."
         raise ValueError(f"{rule} {TAKES_PART} {how_to_move_alone(player)}")
     return () if penalty is not None else missing
+
+
+def reached(loss: Tensor, owners: Mapping[int, K]) -> list[K]:
+    """Return the players to whose parameters the graph of ``loss`` leads, in the order of owners.
+
+    Cost: a walk over the graph, until it has led to all players.
+
+    Args:
+        loss: scalar with a graph.
+        owners: the player by the identity of each parameter.
+    """
+    players = list(dict.fromkeys(owners.values()))
+    nodes, seen = [loss.grad_fn], set()
+    found: set[K] = set()
+    while nodes and len(found) < len(players):
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        variable = id(getattr(node, "variable", None))
+        found |= {owners[variable]} if variable in owners else set()
+        nodes += [following for following, _ in node.next_functions]
+    return [player for player in players if player in found]

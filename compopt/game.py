@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import TypedDict, TypeVar
 
-from compopt._checks import check_loss
+from compopt._checks import check_loss, reached
 from compopt._typing import PLAYERS, K, Player
 
 
@@ -318,34 +318,19 @@ def _check_alike(games: Sequence[Game], players: Mapping[Player, Sequence[Tensor
     """Raise if losses of micro-batches depend on different players: those are no such parts."""
     owners = {id(param): player for player, params in players.items() for param in params}
     found = [
-        tuple(_reached(term, owners) for term in (g.loss, g.max_loss) if term is not None)
+        tuple(reached(term, owners) for term in (g.loss, g.max_loss) if term is not None)
         for g in games
     ]
-    for index, reached in enumerate(found):
-        if reached != found[0]:
+    for index, players_of in enumerate(found):
+        if players_of != found[0]:
             first, other = (
-                ", ".join(" and ".join(r) or "none" for r in f) for f in (found[0], reached)
+                ", ".join(" and ".join(r) or "none" for r in f) for f in (found[0], players_of)
             )
             raise ValueError(
                 "`MicroBatches` must hold losses of one form, got some that depend on different "
                 f"players: the first on {first}, number {index} on {other}. Write the losses of "
                 "two players as a pair, `(min_loss, max_loss)`, with the graphs of both in each."
             )
-
-
-def _reached(loss: Tensor, owners: Mapping[int, Player]) -> tuple[Player, ...]:
-    """Return the players whose parameters the graph of ``loss`` leads to. Cost: a walk over it."""
-    nodes, seen = [loss.grad_fn], set()
-    found: set[Player] = set()
-    while nodes and len(found) < len(PLAYERS):
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = id(getattr(node, "variable", None))
-        found |= {owners[variable]} if variable in owners else set()
-        nodes += [following for following, _ in node.next_functions]
-    return tuple(player for player in PLAYERS if player in found)
 
 
 def _mean_game(games: Sequence[Game], device: torch.device) -> Game:

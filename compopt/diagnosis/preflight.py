@@ -92,6 +92,13 @@ def preflight(
             f"{type(loss_fn).__name__}. Write `lambda:` before the computation."
         )
     players = players_of({"min_player": min_player, "max_player": max_player}, modules)
+    return rehearse(loss_fn, players, measure=measure)
+
+
+def rehearse(
+    loss_fn: Callable[[], Loss], players: Players, *, measure: bool = True
+) -> PreflightReport:
+    """Take and measure the derivatives of two players; see :func:`preflight`."""
     _refuse_wrappers(players)
     check_hooks([param for player in PLAYERS for param in players.params[player]])
     with restored(players.modules, players.device), torch.enable_grad():
