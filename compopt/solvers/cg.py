@@ -41,8 +41,7 @@ class ConjugateGradient:
     The residual norm is that of the recursion, predicted or not, which costs no product. Rounding
     bounds the true residual ``rhs - A x`` from below, but not that of the recursion. So if the
     condition number times the precision of the dtype is not far below ``rtol``, the true residual
-    is larger (in float64, at a condition number of 1e10, about ten times). To compute it takes one
-    product.
+    is larger (in float64, at a condition number of 1e10, about ten times). It takes one product.
 
     Args:
         rtol: tolerance relative to the right-hand side.
