@@ -11,6 +11,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 HINTS: Mapping[str, str] = {
     "betas": "ACGD keeps one average, of squared gradients; its decay rate is `beta`, a "
     "number. ExtraAdam and OptimisticAdam take `betas`.",
+    "scaler": "`backward(loss, scaler=scaler)` of CGD and ACGD takes one, before "
+    "`scaler.step(optimizer)`.",
     "maximize": "The max player raises the loss by itself.",
 }
 """What other optimizers take and some of these do not."""

@@ -147,9 +147,16 @@ FAULTS = (
     Fault(
         "the average of squares is not kept",
         "compopt/optim/adaptive.py",
+        "commit.add(partial(own.addcmul_, grad, grad, value=1 - beta), own)",
+        "pass",
+        (OPTIM + "test_exact.py", OPTIM + "test_lives.py"),
+    ),
+    Fault(
+        "captured steps keep no average of squares",
+        "compopt/optim/adaptive.py",
         "        commit.copy(average, new)\n",
         "",
-        (OPTIM + "test_exact.py", OPTIM + "test_lives.py"),
+        (OPTIM + "test_step_counts.py",),
     ),
     Fault(
         "a write is not completed after an interrupt",

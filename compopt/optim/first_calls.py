@@ -6,9 +6,17 @@ from typing import Any
 from torch import Tensor
 
 from compopt._checks import check_hooks_of_gradients
+from compopt._warn import warn
 from compopt.game import AnyGame, MeanGame
 from compopt.optim.plan import without_rounding
+from compopt.optim.report import StepWarning
 from compopt.optim.scaling import check_unscaled
+
+STALE = (
+    "A part of the loss is older than the last step, which moved the parameters that it leads to, "
+    "the first of them of shape {shape}: its value and its derivatives are those of the parameters "
+    "before. Compute samples anew for each step, and `detach()` what is to stay as it was."
+)
 
 
 class FirstCalls:
@@ -22,6 +30,8 @@ class FirstCalls:
         self.know_parts = False
         self._seen: set[tuple[str, bool]] = set()
         self._left_out: set[str] = set()
+        # Versions of the parameters at the first call; None once they have changed.
+        self._versions: dict[Tensor, int] | None = {}
         # By group, its values when they were last checked, and what tells that they changed.
         self._checked: dict[int, tuple[list[Any], list[tuple[int, int]]]] = {}
 
@@ -63,9 +73,54 @@ class FirstCalls:
         """
         if call in self._left_out:
             return
+        params = list(params)
+        if self._versions is not None:
+            self._look_for_old_parts([*game.terms().values()], params)
         has_penalty = bool(game.penalties())
         kind = (call, has_penalty)
         check_unscaled(game.terms(), how_to_scale, reads=kind not in self._seen)
         check_hooks_of_gradients(params, has_penalty=has_penalty)
         self._seen.add(kind)
         self.know_parts = self.know_parts or isinstance(game, MeanGame)
+
+    def _look_for_old_parts(self, terms: Iterable[object], params: Iterable[Tensor]) -> None:
+        """Warn if operations of the first call are in the graph of one after a step.
+
+        Autograd raises for most: where it has kept a parameter that has moved since, or freed what
+        it kept. It does neither where products follow and operations are linear.
+        """
+        nodes = [term.grad_fn for term in terms if isinstance(term, Tensor)]
+        versions = self._versions or {}
+        moved = [param for param, version in versions.items() if param._version != version]
+        if versions and not moved:
+            return
+        seen = set()
+        while nodes:
+            node: Any = nodes.pop()
+            if node is None or node in seen or hasattr(node, "variable"):
+                continue
+            seen.add(node)
+            if not versions:
+                # The dictionary lives as long as the operation.
+                node.metadata[self] = True
+            elif self in node.metadata and (found := _leads_to(node, moved)) is not None:
+                warn(STALE.format(shape=tuple(found.shape)), StepWarning)
+                break
+            nodes += [following for following, _ in node.next_functions]
+        self._versions = None if versions else {param: param._version for param in params}
+
+
+def _leads_to(node: object, params: Iterable[Tensor]) -> Tensor | None:
+    """Return the first parameter to which the graph behind an operation leads."""
+    by_identity = {id(param): param for param in params}
+    nodes, seen = [node], set()
+    while nodes:
+        one: Any = nodes.pop()
+        if one is None or one in seen:
+            continue
+        seen.add(one)
+        found = by_identity.get(id(getattr(one, "variable", None)))
+        if found is not None:
+            return found
+        nodes += [following for following, _ in one.next_functions]
+    return None

@@ -177,7 +177,13 @@ def check_keys(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, 
         if key in _OF_OTHERS and key not in defaults:
             hint = HINTS.get(key, f"There are {', '.join(defaults)}.")
             raise ValueError(f"A group of {optimizer} takes no `{key}`. {hint}")
-        known = {*defaults, "maximize"}
+    check_spelling(optimizer, group, defaults)
+
+
+def check_spelling(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Raise if a key of a group is a hyperparameter misspelt; see :func:`check_keys`."""
+    known = {*defaults, "maximize"}
+    for key in group:
         close = difflib.get_close_matches(str(key).lower(), known, n=1, cutoff=MISSPELT)
         if key not in known and close:
             raise ValueError(

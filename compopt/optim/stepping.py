@@ -189,7 +189,13 @@ class SteppingOptimizer(TwoPlayerOptimizer):
 
     def _parts_of(self) -> Mapping[Any, Sequence[Tensor]] | None:
         """Return by which parameters the first micro-batches are told apart, None of later ones."""
-        return None if self._first_calls.know_parts else {p: self._params(p) for p in self._players}
+        if self._first_calls.know_parts:
+            return None
+        # Frozen ones too: a player that is frozen altogether may stay while another moves alone.
+        parts: dict[Any, list[Tensor]] = {player: [] for player in self._players}
+        for group in self.param_groups:
+            parts[group["player"]] += group["params"]
+        return parts
 
     def _idle_step(self) -> None:
         """Create the state, as checkpoint loaders expect of a step without a loss."""

@@ -42,7 +42,7 @@ def test_the_other_player_need_not_take_part() -> None:
     generator, critic = nn.Linear(2, 2), nn.Linear(2, 1)
     optimizer = ACGD(generator.parameters(), critic.parameters(), lr=0.01)
     real = torch.randn(8, 2)
-    for requires_grad in (True, False):
+    for requires_grad in (False, True, False):
         generator.requires_grad_(requires_grad)
         fake = generator(torch.randn(8, 2)).detach()
         before = [param.detach().clone() for param in critic.parameters()]

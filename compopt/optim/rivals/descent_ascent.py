@@ -12,7 +12,7 @@ from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.distributed.meeting import Act
 from compopt.game import Game, Losses, LossOrClosure, Terms, as_game
 from compopt.optim.commit import Commit
-from compopt.optim.groups import check_direction, check_keys, player_lr
+from compopt.optim.groups import check_direction, check_spelling, player_lr
 from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import RivalOptimizer, SimultaneousOptimizer, as_loss
 from compopt.optim.state import drop_strangers, kept_whole
@@ -64,7 +64,7 @@ class DescentAscent(RivalOptimizer):
         check_direction(group)
         inner = self._inner.get(group["player"])
         if inner is not None:
-            check_keys(type(inner).__name__, group, inner.defaults)
+            check_spelling(type(inner).__name__, group, inner.defaults)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         """The players' optimizers check theirs."""
