@@ -222,6 +222,8 @@ def check_hooks_of_gradients(params: Iterable[Tensor], *, has_penalty: bool) -> 
         has_penalty: whether a penalty is differentiated beside the loss.
     """
     for index, param in enumerate(params):
+        if not has_hook(param):
+            continue
         which = f"on parameter {index} of shape {tuple(param.shape)}"
         if getattr(param, "_post_accumulate_grad_hooks", None):
             raise ValueError(
