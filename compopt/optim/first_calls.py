@@ -53,7 +53,8 @@ class FirstCalls:
             marks = [(id(v), v._version if isinstance(v, Tensor) else 0) for v in values]
             # Values are kept, so that no other gets the identity of one.
             if self._checked.get(id(group), ([], []))[1] != marks:
-                check({**group, "lr": without_rounding(group["lr"])})
+                settings = {key: value for key, value in group.items() if key != "params"}
+                check({**settings, "lr": without_rounding(group["lr"])})
                 self._checked[id(group)] = (values, marks)
 
     def look_at(
@@ -73,9 +74,6 @@ class FirstCalls:
         """
         if call in self._left_out:
             return
-        params = list(params)
-        if self._versions is not None:
-            self._look_for_old_parts([*game.terms().values()], params)
         has_penalty = bool(game.penalties())
         kind = (call, has_penalty)
         check_unscaled(game.terms(), how_to_scale, reads=kind not in self._seen)
@@ -83,14 +81,16 @@ class FirstCalls:
         self._seen.add(kind)
         self.know_parts = self.know_parts or isinstance(game, MeanGame)
 
-    def _look_for_old_parts(self, terms: Iterable[object], params: Iterable[Tensor]) -> None:
+    def look_for_old_parts(self, game: AnyGame[Any], params: Iterable[Tensor]) -> None:
         """Warn if operations of the first call are in the graph of one after a step.
 
         Autograd raises for most: where it has kept a parameter that has moved since, or freed what
         it kept. It does neither where products follow and operations are linear.
         """
-        nodes = [term.grad_fn for term in terms if isinstance(term, Tensor)]
-        versions = self._versions or {}
+        if self._versions is None or self._left_out:
+            return
+        nodes = [term.grad_fn for term in game.terms().values() if term is not None]
+        versions = self._versions
         moved = [param for param, version in versions.items() if param._version != version]
         if versions and not moved:
             return

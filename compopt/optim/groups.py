@@ -174,7 +174,8 @@ def check_keys(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, 
                 f"A group of {optimizer} takes no `{key}`: it is set for all parameters at once, "
                 f"as an argument, by optimizers that have it."
             )
-        if key in _OF_OTHERS and key not in defaults:
+        # None sets nothing.
+        if key in _OF_OTHERS and key not in defaults and group[key] is not None:
             hint = HINTS.get(key, f"There are {', '.join(defaults)}.")
             raise ValueError(f"A group of {optimizer} takes no `{key}`. {hint}")
     check_spelling(optimizer, group, defaults)

@@ -179,6 +179,11 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         found = (p for player in players or self._players for p in self._params(player))
         self._first_calls.look_at(call, game, found, self._how_to_scale)
 
+    def _look_for_old_parts(self, game: AnyGame[Any]) -> None:
+        """Warn if a part of a game that has been differentiated is older than the last step."""
+        found = (p for player in self._players for p in self._params(player))
+        self._first_calls.look_for_old_parts(game, found)
+
     def _check_groups(self) -> None:
         """Raise if what was set in a group since the last call is not valid."""
         self._first_calls.check_groups(self.param_groups, self._check_group)

@@ -93,7 +93,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         workspace: Workspace | None = None,
     ) -> Derivatives[Any]:
         plans = {player: self._plan(player) for player in self._players}
-        return differentiate(
+        derivatives = differentiate(
             game,
             {player: plan.params for player, plan in plans.items()},
             placement=self._placement,
@@ -102,6 +102,8 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             workspace=workspace,
             layouts={player: plan.layout for player, plan in plans.items()},
         )
+        self._look_for_old_parts(game)
+        return derivatives
 
     def _result_of(self, derivatives: Derivatives[Any]) -> Any:
         losses = derivatives.losses

@@ -67,12 +67,14 @@ class RivalOptimizer(SteppingOptimizer):
         second_order: bool = False,
     ) -> Derivatives[Player]:
         """Return the derivatives of a game by the parameters of both players, or of one."""
-        return differentiate(
+        derivatives = differentiate(
             game,
             {player: self._params(player) for player in players},
             placement=self._placement,
             second_order=second_order,
         )
+        self._look_for_old_parts(game)
+        return derivatives
 
 
 class SimultaneousOptimizer(RivalOptimizer):
