@@ -1,8 +1,9 @@
 """Which form of a GAN's loss trains best: one zero-sum loss, or a loss for each player.
 
-``python -m benchmarks.forms`` trains the same networks on a ring of eight Gaussians by ACGD, with
-each loss in both forms and the same budget of gradient calls for every run, and writes
-``benchmarks/results/forms.json``. A gradient call is an evaluation of the networks with its
+``python -m benchmarks.forms`` trains the same networks by ACGD, with each loss in both forms and
+the same budget of gradient calls for every run, on a ring of eight Gaussians or, with ``--problem
+cifar16``, on CIFAR-10 at 16 pixels (``COMPOPT_DATA``), and writes
+``benchmarks/results/forms_PROBLEM.json``. A gradient call is an evaluation of the networks with its
 backward pass; a mixed product counts as half a one, and a pair has a backward pass for each loss.
 Runs are kept as soon as they are done: a program that was cut off goes on from there. ``--new``
 begins anew.
@@ -10,8 +11,9 @@ begins anew.
 
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,8 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from benchmarks.harness import arguments, markdown_table, write_result
-from compopt import ACGD, losses
-
-RESULT = Path(__file__).parent / "results" / "forms.json"
-LR = 2e-3
-BUDGET = 3000
+from benchmarks.harness import RESULTS, arguments, markdown_table, write_result
+from compopt import ACGD, GMRES, ConjugateGradient, losses
 
 Form = Callable[[Tensor, Tensor], Any]
 PAIRS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
@@ -57,7 +55,9 @@ class Problem:
         noise_size: length of a noise vector.
         batch_size: real samples, and generated ones, of a step.
         draw: returns that many real samples.
-        score: returns figures of generated samples; the first is the one that counts.
+        score: returns figures of a trained generator.
+        lr: learning rate of both players.
+        after_step: called with nothing after each step.
     """
 
     generator: nn.Module
@@ -65,15 +65,20 @@ class Problem:
     noise_size: int
     batch_size: int
     draw: Callable[[int], Tensor]
-    score: Callable[[Tensor], dict[str, float]]
+    score: Callable[[], dict[str, float | None]]
+    lr: float
+    after_step: Callable[[], object] = lambda: None
 
 
-def ring() -> Problem:
+RTOL = 5e-2
+"""Relative residual of both forms."""
+MODES = torch.view_as_real(torch.polar(torch.ones(8), torch.arange(8) * torch.pi / 4))
+SIGMA = 0.05
+
+
+def ring(seed: int) -> Problem:
     """Return the ring of eight Gaussians of ``examples/gaussian_mixture_gan.py``."""
-    modes, sigma = (
-        torch.view_as_real(torch.polar(torch.ones(8), torch.arange(8) * torch.pi / 4)),
-        0.05,
-    )
+    torch.manual_seed(seed)
 
     def network(*sizes: int) -> nn.Sequential:
         layers: list[nn.Module] = []
@@ -84,92 +89,202 @@ def ring() -> Problem:
             layers += [linear, nn.LeakyReLU(0.2)]
         return nn.Sequential(*layers[:-1])
 
-    def draw(size: int) -> Tensor:
-        return modes[torch.randint(8, (size,))] + sigma * torch.randn(size, 2)
+    generator, critic = network(8, 64, 64, 2), network(2, 64, 64, 1)
 
-    def score(samples: Tensor) -> dict[str, float]:
-        distances, nearest = torch.cdist(samples, modes).min(dim=1)
-        good = distances < 4 * sigma
-        counts = nearest[good].bincount(minlength=8)
-        return {
-            "modes": int((counts >= len(samples) / 8 / 5).sum()),
-            "good": round(float(good.float().mean()), 3),
-        }
+    def score() -> dict[str, float | None]:
+        return modes_found(generator(torch.randn(2000, 8)))
 
-    return Problem(network(8, 64, 64, 2), network(2, 64, 64, 1), 8, 128, draw, score)
+    return Problem(generator, critic, 8, 128, ring_samples, score, lr=2e-3)
 
 
-COLUMNS = ["mean", "good samples", "steps", "products"]
-PROBLEMS: dict[str, Callable[[], Problem]] = {"ring": ring}
-"""By name. Image sets are to be entries of their own."""
+def ring_samples(size: int) -> Tensor:
+    """Return samples [size, 2] of the eight Gaussians."""
+    return MODES[torch.randint(8, (size,))] + SIGMA * torch.randn(size, 2)
+
+
+def modes_found(samples: Tensor) -> dict[str, float | None]:
+    """Return how many Gaussians have a fifth of their due, and the share of samples near one."""
+    distances, nearest = torch.cdist(samples, MODES).min(dim=1)
+    good = distances < 4 * SIGMA
+    counts = nearest[good].bincount(minlength=8)
+    return {
+        "modes": int((counts >= len(samples) / 8 / 5).sum()),
+        "good": round(float(good.float().mean()), 3),
+    }
+
+
+@cache
+def small_images() -> Any:
+    """Return CIFAR-10 at 16 pixels and what judges samples of it."""
+    from benchmarks.cifar10.data import load_images
+    from benchmarks.cifar10.judge import Judge
+
+    images = load_images().resized(16)
+    return images, Judge(images)
+
+
+def cifar16(seed: int) -> Problem:
+    """Return the networks, images, learning rate and distance of ``protocols/contrasts.yaml``."""
+    from benchmarks.cifar10.averaging import ExponentialAverage, sample
+    from benchmarks.cifar10.batches import Batches
+    from benchmarks.cifar10.config import NetworkConfig
+    from benchmarks.cifar10.errors import Diverged
+    from benchmarks.cifar10.networks import build_networks
+
+    images, judge = small_images()
+    config = NetworkConfig(kind="dcgan16", width=0.5)
+    generator, critic = build_networks(config, seed)
+    average = ExponentialAverage(generator, decay=0.995)
+    batches = Batches(images.train, batch_size=32, latent_size=config.latent_size, seed=seed)
+    drawn = iter(range(len(images.train)))
+    torch.manual_seed(seed)
+
+    def score() -> dict[str, float | None]:
+        try:
+            samples = sample(average.module, 2000, seed=seed)
+        except Diverged:
+            return {"distance": None}
+        distance = judge.scores(samples, ["fd_cifar10net_v1"])["metrics"]["fd_cifar10net_v1"]
+        return {"distance": round(distance, 3)}
+
+    return Problem(
+        generator,
+        critic,
+        config.latent_size,
+        32,
+        lambda size: batches.draw(next(drawn)).real,
+        score,
+        lr=4e-4,
+        after_step=lambda: average.update(generator),
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A problem by its seed, what a run of it may cost, and what its table shows.
+
+    Attributes:
+        problem: makes it.
+        budget: gradient calls of a run.
+        seeds: runs of each form.
+        losses: which ones are trained.
+        heads: of the columns that are its own.
+        cells: their texts for the runs of one form.
+    """
+
+    problem: Callable[[int], Problem]
+    budget: float
+    seeds: int
+    losses: tuple[str, ...]
+    heads: tuple[str, ...]
+    cells: Callable[[list[dict[str, Any]]], Iterable[str]]
+
+
+def ring_cells(found: list[dict[str, Any]]) -> Iterable[str]:
+    yield " ".join(str(run["modes"]) for run in found)
+    yield f"{statistics.mean(run['modes'] for run in found):.1f}"
+    yield f"{statistics.mean(run['good'] for run in found):.0%}"
+
+
+def distance_cells(found: list[dict[str, Any]]) -> Iterable[str]:
+    distances = [run["distance"] for run in found]
+    yield ", ".join("diverged" if one is None else f"{one:.2f}" for one in distances)
+    yield "" if None in distances else f"{statistics.geometric_mean(distances):.2f}"
+
+
+SETTINGS = {
+    "ring": Setting(
+        ring,
+        3000,
+        5,
+        tuple(dict.fromkeys(name for name, _ in FORMS)),
+        ("modes found of 8, by seed", "mean", "good samples"),
+        ring_cells,
+    ),
+    "cifar16": Setting(
+        cifar16,
+        3000,
+        3,
+        ("non-saturating", "hinge", "least squares"),
+        ("distance, by seed", "mean"),
+        distance_cells,
+    ),
+}
 
 
 def trial(problem: str, loss: str, form: str, seed: int, budget: float) -> dict[str, Any]:
     """Train until the budget is spent; return the scores and what was spent."""
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
-    torch.manual_seed(seed)
-    play = PROBLEMS[problem]()
+    play = SETTINGS[problem].problem(seed)
     is_pair = form == "pair"
-    optimizer = ACGD(play.generator.parameters(), play.critic.parameters(), lr=LR)
+    solver = (GMRES if is_pair else ConjugateGradient)(rtol=RTOL)
+    optimizer = ACGD(
+        play.generator.parameters(), play.critic.parameters(), lr=play.lr, solver=solver
+    )
     calls, steps, products = 0.0, 0, 0
     while calls < budget:
         noise = torch.randn(play.batch_size, play.noise_size)
         real, fake = play.critic(play.draw(play.batch_size)), play.critic(play.generator(noise))
         optimizer.step(FORMS[loss, form](real, fake))
+        play.after_step()
         calls += 1 + is_pair + optimizer.last_step.num_hvp / 2
         products += optimizer.last_step.num_hvp
         steps += 1
     with torch.no_grad():
-        samples = play.generator(torch.randn(2000, play.noise_size))
-    return {**play.score(samples), "steps": steps, "products": round(products / steps, 2)}
+        scores = play.score()
+    return {**scores, "steps": steps, "products": round(products / steps, 2)}
 
 
-def table(runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
-    """Return modes by seed, and means, as a Markdown table."""
+def result_file(problem: str) -> Path:
+    """Return where the runs of a problem are kept."""
+    return RESULTS / f"forms_{problem}.json"
+
+
+def table(problem: str, runs: dict[str, dict[str, list[dict[str, Any]]]]) -> str:
+    """Return scores by seed, and means, as a Markdown table."""
+    setting = SETTINGS[problem]
     rows = [
-        [loss, form, *cells(found)] for loss, forms in runs.items() for form, found in forms.items()
+        [loss, form, *setting.cells(found), *costs(found)]
+        for loss, forms in runs.items()
+        for form, found in forms.items()
     ]
-    return markdown_table(["loss", "form", "modes found of 8, by seed", *COLUMNS], rows)
+    return markdown_table(["loss", "form", *setting.heads, "steps", "products"], rows)
 
 
-def cells(found: list[dict[str, Any]]) -> list[str]:
-    """Return what a table says of the runs of one form."""
-    means = {key: statistics.mean(run[key] for run in found) for key in found[0]}
-    return [
-        " ".join(str(run["modes"]) for run in found),
-        f"{means['modes']:.1f}",
-        f"{means['good']:.0%}",
-        f"{means['steps']:.0f}",
-        f"{means['products']:.1f}",
-    ]
+def costs(found: list[dict[str, Any]]) -> Iterable[str]:
+    yield f"{statistics.mean(run['steps'] for run in found):.0f}"
+    yield f"{statistics.mean(run['products'] for run in found):.1f}"
 
 
 def main() -> None:
     """Run what has not been run yet, write the results and print the table."""
-    parser = arguments(__doc__, out=RESULT)
-    parser.add_argument("--problem", choices=PROBLEMS, default="ring")
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--budget", type=float, default=BUDGET, help="gradient calls of a run")
-    parser.add_argument("--losses", nargs="+", choices=dict.fromkeys(name for name, _ in FORMS))
-    parser.add_argument("--new", action="store_true")
+    parser = arguments(__doc__, out=None)
+    parser.add_argument("--problem", choices=SETTINGS, default="ring")
+    parser.add_argument("--seeds", type=int, help="runs of each form")
+    parser.add_argument("--budget", type=float, help="gradient calls of a run")
+    parser.add_argument("--losses", nargs="+", choices=SETTINGS["ring"].losses)
+    parser.add_argument("--new", action="store_true", help="forget the runs that were kept")
     options = parser.parse_args()
-    result: dict[str, Any] = {"problem": options.problem, "budget": options.budget, "runs": {}}
-    if options.out.exists() and not options.new:
-        stored = json.loads(options.out.read_text())
+    setting = SETTINGS[options.problem]
+    out = options.out or result_file(options.problem)
+    budget = options.budget or setting.budget
+    result: dict[str, Any] = {"problem": options.problem, "budget": budget, "runs": {}}
+    if out.exists() and not options.new:
+        stored = json.loads(out.read_text())
         if any(stored[key] != result[key] for key in ("problem", "budget")):
-            parser.error(f"{options.out} has runs with other settings. Use --new or --out.")
+            parser.error(f"{out} has runs with other settings. Use --new or --out.")
         result = stored
     result.pop("conditions", None)
-    for seed in track(range(options.seeds), "seeds"):
+    for seed in track(range(options.seeds or setting.seeds), "seeds"):
         for loss, form in FORMS:
-            if options.losses and loss not in options.losses:
+            if loss not in (options.losses or setting.losses):
                 continue
             found = result["runs"].setdefault(loss, {}).setdefault(form, [])
             if len(found) <= seed:
-                found.append(trial(options.problem, loss, form, seed, options.budget))
-                write_result(options.out, result, indent=None)
-    print(table(result["runs"]))
+                found.append(trial(options.problem, loss, form, seed, budget))
+                write_result(out, result, indent=None)
+    print(table(options.problem, result["runs"]))
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ K = TypeVar("K")
 
 
 def arguments(
-    doc: str, *, rounds: int | None = None, out: Path = RESULTS, device: bool = False
+    doc: str, *, rounds: int | None = None, out: Path | None = RESULTS, device: bool = False
 ) -> argparse.ArgumentParser:
     """Return the parser of a command.
 
     Args:
         doc: of the command's module; its first paragraph is shown.
         rounds: default of ``--rounds``; None for a command without rounds.
-        out: default of ``--out``, a folder or a file.
+        out: default of ``--out``, a folder or a file; None if it depends on other arguments.
         device: whether the command takes ``--device``.
     """
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])

@@ -97,11 +97,11 @@ def solver_study_table() -> str:
     return markdown_table(["rtol", "way of solving", *settings], rows)
 
 
-def forms_table() -> str:
-    """Return what each form of a loss finds on a ring of Gaussians."""
-    from benchmarks.forms import table
+def forms_tables() -> dict[str, str]:
+    """Return what each form of a loss finds on each problem."""
+    from benchmarks.forms import SETTINGS, table
 
-    return table(stored("forms.json")["runs"])
+    return {f"forms_{name}": table(name, stored(f"forms_{name}.json")["runs"]) for name in SETTINGS}
 
 
 def constraints_tables() -> dict[str, str]:
@@ -164,7 +164,6 @@ myst_substitutions = {
     "soak": soak_sentence(),
     "precision": precision_table(),
     "solver_study": solver_study_table(),
-    "forms": forms_table(),
     "small_games": small_games_table(),
     "product_forms": product_forms_table(),
     "parameters_exponent": f"{exponents['num_parameters']['acgd']:.2f}",
@@ -172,5 +171,6 @@ myst_substitutions = {
     "poisson": poisson_table(),
     "toy": toy_table(),
     **constraints_tables(),
+    **forms_tables(),
     **sections(),
 }

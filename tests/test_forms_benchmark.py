@@ -2,11 +2,20 @@
 
 import json
 import sys
+from pathlib import Path
+from statistics import geometric_mean
 
 import pytest
+import torch
+from torch import nn
 
 from benchmarks import forms
-from benchmarks.forms import FORMS, RESULT, table, trial
+from benchmarks.forms import FORMS, SETTINGS, result_file, table, trial
+from benchmarks.gpu_day.images import write_images
+
+ROOT = Path(__file__).resolve().parent.parent
+FIGURES = {"fd_cifar10net_v1": 2.5}
+RUN = {"good": 0.5, "steps": 1, "products": 2.0}
 
 
 @pytest.mark.parametrize(("loss", "form"), FORMS)
@@ -21,10 +30,25 @@ def test_every_form_trains(loss, form):
 
 
 def test_the_score_counts_modes():
-    problem = forms.ring()
-    assert problem.score(problem.draw(2000))["modes"] == 8
-    assert problem.score(problem.draw(8000))["good"] > 0.99
-    assert problem.score(problem.draw(2000) * 0)["good"] == 0
+    assert forms.modes_found(forms.ring_samples(2000))["modes"] == 8
+    assert forms.modes_found(forms.ring_samples(8000))["good"] > 0.99
+    assert forms.modes_found(forms.ring_samples(2000) * 0)["good"] == 0
+
+
+def test_image_networks_train(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPOPT_DATA", str(write_images(tmp_path)))
+    monkeypatch.setattr(forms, "small_images", forms.small_images.__wrapped__)
+    monkeypatch.setattr("benchmarks.cifar10.judge.Judge.scores", lambda *_: {"metrics": FIGURES})
+    seen = [trial("cifar16", "hinge", "pair", seed=seed, budget=5.0) for seed in (0, 0)]
+    assert seen == [{"distance": 2.5, "steps": 2, "products": seen[0]["products"]}] * 2
+    # A generator that has left the numbers.
+    problem = forms.cifar16(0)
+    nn.init.constant_(problem.generator.conv[0].weight, torch.inf)
+    for _ in range(3):
+        problem.after_step()
+    assert problem.score() == {"distance": None}
+    rows = table("cifar16", {"hinge": {"pair": [*seen, {**seen[0], "distance": None}]}})
+    assert "| hinge | pair | 2.50, 2.50, diverged |  | 2 |" in rows
 
 
 def test_a_run_goes_on_from_where_it_was(monkeypatch, tmp_path, capsys):
@@ -32,16 +56,14 @@ def test_a_run_goes_on_from_where_it_was(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(
         forms,
         "trial",
-        lambda *given: (
-            done.append(given[1:4]) or {"modes": given[3], "good": 0.5, "steps": 1, "products": 2.0}
-        ),
+        lambda *given: done.append(given[1:4]) or {**RUN, "modes": given[3]},
     )
     for seeds in ("1", "2"):
         options = ["--seeds", seeds, "--losses", "hinge", "--out", str(out)]
         monkeypatch.setattr(sys, "argv", ["forms", *options])
         forms.main()
     assert done == [("hinge", form, seed) for seed in range(2) for form in ("zero-sum", "pair")]
-    lines = table(json.loads(out.read_text())["runs"]).splitlines()
+    lines = table("ring", json.loads(out.read_text())["runs"]).splitlines()
     assert lines[2] == "| hinge | zero-sum | 0 1 | 0.5 | 50% | 1 | 2.0 |"
     monkeypatch.setattr(sys, "argv", ["forms", "--budget", "7", "--out", str(out)])
     with pytest.raises(SystemExit):
@@ -49,8 +71,25 @@ def test_a_run_goes_on_from_where_it_was(monkeypatch, tmp_path, capsys):
     assert "other settings" in capsys.readouterr().err
 
 
-def test_stored_runs_are_complete():
-    stored = json.loads(RESULT.read_text())
-    assert stored["budget"] == forms.BUDGET
+@pytest.mark.parametrize("problem", SETTINGS)
+def test_stored_runs_are_complete_and_shown(problem):
+    stored, setting = json.loads(result_file(problem).read_text()), SETTINGS[problem]
+    assert (stored["problem"], stored["budget"]) == (problem, setting.budget)
     for loss, form in FORMS:
-        assert len(stored["runs"][loss][form]) >= 5
+        if loss in setting.losses:
+            assert len(stored["runs"][loss][form]) >= setting.seeds
+    assert "{{ forms_" + problem + " }}" in (ROOT / "docs" / "losses.md").read_text()
+
+
+def test_the_page_says_what_the_images_gave():
+    runs = json.loads(result_file("cifar16").read_text())["runs"]
+    ratios = []
+    for forms_of_loss in runs.values():
+        zero_sum, pair = (
+            [run["distance"] for run in forms_of_loss[form]] for form in ("zero-sum", "pair")
+        )
+        assert all(a < b for a, b in zip(zero_sum, pair, strict=True))
+        ratios.append(geometric_mean(zero_sum) / geometric_mean(pair))
+    first, second, third = (f"{ratio:.2f}" for ratio in ratios)
+    page = " ".join((ROOT / "docs" / "losses.md").read_text().split())
+    assert f"at {first}, {second} and {third} times the distance of the pair" in page

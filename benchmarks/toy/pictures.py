@@ -106,31 +106,31 @@ def covariance(
     said: Sequence[Statement],
     file: Path,
 ) -> None:
-    """Draw error against passes: a row for each source of the covariance, a column a step size.
+    """Draw error against passes, a panel for each source of the covariance and step size.
 
-    Methods may lack some of the step sizes.
+    Methods may lack some of the step sizes. There are two panels in a line, which a page can show
+    large enough to read.
     """
-    figure = Figure(figsize=(4.0 * len(rates), 3.2 * len(rows) + 1.2), layout="constrained")
-    panels = figure.subplots(len(rows), len(rates), squeeze=False, sharey="row")
-    for row, line in zip(rows, panels, strict=True):
-        for lr, panel in zip(rates, line, strict=True):
-            for name in names:
-                cell = cells.get(f"{row} {name} lr={lr:g}")
-                if cell is None:
-                    continue
-                panel.semilogy(
-                    cell["passes"], cell["errors"], label=name, color=COLORS[name], lw=1.4
-                )
-                if cell["diverged"]:
-                    panel.plot(cell["passes"][-1], cell["errors"][-1], "x", color=COLORS[name])
-            panel.set_title(f"{row}, eta = {lr:g}", fontsize=9)
-            panel.grid(alpha=0.3)
-            panel.set_xlabel("forward-pass equivalents (x: diverges from there)", fontsize=8)
+    cases = [(row, lr) for row in rows for lr in rates]
+    lines = -(-len(cases) // 2)
+    figure = Figure(figsize=(8.0, 3.2 * lines + 1.6), layout="constrained")
+    panels = figure.subplots(lines, 2, squeeze=False, sharey=True)
+    for (row, lr), panel in zip(cases, panels.flat, strict=True):
+        for name in names:
+            cell = cells.get(f"{row} {name} lr={lr:g}")
+            if cell is None:
+                continue
+            panel.semilogy(cell["passes"], cell["errors"], label=name, color=COLORS[name], lw=1.4)
+            if cell["diverged"]:
+                panel.plot(cell["passes"][-1], cell["errors"][-1], "x", color=COLORS[name])
+        panel.set_title(f"{row}, eta = {lr:g}", fontsize=9)
+        panel.grid(alpha=0.3)
+        panel.set_xlabel("forward-pass equivalents (x: diverges from there)", fontsize=8)
+    for line in panels:
         line[0].set_ylabel("error")
+    legend = panels[0][0].get_legend_handles_labels()
     if len(names) > 8:
-        figure.legend(
-            *panels[0][0].get_legend_handles_labels(), fontsize=8, loc="outside right upper"
-        )
+        figure.legend(*legend, fontsize=8, ncols=5, loc="outside upper center")
     else:
         panels[0][0].legend(fontsize=7)
     _said_below(figure, said)

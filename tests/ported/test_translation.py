@@ -1,6 +1,8 @@
 """Programs with more networks, or more terms, than a generator and a critic have."""
 
 import random
+import re
+import warnings
 
 import pytest
 import torch
@@ -8,7 +10,15 @@ from difference_steps import DifferenceSteps
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from compopt import ACGD, GMRES, ConjugateGradient, Game, MicroBatches, losses
+from compopt import (
+    ACGD,
+    GMRES,
+    ConjugateGradient,
+    ConvergenceWarning,
+    Game,
+    MicroBatches,
+    losses,
+)
 from compopt.penalties import R1, Lazy
 
 LR = 0.01
@@ -218,3 +228,24 @@ def test_cyclegan_trains_at_its_own_learning_rate_with_two_products_a_step():
     assert last[0] < 0.7 * first[0]
     assert last[1] < 0.7 * first[1]
     assert last[2] < 0.5 * first[2]
+
+
+def test_what_a_solve_that_is_cut_off_says_leads_to_few_products():
+    generator, critic = network(2, 2, 16), network(2, 1, 16)
+    players = list(generator.parameters()), list(critic.parameters())
+    inputs, images = torch.randn(SIZE, 2), torch.randn(SIZE, 2)
+
+    def step(optimizer: ACGD) -> None:
+        fake = generator(inputs)
+        pair = losses.least_squares(critic(images), critic(fake))
+        optimizer.step(losses.zero_sum(pair), min_penalty=(fake - inputs).abs().mean())
+
+    # Stands for networks so wide that all iterations are used.
+    with pytest.warns(ConvergenceWarning, match="min_penalty") as said:
+        step(ACGD(*players, lr=0.5, solver=ConjugateGradient(rtol=1e-13, max_iter=3)))
+    (advice,) = re.findall(r"`solver=(\w+\(.*?\))`", str(said[0].message))
+    followed = ACGD(*players, lr=0.5, solver=eval(advice, {"ConjugateGradient": ConjugateGradient}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(followed)
+    assert followed.last_step.num_hvp == 2
