@@ -39,7 +39,7 @@ class TwoWeights(CoupledOperator):
         """Return G @ vector, G = F^T."""
         return torch.mul(self.weight, vector, out=out)
 
-    def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+    def scale_inner(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return H @ inner."""
         return inner if out is None else out.copy_(inner)
 

@@ -214,7 +214,7 @@ class Study(Solver):
                     self._add(f"{title} | {how}", products, found.value, exact)
 
     def _try_preconditioners(self, operator, rhs, coupled_rhs, exact: Solution) -> None:
-        reduced = rhs - operator.factor(operator.weigh(coupled_rhs))
+        reduced = rhs - operator.factor(operator.scale_inner(coupled_rhs))
         for (rtol, name), preconditioner in self._preconditioners.items():
             leads = isinstance(preconditioner, Recycled) and preconditioner.rank == max(RANKS)
             if leads and rtol == min(RECYCLED_TOLERANCES):

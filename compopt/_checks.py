@@ -204,7 +204,7 @@ def has_hook(param: Tensor) -> bool:
 def check_hooks(params: Sequence[Tensor]) -> None:
     """Raise if a parameter has a hook on its gradient: products would go through it as well."""
     for index, param in enumerate(params):
-        if has_hook(param):
+        if param._backward_hooks or param._post_accumulate_grad_hooks:
             raise ValueError(
                 f"Parameters of a competitive step must have no hooks (`register_hook`, "
                 f"`register_post_accumulate_grad_hook`), got one on parameter {index} of shape "
@@ -288,7 +288,7 @@ def check_takes_part(
     Raises:
         ValueError: if ``player`` has neither a gradient in its loss nor a penalty.
     """
-    missing = tuple(index for index, grad in enumerate(grads) if grad is None)
+    missing = tuple([index for index, grad in enumerate(grads) if grad is None])
     if penalty is None and len(missing) == len(grads):
         rule = f"`losses[{player}]` must depend on the parameters of {called(player)}."
         if isinstance(player, str):

@@ -1,12 +1,14 @@
 """Ranges of a step that ``torch.profiler`` shows by name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.profiler import record_function
+
+R = TypeVar("R")
 
 
 class Range(Enum):
@@ -38,9 +40,22 @@ def forced_ranges() -> Iterator[None]:
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
-def marked(part: Range) -> AbstractContextManager[Any]:
+def is_profiled() -> bool:
+    """Return whether ranges are entered."""
+    return bool(_FORCED) or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
+
+
+def profiled(part: Range) -> AbstractContextManager[Any]:
     """Return a context that is a range in profiles."""
-    if not (_FORCED or torch.autograd._profiler_enabled()):  # type: ignore[attr-defined]
-        return _NOTHING
     # A range of its own for each: one object may not be entered by two threads.
-    return record_function(part.value)
+    return record_function(part.value) if is_profiled() else _NOTHING
+
+
+def in_range(part: Range, function: Callable[[], R]) -> Callable[[], R]:
+    """Return a function whose calls are a range in profiles."""
+
+    def call() -> R:
+        with profiled(part):
+            return function()
+
+    return call

@@ -11,8 +11,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from compopt.kernels._dtypes import within
-
 Number: TypeAlias = float | Tensor
 """A number on the host, or a 0-dim tensor that is not read."""
 
@@ -22,17 +20,13 @@ _EXPONENTS = {
 }
 
 
-def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of sums over vectors of ``dtype``: at least float32."""
-    return dtype if dtype.itemsize >= 4 else torch.float32
-
-
 def size_of(vector: Tensor) -> Tensor:
     """Return the sum of magnitudes of ``vector`` [n], 0-dim, at least float32.
 
     It measures a vector without squaring, and of parts of a vector it is the sum of theirs.
     """
-    total: Tensor = torch.linalg.vector_norm(vector, 1, dtype=accumulator(vector.dtype))
+    dtype = vector.dtype if vector.dtype.itemsize >= 4 else torch.float32
+    total: Tensor = torch.linalg.vector_norm(vector, 1, dtype=dtype)
     return total
 
 
@@ -53,7 +47,8 @@ def as_tensor(number: Number, dtype: torch.dtype) -> Tensor:
     """Return a number of the host as a tensor on the CPU, 0-dim; a tensor stays as it is."""
     if isinstance(number, Tensor):
         return number
-    return torch.full((), within(number, dtype), dtype=dtype, device="cpu")
+    number = math.inf if number > torch.finfo(dtype).max else number
+    return torch.full((), number, dtype=dtype, device="cpu")
 
 
 def power_of_two(size: Any, dtype: torch.dtype | None = None) -> Any:

@@ -1,9 +1,11 @@
 """Losses of GANs, from the critic's scores of real and of generated samples.
 
-Each function returns what ``optimizer.step`` takes: one zero-sum loss, or a pair ``(generator's,
-critic's)`` of which each player lowers its own. Scores may have any shape; losses are means over
-all of them. Do not detach the generated samples: a competitive step needs the graph of both
-players.
+Each function takes ``real``, the critic's scores of real samples, and ``fake``, those of generated
+ones with the graph of both players: do not detach the samples. Scores may have any shape; losses
+are means over all of them. Where a sigmoid stands in the loss they are logits.
+
+Returned is what ``optimizer.step`` takes: one zero-sum loss, or a pair ``(generator's, critic's)``
+of which each player lowers its own.
 
 A step on a pair has a backward pass more, and an unsymmetric linear system. :func:`zero_sum` makes
 one loss of a pair.
@@ -41,10 +43,6 @@ def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
 
     Without any constraint on the critic; add a penalty with ``max_penalty=``.
 
-    Args:
-        real: the critic's scores of real samples, of any shape.
-        fake: those of generated samples, with the graph of both players.
-
     References:
         Arjovsky, Chintala and Bottou (2017), eq. (2). https://arxiv.org/abs/1701.07875
     """
@@ -57,10 +55,6 @@ def minimax(real: Tensor, fake: Tensor) -> Tensor:
     ``s`` is the sigmoid, scores are logits. Also called the saturating loss: to a generator whose
     samples the critic rejects with certainty it gives next to no gradient.
 
-    Args:
-        real: the critic's logits of real samples, of any shape.
-        fake: those of generated samples, with the graph of both players.
-
     References:
         Goodfellow et al. (2014), eq. (1). https://arxiv.org/abs/1406.2661
     """
@@ -70,13 +64,6 @@ def minimax(real: Tensor, fake: Tensor) -> Tensor:
 def non_saturating(real: Tensor, fake: Tensor) -> Pair:
     """Return the pair ``-mean log s(D(G(z)))``, and minus :func:`minimax` for the critic.
 
-    Args:
-        real: the critic's logits of real samples, of any shape.
-        fake: those of generated samples, with the graph of both players.
-
-    Returns:
-        The generator's loss and the critic's.
-
     References:
         Goodfellow et al. (2014), Section 3. https://arxiv.org/abs/1406.2661
     """
@@ -85,13 +72,6 @@ def non_saturating(real: Tensor, fake: Tensor) -> Pair:
 
 def hinge(real: Tensor, fake: Tensor) -> Pair:
     """Return the pair ``-mean D(G(z))``, ``mean max(0, 1 - D(x)) + mean max(0, 1 + D(G(z)))``.
-
-    Args:
-        real: the critic's scores of real samples, of any shape.
-        fake: those of generated samples, with the graph of both players.
-
-    Returns:
-        The generator's loss and the critic's.
 
     References:
         Lim and Ye (2017). https://arxiv.org/abs/1705.02894
@@ -106,13 +86,6 @@ def least_squares(real: Tensor, fake: Tensor) -> Pair:
     Do not subtract the critic's terms from the generator's to make one loss of them:
     ``(D(G(z)) - 1)^2 - (D(x) - 1)^2`` has no upper bound for the critic. :func:`zero_sum` has one.
 
-    Args:
-        real: the critic's scores of real samples, of any shape.
-        fake: those of generated samples, with the graph of both players.
-
-    Returns:
-        The generator's loss and the critic's.
-
     References:
         Mao et al. (2017), eq. (9). https://arxiv.org/abs/1611.04076
     """
@@ -123,12 +96,7 @@ def least_squares(real: Tensor, fake: Tensor) -> Pair:
 def relativistic(real: Tensor, fake: Tensor) -> Pair:
     """Return the pair ``-mean log s(D(G(z)) - D(x))``, ``-mean log s(D(x) - D(G(z)))``.
 
-    Args:
-        real: the critic's logits of real samples.
-        fake: those of generated samples, shaped as ``real``: each is compared with one real sample.
-
-    Returns:
-        The generator's loss and the critic's.
+    ``fake`` is shaped as ``real``: each is compared with one real sample.
 
     Raises:
         ValueError: if the shapes differ.
@@ -149,13 +117,6 @@ def relativistic_average(real: Tensor, fake: Tensor) -> Pair:
 
     With ``r = D(x) - mean D(G(z))`` and ``f = D(G(z)) - mean D(x)`` the critic lowers ``-mean log
     s(r) - mean log s(-f)``, and the generator ``-mean log s(f) - mean log s(-r)``.
-
-    Args:
-        real: the critic's logits of real samples, of any shape.
-        fake: those of generated samples, with the graph of both players.
-
-    Returns:
-        The generator's loss and the critic's.
 
     References:
         Jolicoeur-Martineau (2019), eq. (7) and (8). https://arxiv.org/abs/1807.00734

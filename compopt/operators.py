@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic
 
 import torch
@@ -12,6 +13,7 @@ from compopt._flat import Workspace, split_players
 from compopt._scale import is_free_to_read
 from compopt._typing import OPPONENT, K, Player
 from compopt.derivatives import Derivatives
+from compopt.distributed import Placement
 from compopt.kernels import partial_dot
 
 if TYPE_CHECKING:
@@ -36,15 +38,30 @@ class LinearOperator(ABC):
         is_positive_definite: whether the operator is symmetric positive definite. It is declared,
             not checked; :class:`~compopt.solvers.ConjugateGradient` refuses operators without it.
         is_on_host: whether solvers may read numbers, as on the CPU, where that costs nothing.
+
+    Args:
+        size: see above, as the next two.
+        dtype: likewise.
+        device: likewise.
+        placement: whose :meth:`agree` and :meth:`total` are the operator's; None to work alone.
     """
 
     is_positive_definite: bool = False
 
-    def __init__(self, size: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        size: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        placement: Placement | None = None,
+    ) -> None:
         self.size = size
         self.dtype = dtype
         self.device = device
         self.is_on_host = is_free_to_read(device)
+        if placement is not None:
+            self.agree = placement.agree  # type: ignore[method-assign]
+            self.total = placement.total  # type: ignore[method-assign]
 
     @abstractmethod
     def matvec(self, vector: Tensor) -> Tensor:
@@ -126,8 +143,9 @@ class CoupledOperator(LinearOperator):
         dtype: torch.dtype,
         device: torch.device,
         inner_dtype: torch.dtype | None = None,
+        placement: Placement | None = None,
     ) -> None:
-        super().__init__(size, dtype, device)
+        super().__init__(size, dtype, device, placement)
         self.inner_size = inner_size
         self.inner_dtype = dtype if inner_dtype is None else inner_dtype
         self.watched: list[tuple[Tensor, Tensor]] | None = None
@@ -141,12 +159,12 @@ class CoupledOperator(LinearOperator):
         """Return ``G @ vector`` [inner_size], in ``out`` or as a new vector."""
 
     @abstractmethod
-    def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+    def scale_inner(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ inner`` [inner_size], in ``out`` or as a new vector."""
 
     def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ G @ vector`` [inner_size], in ``out`` or as a new vector."""
-        return self.weigh(self.response(vector), out)
+        return self.scale_inner(self.response(vector), out)
 
     def reaction_energy(self, vector: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return :meth:`reaction` and, where ``G = F^T``, the form ``vector^T F H F^T vector``.
@@ -155,7 +173,7 @@ class CoupledOperator(LinearOperator):
         the product with ``F`` that :meth:`matvec` would take.
         """
         image = self.response(vector, self.new_inner("image"))
-        reaction = self.weigh(image, out)
+        reaction = self.scale_inner(image, out)
         return reaction, self.total(torch.dot(reaction, image))
 
     def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
@@ -173,7 +191,7 @@ class CoupledOperator(LinearOperator):
         return torch.empty(self.inner_size, dtype=self.inner_dtype, device=self.device)
 
     def _watch(self, vector: Tensor, product: Tensor) -> Tensor:
-        """Return ``product``, of ``vector`` with a factor, after a look at it if it is watched."""
+        """Return ``product``, of ``vector`` with a factor, and note whether it is zero."""
         if self.watched is not None and len(self.watched) < 2:
             self.watched.append((vector.any(), product.any()))
         return product
@@ -243,31 +261,21 @@ class TwoPlayerOperator(CoupledOperator):
     ) -> None:
         self.other = OPPONENT[player]
         layout, inner = derivatives.layouts[player], derivatives.layouts[self.other]
-        super().__init__(layout.numel, inner.numel, layout.dtype, layout.device, inner.dtype)
+        placement = derivatives.placement
+        super().__init__(
+            layout.numel, inner.numel, layout.dtype, layout.device, inner.dtype, placement
+        )
         self.is_positive_definite = derivatives.is_zero_sum
         self.derivatives = derivatives
         self.player = player
         self.scale = scale
         self.opponent_step_sizes = opponent_step_sizes
-        self.workspace = Workspace() if workspace is None else workspace
+        workspace = Workspace() if workspace is None else workspace
+        # Vectors of the workspace, by name.
+        self.new_vector = partial(workspace.vector, layout, player)  # type: ignore[method-assign]
+        self.new_inner = partial(workspace.vector, inner, self.other)  # type: ignore[method-assign]
         self.is_on_host = self.is_on_host and may_read
         self._sign = derivatives.signs[player]
-
-    def new_vector(self, name: str) -> Tensor:
-        """Return a vector [size] of the workspace."""
-        return self.workspace.vector(self.derivatives.layouts[self.player], self.player, name)
-
-    def new_inner(self, name: str) -> Tensor:
-        """Return a vector [inner_size] of the workspace."""
-        return self.workspace.vector(self.derivatives.layouts[self.other], self.other, name)
-
-    def agree(self, flags: Any) -> Any:
-        """Return, on the host, the flags on which all processes act alike."""
-        return self.derivatives.placement.agree(flags)
-
-    def total(self, partials: Tensor) -> Tensor:
-        """Return sums over whole vectors."""
-        return self.derivatives.placement.total(partials)
 
     def factor(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``F @ inner``. One product."""
@@ -279,7 +287,7 @@ class TwoPlayerOperator(CoupledOperator):
             scale=self.scale,
             out=out,
         )
-        return self._watch(inner, product)
+        return product if self.watched is None else self._watch(inner, product)
 
     def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
         """Write ``vector + F @ inner`` to ``out``, as it is gathered. One product."""
@@ -301,7 +309,7 @@ class TwoPlayerOperator(CoupledOperator):
         """Return ``H @ G @ vector``. One product, scaled as it is gathered."""
         return self._response(vector, out, self.opponent_step_sizes)
 
-    def weigh(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
+    def scale_inner(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
         """Return ``H @ inner``."""
         return torch.mul(self.opponent_step_sizes, inner, out=out)
 
@@ -316,7 +324,7 @@ class TwoPlayerOperator(CoupledOperator):
             out=out,
             scratch=self.new_vector("scaled"),
         )
-        return self._watch(vector, product)
+        return product if self.watched is None else self._watch(vector, product)
 
 
 class PolymatrixOperator(LinearOperator, Generic[K]):
@@ -340,7 +348,8 @@ class PolymatrixOperator(LinearOperator, Generic[K]):
         self.derivatives = derivatives
         self.watched: list[tuple[Tensor, Tensor]] | None = None
         self.scale = self.join(scales)
-        super().__init__(len(self.scale), self.scale.dtype, self.scale.device)
+        size, placement = len(self.scale), derivatives.placement
+        super().__init__(size, self.scale.dtype, self.scale.device, placement)
 
     def join(self, vectors: Mapping[K, Tensor]) -> Tensor:
         """Return the players' vectors as one."""
@@ -349,14 +358,6 @@ class PolymatrixOperator(LinearOperator, Generic[K]):
     def split(self, vector: Tensor) -> dict[K, Tensor]:
         """Return the players' parts of a joined vector, as views."""
         return split_players(vector, self.derivatives.layouts)
-
-    def agree(self, flags: Any) -> Any:
-        """Return, on the host, the flags on which all processes act alike."""
-        return self.derivatives.placement.agree(flags)
-
-    def total(self, partials: Tensor) -> Tensor:
-        """Return sums over whole vectors."""
-        return self.derivatives.placement.total(partials)
 
     def matvec(self, vector: Tensor) -> Tensor:
         """Return ``vector + S H_o S @ vector``."""

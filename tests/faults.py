@@ -56,8 +56,8 @@ FAULTS = (
     Fault(
         "sums are not reduced over processes",
         "compopt/operators.py",
-        "return self.derivatives.placement.total(partials)\n\n    def factor(",
-        "return partials\n\n    def factor(",
+        "            self.total = placement.total  # type: ignore[method-assign]\n",
+        "",
         ("tests/distributed/test_sharded.py",),
     ),
     Fault(
@@ -133,8 +133,8 @@ FAULTS = (
     Fault(
         "no interaction is taken for the default",
         "compopt/optim/plan.py",
-        "return counts == {True}",
-        "return True",
+        "return cls(does, is_rescaled",
+        "return cls(True, is_rescaled",
         (OPTIM + "test_interaction.py",),
     ),
     Fault(
@@ -209,7 +209,7 @@ FAULTS = (
     ),
     Fault(
         "a scale that comes after the first step is not seen",
-        "compopt/optim/first_calls.py",
+        "compopt/optim/call_checks.py",
         "        check_unscaled(",
         "        kind in self._seen or check_unscaled(",
         (OPTIM + "test_scalers.py",),
@@ -217,7 +217,7 @@ FAULTS = (
     Fault(
         "rivals do not tell of players apart",
         "compopt/optim/rivals/base.py",
-        "                optimizer._trouble.report_apart(result)\n",
+        "                optimizer._reporter.report_apart(result)\n",
         "",
         (OPTIM + "test_doubtful_steps.py",),
     ),
@@ -280,7 +280,7 @@ FAULTS = (
     Fault(
         "a prepared step outlives a move of one player",
         "compopt/optim/competitive.py",
-        "        self._tell_of_lost_step()\n        self._pending = None\n",
+        "        self._warn_of_lost_step()\n        self._pending = None\n",
         "",
         (OPTIM + "test_alone.py",),
     ),

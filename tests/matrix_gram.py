@@ -23,5 +23,5 @@ class MatrixGram(CoupledOperator):
         self.num_products += 1
         return torch.mv(self.matrix.T, vector, out=out)
 
-    def weigh(self, inner, out=None):
+    def scale_inner(self, inner, out=None):
         return torch.mul(self.weights, inner, out=out)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compopt._typing import Player
 from compopt.compiled.trees import HERE
 from compopt.distributed import Placement
-from compopt.optim.plan import interacts
+from compopt.optim.plan import Settings
 from compopt.optim.two_player import TwoPlayerCompetitive
 
 EAGER = 'compile with `mode="eager"`, which takes the plain step'
@@ -97,7 +97,9 @@ def check_fixed(optimizer: TwoPlayerCompetitive) -> None:
             f"{EAGER}."
         )
     solver = optimizer.solver
-    if interacts(optimizer.param_groups) and not getattr(solver, "has_fixed_count", False):
+    if Settings.of(optimizer.param_groups).interacts and not getattr(
+        solver, "has_fixed_count", False
+    ):
         raise ValueError(
             f"A program needs a solver with a fixed iteration count, got {solver!r}. Use "
             f"`ConjugateGradient(rtol=0.0, max_iter=1)`, or {EAGER}."

@@ -135,7 +135,7 @@ class ProgramStep(CompiledStep):
             optimizer._stage_counts(commit, player, True)
 
     def _report_failure(self, report: StepReport[Player]) -> None:
-        self.optimizer._trouble.report(
+        self.optimizer._reporter.report(
             report.status,
             False,
             (),

@@ -10,7 +10,7 @@ from torch import Tensor
 from compopt._flat import FlatLayout
 from compopt._typing import Player
 from compopt.distributed import Placement
-from compopt.distributed.placement import Derive
+from compopt.distributed.placement import Pass
 from compopt.optim.commit import Commit
 from compopt.optim.state import FlatState
 from compopt.optim.two_player import TwoPlayerCompetitive
@@ -61,9 +61,9 @@ def twin_of(
     )
     twin._flat_state = _GivenVectors(vectors)
     # What is to be said once is said once for both.
-    twin._trouble = optimizer._trouble
+    twin._reporter = optimizer._reporter
     # A loss that a `GradScaler` has scaled is looked for by reading its factors.
-    twin._first_calls.leave_out("step")
+    twin._call_checks.leave_out("step")
     vars(twin)["_solved"] = lambda: (solved,)
     return twin
 
@@ -89,29 +89,18 @@ class _OneKernelEach(Placement):
     """Gathers a vector in one operation: compilers make a kernel of each write to a part."""
 
     def gather(
-        self,
-        derive: Derive,
-        params: Sequence[Tensor],
-        layout: FlatLayout,
-        out: Tensor,
-        phase: str,
-        *,
-        added: Sequence[Tensor | None] | None = None,
-        **options: Any,
+        self, source: Pass, out: Tensor, *, added: Any = None, **options: Any
     ) -> Tensor | None:
         def joined(tensors: Sequence[Tensor | None]) -> list[Tensor]:
             pieces = [
                 out.new_zeros(param.numel()) if tensor is None else tensor.detach().reshape(-1)
-                for tensor, param in zip(tensors, params, strict=True)
+                for tensor, param in zip(tensors, source.params, strict=True)
             ]
             return [torch.cat([piece.to(out.dtype) for piece in pieces])]
 
         return super().gather(
-            lambda: joined(derive()),
-            params,
-            FlatLayout.of([out]),
+            source._replace(derive=lambda: joined(source.derive()), layout=FlatLayout.of([out])),
             out,
-            phase,
             added=None if added is None else joined(added),
             **options,
         )

@@ -30,7 +30,7 @@ def differentiate_once(
         what: is differentiated, for messages.
         outputs: with graphs.
         inputs: the tensors to differentiate by.
-        seeds: each of the shape, dtype and device of its output, which is not looked at.
+        seeds: each of the shape, dtype and device of its output, which is not checked.
         retain_graph: whether the graph is used again.
         create_graph: whether the result is differentiated again.
 
@@ -39,7 +39,7 @@ def differentiate_once(
     """
     retain_graph = retain_graph or create_graph
     try:
-        # Torch's function looks at the shape of each seed, and for overrides of itself, which takes
+        # Torch's function checks the shape of each seed, and whether it is overridden, which takes
         # as long as some tens of operations. Where it was replaced, as for counts, it is called.
         if _ENGINE is None or torch.autograd.grad is not _GRAD:
             return torch.autograd.grad(

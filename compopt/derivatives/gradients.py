@@ -9,12 +9,12 @@ from torch import Tensor
 
 from compopt._checks import check_loss, check_penalty, check_takes_part
 from compopt._flat import FlatLayout, Workspace, split_players
-from compopt._profiling import Range, marked
+from compopt._profiling import Range, profiled
 from compopt._remedies import COMPILED, COMPILER, SPARSE, lost_to_a_compiler
 from compopt._typing import K
 from compopt.derivatives.autograd import Grads, differentiate_once
 from compopt.derivatives.products import HERE, Derivatives
-from compopt.distributed.placement import Placement
+from compopt.distributed.placement import Pass, Placement
 from compopt.game import AnyGame, Objective
 
 
@@ -47,7 +47,7 @@ def differentiate(
     Cost: one backward pass for each loss, by all players' parameters if the graphs are kept, one
     for each penalty, one of ``curvature_loss``.
     """
-    with marked(Range.GRADIENTS):
+    with profiled(Range.GRADIENTS):
         return _differentiate(game, params, placement, scale, second_order, workspace, layouts)
 
 
@@ -93,11 +93,8 @@ def _differentiate(
         message = placement.message([*own_layouts.values()], [value])
         gathered = _vector(workspace, message, owners)
         placement.gather(
-            derive,
-            own,
-            message,
+            Pass(derive, own, message, "the gradients"),
             gathered,
-            "the gradients",
             added=_signed(objective, by_owners, added),
             scalars=[value],
         )

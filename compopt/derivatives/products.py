@@ -1,6 +1,6 @@
 """Products with the second derivatives of a game."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Generic, Protocol
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 from compopt._checks import check_vector
 from compopt._flat import FlatLayout, split_players
-from compopt._profiling import Range, marked
+from compopt._profiling import Range, in_range, is_profiled
 from compopt._typing import OPPONENT, K, Player
 from compopt.derivatives.autograd import Grads, differentiate_once
-from compopt.distributed.placement import Placement, add_to
+from compopt.distributed.placement import Pass, Placement, add_to
 
 HERE = Placement()
 """Whole vectors, in one process."""
@@ -177,11 +177,13 @@ class Derivatives(Generic[K]):
         layout = self.layouts[player]
         out = layout.new_vector()
         self.placement.gather(
-            lambda: self._first[objective][player],
-            self.params[player],
-            layout,
+            Pass(
+                lambda: self._first[objective][player],
+                self.params[player],
+                layout,
+                f"the gradient of the {objective} player's loss by the {player} player",
+            ),
             out,
-            f"the gradient of the {objective} player's loss by the {player} player",
             factor=self.signs[objective],
         )
         return out
@@ -206,18 +208,11 @@ class Derivatives(Generic[K]):
         """Return ``J^T @ vectors``. Cost: one backward pass in all."""
         everything = [param for params in self.params.values() for param in params]
         layout = self.placement.message([*self.layouts.values()], ())
+        signed = {p: v if self.signs[p] == 1 else -v for p, v in vectors.items()}
+        derive = self._derivation({player: player for player in vectors}, signed, everything)
         out = layout.new_vector()
-
-        def derive() -> Grads:
-            outputs: list[Tensor] = []
-            seeds: list[Tensor] = []
-            for player, vector in vectors.items():
-                signed = vector if self.signs[player] == 1 else -vector
-                self._pair(player, player, signed, outputs, seeds)
-            return self._backward(outputs, seeds, everything)
-
-        self.placement.gather(derive, everything, layout, out, "a transposed product")
-        return self._split(out)
+        self.placement.gather(Pass(derive, everything, layout, "a transposed product"), out)
+        return split_players(out, self.layouts)
 
     def antisymmetric_transposed(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
         """Return ``A^T @ vectors`` with ``A = (J - J^T) / 2``.
@@ -229,9 +224,6 @@ class Derivatives(Generic[K]):
             return {player: flat.neg_() for player, flat in self.interaction(vectors).items()}
         straight, transposed = self.jacobian(vectors), self.transposed(vectors)
         return {p: transposed[p].sub_(straight[p]).div_(2) for p in self.params}
-
-    def _split(self, joined: Tensor) -> dict[K, Tensor]:
-        return split_players(joined, self.layouts)
 
     def _product(
         self,
@@ -245,7 +237,7 @@ class Derivatives(Generic[K]):
         base: Tensor | None,
         scratch: Tensor | None,
     ) -> Tensor | None:
-        charts, inner = self._coordinates, vectors
+        charts, inner, params = self._coordinates, vectors, self.params[rows]
         if charts is not None:
             # Scale and base are in local coordinates, to which the product is taken afterwards.
             inner = {
@@ -253,12 +245,12 @@ class Derivatives(Generic[K]):
                 for player, vector in vectors.items()
             }
             weight = None
+        objectives = dict.fromkeys(vectors, objective)
+        derive = self._derivation(objectives, inner, params, weight, scratch)
+        phase = f"product {self.num_products}, for the {rows} player"
         partials = self.placement.gather(
-            partial(self._derive, objective, rows, inner, weight, scratch),
-            self.params[rows],
-            self.layouts[rows],
+            Pass(derive, params, self.layouts[rows], phase),
             out,
-            f"product {self.num_products + 1}, for the {rows} player",
             scale=scale if charts is None else None,
             base=base if charts is None else None,
             factor=factor * self.signs[objective] / self._scale,
@@ -268,56 +260,49 @@ class Derivatives(Generic[K]):
         local = charts[rows].pull(out)
         return add_to(base, local if scale is None else local * scale, out)
 
-    def _derive(
+    def _derivation(
         self,
-        objective: K,
-        rows: K,
+        objectives: Mapping[K, K],
         vectors: Mapping[K, Tensor],
-        weight: Tensor | None,
-        scratch: Tensor | None,
-    ) -> Grads:
-        """Return a product as tensors, None for zeros, without the sign of the objective."""
-        # All processes gather the vectors together, also where one has nothing to differentiate.
+        inputs: Sequence[Tensor],
+        weight: Tensor | None = None,
+        scratch: Tensor | None = None,
+    ) -> Callable[[], Grads]:
+        """Return the backward pass of a product, without the signs of the objectives.
+
+        Args:
+            objectives: for each player of ``vectors``, whose objective is differentiated.
+            vectors: by player, what its gradients are multiplied by. All processes gather them
+                together, also where one has nothing to differentiate.
+            inputs: the tensors to differentiate by.
+            weight: see :meth:`product`.
+            scratch: likewise.
+        """
+        self.num_products += 1
         outputs: list[Tensor] = []
         seeds: list[Tensor] = []
         for player, vector in vectors.items():
-            self._pair(objective, player, vector, outputs, seeds, weight, scratch)
-        return self._backward(outputs, seeds, self.params[rows])
-
-    def _pair(
-        self,
-        objective: K,
-        player: K,
-        vector: Tensor,
-        outputs: list[Tensor],
-        seeds: list[Tensor],
-        weight: Tensor | None = None,
-        scratch: Tensor | None = None,
-    ) -> None:
-        """Add the gradients by ``player`` that can be differentiated, each with its vector."""
-        check_vector("vector", vector, self.layouts[player].numel)
-        tensors = self.placement.scatter(
-            self.params[player],
-            self.layouts[player],
-            vector,
-            weight,
-            scratch,
-            phase=f"vector {self.num_products + 1}, of the {player} player",
-        )
-        # A gradient without a graph (of a linear critic's bias, say) is constant: its derivative is
-        # zero.
-        for grad, tensor in zip(self._first[objective][player], tensors, strict=True):
-            if grad is not None and grad.requires_grad:
-                outputs.append(grad)
-                seeds.append(tensor if tensor.dtype is grad.dtype else tensor.to(grad.dtype))
-
-    def _backward(
-        self, outputs: list[Tensor], seeds: list[Tensor], inputs: Sequence[Tensor]
-    ) -> Grads:
-        self.num_products += 1
-        if not outputs:
-            return [None] * len(inputs)
-        with marked(Range.PRODUCT):
-            return differentiate_once(
-                "A second derivative", outputs, inputs, seeds, retain_graph=True
+            layout = self.layouts[player]
+            if vector.shape != (layout.numel,):
+                check_vector("vector", vector, layout.numel)
+            tensors = self.placement.scatter(
+                self.params[player],
+                layout,
+                vector,
+                weight,
+                scratch,
+                phase=f"vector {self.num_products}, of the {player} player",
             )
+            # A gradient without a graph (of a linear critic's bias, say) is constant: its
+            # derivative is zero.
+            for grad, tensor in zip(self._first[objectives[player]][player], tensors, strict=True):
+                if grad is not None and grad.requires_grad:
+                    outputs.append(grad)
+                    seeds.append(tensor if tensor.dtype is grad.dtype else tensor.to(grad.dtype))
+        if not outputs:
+            return lambda: [None] * len(inputs)
+        derive = partial(differentiate_once, _WHAT, outputs, inputs, seeds, retain_graph=True)
+        return in_range(Range.PRODUCT, derive) if is_profiled() else derive
+
+
+_WHAT = "A second derivative"

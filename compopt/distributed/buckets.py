@@ -8,9 +8,8 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from compopt._flat import FlatLayout
 from compopt.distributed.collectives import Collectives, Pending
-from compopt.distributed.placement import sums
+from compopt.distributed.placement import Pass, sums
 from compopt.kernels import gather
 
 
@@ -53,11 +52,10 @@ class OverlappedSum:
 
     Args:
         collectives: of the process group.
-        params: the tensors that are differentiated by.
-        layout: of ``out``: what this process keeps of each, followed by ``extra``.
+        source: whose pass it is. Its layout is that of what this process keeps of each tensor,
+            followed by ``extra``.
         out: [size of the layout] where the sum is written.
         bucket_bytes: see :func:`plan_buckets`.
-        phase: what is summed, for errors.
         scale: as ``out``, multiplies this process's derivatives.
         added: derivatives of this process, known beforehand, that are added to them.
         extra: further tensors to sum, known beforehand.
@@ -66,27 +64,25 @@ class OverlappedSum:
     def __init__(
         self,
         collectives: Collectives,
-        params: Sequence[Tensor],
-        layout: FlatLayout,
+        source: Pass,
         out: Tensor,
         bucket_bytes: int,
-        phase: str,
         *,
         scale: Tensor | None = None,
         added: Sequence[Tensor | None] | None = None,
         extra: Sequence[Tensor] = (),
     ) -> None:
         self._collectives = collectives
-        self._params = params
-        self._layout = layout
+        self._params = source.params
+        self._layout = source.layout
         self._out = out
         self._scale = scale
         self._added = added
-        self._phase = phase
+        self._phase = source.phase
         self._arrived: dict[int, Tensor | None] = {
-            len(params) + index: tensor for index, tensor in enumerate(extra)
+            len(source.params) + index: tensor for index, tensor in enumerate(extra)
         }
-        self._buckets = plan_buckets(layout.sizes, out.element_size(), bucket_bytes)
+        self._buckets = plan_buckets(source.layout.sizes, out.element_size(), bucket_bytes)
         self._sent: list[Pending] = []
         self._stop = out.numel()
 

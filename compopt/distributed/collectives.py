@@ -16,7 +16,7 @@ class CollectiveError(RuntimeError):
 
 
 class Pending:
-    """A collective operation under way."""
+    """A collective operation that has begun."""
 
     def __init__(
         self, work: "dist.Work | None", fail: Callable[[str, Exception], Exception], phase: str
@@ -99,12 +99,12 @@ class Collectives:
             raise CollectiveError(self._record.end)
 
     def begin(self, what: str) -> None:
-        """Note that an exchange of several messages is under way."""
+        """Note that an exchange of several messages has begun."""
         self._record.under_way = what
 
     @contextmanager
     def until_the_end(self, *orderly: type[Exception]) -> Iterator[None]:
-        """Let an error in an exchange that is under way be the end of all exchanges.
+        """Let an error in an exchange that has begun be the end of all exchanges.
 
         The other processes cannot know of it, and wait for messages that this one does not send. An
         error before the exchange has begun is only left for them to read.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeAlias
 
 
 class Act(IntEnum):
@@ -76,6 +77,9 @@ class Terms:
     parameters: int
     state: int
     describe: Callable[[], Mapping[str, str]]
+
+
+MakeTerms: TypeAlias = Callable[[], Terms]
 
 
 def difference(own: Mapping[str, str], other: Mapping[str, str], rank: int) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,11 +10,24 @@ from torch import Tensor
 from compopt._flat import FlatLayout
 from compopt._scale import norm_of_any_size
 from compopt._typing import K
-from compopt.distributed.meeting import Act, Terms
-from compopt.kernels import gather, partial_dot, scatter
+from compopt.distributed.meeting import Act, MakeTerms
+from compopt.kernels import gather, partial_dot, pieces, scatter
 
-Derive: TypeAlias = Callable[[], Sequence[Tensor | None]]
-"""Makes a backward pass; returns derivatives, None for zeros."""
+
+class Pass(NamedTuple):
+    """A backward pass, and what :meth:`Placement.gather` makes of it.
+
+    Attributes:
+        derive: makes the pass; returns derivatives by ``params``, None for zeros.
+        params: the tensors that are differentiated by.
+        layout: of the result: that of the part of ``params``, or a :meth:`Placement.message`.
+        phase: what is sent, for errors.
+    """
+
+    derive: Callable[[], Sequence[Tensor | None]]
+    params: Sequence[Tensor]
+    layout: FlatLayout
+    phase: str
 
 
 class Placement:
@@ -48,13 +61,7 @@ class Placement:
         """
         return nullcontext()
 
-    def meet(
-        self,
-        act: Act,
-        count: int,
-        terms: Callable[[], Terms] | None,
-        device: torch.device,
-    ) -> None:
+    def meet(self, act: Act, count: int, terms: MakeTerms | None, device: torch.device) -> None:
         """Begin what processes do together, unless they are about to do different things.
 
         Args:
@@ -92,6 +99,7 @@ class Placement:
         vector: Tensor,
         weight: Tensor | None = None,
         scratch: Tensor | None = None,
+        /,
         *,
         phase: str = "the moves",
     ) -> Sequence[Tensor]:
@@ -109,11 +117,8 @@ class Placement:
 
     def gather(
         self,
-        derive: Derive,
-        params: Sequence[Tensor],
-        layout: FlatLayout,
+        source: Pass,
         out: Tensor,
-        phase: str,
         *,
         added: Sequence[Tensor | None] | None = None,
         scalars: Sequence[Tensor] = (),
@@ -126,11 +131,8 @@ class Placement:
         Derivatives and scalars are means over the processes, of which this one keeps a part.
 
         Args:
-            derive: makes a backward pass; returns derivatives by ``params``.
-            params: the tensors that are differentiated by.
-            layout: of ``out``: that of the part of ``params``, or a :meth:`message`.
-            out: [size of the layout] where to write.
-            phase: what is sent, for errors.
+            source: of the derivatives.
+            out: [size of the source's layout] where to write.
             added: further derivatives of this process, known beforehand.
             scalars: see :meth:`message`.
             scale: [size of the part] or None.
@@ -141,12 +143,12 @@ class Placement:
             Numbers [k >= 1] whose sum is the inner product of ``base`` and the result, of the part
             that this process keeps; None without ``base``.
         """
-        derivatives = derive()
+        derivatives = source.derive()
         if added is not None:
             derivatives = sums(derivatives, added, out.dtype)
         if factor == 1.0:
-            return gather(derivatives, layout.shapes, out, scale, base)
-        gather(derivatives, layout.shapes, out, scale)
+            return gather(derivatives, source.layout.shapes, out, scale, base)
+        gather(derivatives, source.layout.shapes, out, scale)
         return add_to(base, out.mul_(factor), out)
 
     def part(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
@@ -163,7 +165,7 @@ class Placement:
             layout: of the part.
             vector: [size of the part].
         """
-        return layout.views(vector)
+        return pieces(vector, layout.shapes)
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean over processes of a small tensor."""

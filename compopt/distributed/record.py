@@ -25,7 +25,7 @@ class Store(Protocol):
 
 
 class GroupRecord:
-    """The exchanges of this process with a group, whoever makes them.
+    """The exchanges of this process with a group, by all of its users.
 
     Attributes:
         num_meetings: exchanges begun with a comparison of what all are about to do; equal on all

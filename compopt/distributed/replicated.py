@@ -1,6 +1,6 @@
 """Data parallel: each process has whole vectors, and its own part of the batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,8 +14,8 @@ from compopt._warn import warn
 from compopt.distributed.buckets import OverlappedSum
 from compopt.distributed.collectives import Collectives
 from compopt.distributed.comparison import compare
-from compopt.distributed.meeting import Act, Notice, Terms
-from compopt.distributed.placement import Derive, Placement, add_to
+from compopt.distributed.meeting import Act, MakeTerms, Notice
+from compopt.distributed.placement import Pass, Placement, add_to
 
 
 class Replicated(Placement):
@@ -110,13 +110,7 @@ class Replicated(Placement):
         """Return a context in which an error in the middle is the last thing that is exchanged."""
         return self.collectives.until_the_end(*orderly)
 
-    def meet(
-        self,
-        act: Act,
-        count: int,
-        terms: Callable[[], Terms] | None,
-        device: torch.device,
-    ) -> None:
+    def meet(self, act: Act, count: int, terms: MakeTerms | None, device: torch.device) -> None:
         """Begin what processes do together, once it is known that all have come, and alike.
 
         Raises:
@@ -143,34 +137,16 @@ class Replicated(Placement):
         return super().message([*layouts, numbers], ())
 
     def gather(
-        self,
-        derive: Derive,
-        params: Sequence[Tensor],
-        layout: FlatLayout,
-        out: Tensor,
-        phase: str,
-        *,
-        added: Sequence[Tensor | None] | None = None,
-        scalars: Sequence[Tensor] = (),
-        scale: Tensor | None = None,
-        base: Tensor | None = None,
-        factor: float = 1.0,
+        self, source: Pass, out: Tensor, *, base: Any = None, factor: float = 1.0, **terms: Any
     ) -> Tensor | None:
         """As :meth:`Placement.gather`. Each bucket is sent while the backward pass goes on."""
+        extra = [self._for_all(scalar) for scalar in terms.pop("scalars", ())]
         running = self._reduction(
-            self.collectives,
-            params,
-            layout,
-            out,
-            self.bucket_bytes,
-            phase,
-            scale=scale,
-            added=added,
-            extra=[self._for_all(scalar) for scalar in scalars],
+            self.collectives, source, out, self.bucket_bytes, extra=extra, **terms
         )
         try:
             with running:
-                derivatives = derive()
+                derivatives = source.derive()
         finally:
             # An interrupt can come on the way into a `with` or out of it.
             running.release()

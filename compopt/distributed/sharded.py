@@ -1,7 +1,7 @@
 """Data parallel with sharded vectors: each process keeps a part of every one."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from compopt._typing import K
 from compopt.distributed.buckets import OverlappedSum
 from compopt.distributed.chunks import Chunks
 from compopt.distributed.collectives import Pending
-from compopt.distributed.placement import Derive, add_to
+from compopt.distributed.placement import Pass, add_to
 from compopt.distributed.replicated import Replicated
 
 if TYPE_CHECKING:
@@ -100,23 +100,10 @@ class Sharded(Replicated):
         return self.chunks([param]).lengths[0]
 
     def gather(
-        self,
-        derive: Derive,
-        params: Sequence[Tensor],
-        layout: FlatLayout,
-        out: Tensor,
-        phase: str,
-        *,
-        added: Sequence[Tensor | None] | None = None,
-        scalars: Sequence[Tensor] = (),
-        scale: Tensor | None = None,
-        base: Tensor | None = None,
-        factor: float = 1.0,
+        self, source: Pass, out: Tensor, *, base: Any = None, scale: Any = None, **terms: Any
     ) -> Tensor | None:
         """As :meth:`Placement.gather`, for this process's part of the sum."""
-        super().gather(
-            derive, params, layout, out, phase, added=added, scalars=scalars, factor=factor
-        )
+        super().gather(source, out, **terms)
         # Of the scale each process keeps its part as well.
         return add_to(base, out if scale is None else out.mul_(scale), out)
 
@@ -124,16 +111,10 @@ class Sharded(Replicated):
         return scalar.reshape(1).expand(self.collectives.size)
 
     def scatter(
-        self,
-        params: Sequence[Tensor],
-        layout: FlatLayout,
-        vector: Tensor,
-        weight: Tensor | None = None,
-        scratch: Tensor | None = None,
-        *,
-        phase: str = "the moves",
+        self, params: Sequence[Tensor], layout: Any, vector: Tensor, *scaling: Any, phase: str = ""
     ) -> Sequence[Tensor]:
         """As :meth:`Placement.scatter`. One all-gather."""
+        weight, scratch = (*scaling, None, None)[:2]
         own = vector if weight is None else torch.mul(vector, weight, out=scratch)
         whole = self._all(params, own, phase)
         return [tensor.to(param.dtype) for tensor, param in zip(whole, params, strict=True)]

@@ -20,7 +20,7 @@ from compopt.optim.mirrors import (
     check_mirror,
     make_chart,
 )
-from compopt.optim.plan import interaction_strength
+from compopt.optim.plan import Plan, interaction_strength
 from compopt.optim.players import ProcessGroup
 from compopt.optim.two_phase import TwoPhaseOptimizer
 from compopt.optim.update import StepSizes
@@ -41,7 +41,7 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
-        self._charts: dict[Tensor, Chart] = {}
+        self._charts = {}
         self._player_charts: dict[Any, PlayerCharts] = {}
 
     def _defaults_of(self, player: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +78,8 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
 
     def _to_local_coordinates(self, derivatives: Derivatives[Any]) -> None:
         """Let gradients and products be in the coordinates of the mirror maps, where they are."""
-        self._charts, self._player_charts = {}, {}
+        charts: dict[Tensor, Chart] = {}
+        self._charts, self._player_charts = charts, {}
         if all(group["mirror"] == "euclidean" for group in self.param_groups):
             return
         for player, layout in derivatives.layouts.items():
@@ -90,28 +91,8 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
             self._player_charts[player] = PlayerCharts(layout, made)
             for (param, _), chart in zip(entries, made, strict=True):
                 if chart is not None:
-                    self._charts[param] = chart
+                    charts[param] = chart
         derivatives.use_coordinates(self._player_charts)
-
-    def _magnitude(self, player: Any, grad: Tensor) -> Tensor:
-        """Return what adaptive step sizes average the square of; ``grad`` where it is Euclidean."""
-        return self._player_charts[player].magnitude(grad) if self._player_charts else grad
-
-    def _stage_group(
-        self,
-        commit: Commit,
-        group: dict[str, Any],
-        params: Sequence[Tensor],
-        moves: Sequence[Tensor],
-        advance: Advance,
-    ) -> None:
-        # The parameters of a group have one mirror map.
-        if params[0] not in self._charts:
-            super()._stage_group(commit, group, params, moves, advance)
-            return
-        for param, move in zip(params, moves, strict=True):
-            moved = self._charts[param].moved(move).to(param.dtype)
-            commit.copy(param, moved if advance is True else moved.where(advance, param))
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:
@@ -121,70 +102,73 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
         if "eps" in group:
             check_non_negative("eps", group["eps"])
 
-    def _is_adaptive(self, player: Any) -> bool:
-        """Return whether the player keeps an average of squared gradients."""
-        groups = [group for group in self.param_groups if group["player"] == player]
-        return any(group.get("beta") is not None for group in groups)
-
     def _state_keys(self, player: Any) -> tuple[str, ...]:
-        return ("exp_avg_sq",) if self._is_adaptive(player) else ()
+        groups = [group for group in self.param_groups if group["player"] == player]
+        is_adaptive = any(group.get("beta") is not None for group in groups)
+        return ("exp_avg_sq",) if is_adaptive else ()
 
-    def _step_sizes(self, player: Any, grad: Tensor, sign: int | None) -> StepSizes:
-        """Return the step sizes of ``player``.
+    def _step_sizes(self, plan: Plan, grad: Tensor, sign: int | None) -> StepSizes:
+        """Return the step sizes of a player.
 
         Args:
-            player: whose they are.
+            plan: of the player.
             grad: [size of the player] of its own objective. Not modified.
             sign: that the right-hand side has, None if the player's move is not solved for.
         """
-        names = ["step_sizes", "weighed_grad", *(() if sign is None else ("root",))]
-        values, weighed, *roots = self._buffers(player, *names)
+        player, is_solved = plan.player, sign is not None
+        if is_solved not in plan.work:
+            names = ["step_sizes", "scaled_grad", *(["root"] if is_solved else [])]
+            plan.work[is_solved] = [
+                self._workspace.vector(plan.layout, player, name) for name in names
+            ]
+        values, scaled, *roots = plan.work[is_solved]
         root = roots[0] if roots else None
-        if not self._is_adaptive(player):
-            for where, group, _ in self._segments(player):
+        segments = self._segments_of(plan)
+        if not plan.is_adaptive:
+            for where, group, _ in segments:
                 values[where].fill_(interaction_strength(group))
-            return StepSizes.weighing(values, grad, sign, root, weighed)
+            return StepSizes.of(values, grad, sign, root, scaled)
         # The average is of the magnitude, the step along the gradient.
-        magnitude = self._magnitude(player, grad)
-        average = self._read_state(player, "exp_avg_sq")
+        charts = self._player_charts
+        magnitude = charts[player].magnitude(grad) if charts else grad
+        average = self._flat_state.read(self.state, player, plan.params, "exp_avg_sq")
         average = torch.zeros_like(grad) if average is None else average
         has_constant = False
-        for where, group, num_steps in self._segments(player):
+        for where, group, num_steps in segments:
             beta, rate = group["beta"], interaction_strength(group)
             if beta is None:
                 values[where].fill_(rate)
                 has_constant = True
                 continue
-            if not isinstance(num_steps, Tensor):
+            count = None
+            if isinstance(num_steps, Tensor):
+                count = num_steps
+            else:
                 rate = rate * (1 - beta ** (num_steps + 1)) ** 0.5
-            count = num_steps if isinstance(num_steps, Tensor) else None
-            own, piece, out, out_root, out_weighed = _at(
-                where, average, magnitude, values, root, weighed
-            )
-            eps, direction = group["eps"], sign or 1
-            adaptive_setup_(
-                own, piece, beta, rate, eps, out, out_root, out_weighed, direction, count
-            )
+            own, piece, h, s, out = _at(where, average, magnitude, values, root, scaled)
+            adaptive_setup_(own, piece, beta, rate, group["eps"], h, s, out, sign or 1, count)
         if has_constant or magnitude is not grad:
-            return StepSizes.weighing(values, grad, sign, root, weighed, are_adaptive=True)
-        return StepSizes(values, root, weighed, are_adaptive=True)
+            return StepSizes.of(values, grad, sign, root, scaled, are_adaptive=True)
+        return StepSizes(values, root, scaled, are_adaptive=True)
 
-    def _remember(self, commit: Commit, player: Any, grad: Tensor, advance: Advance) -> None:
+    def _stage_averages(self, commit: Commit, plan: Plan, grad: Tensor, advance: Advance) -> None:
         """Add to a commit the averages that adaptive step sizes come from."""
         # Formed anew rather than kept since `_step_sizes`: a pass is cheaper than a vector.
-        average = self._stage_state(commit, player, "exp_avg_sq")
-        magnitude = self._magnitude(player, grad)
+        player, charts = plan.player, self._player_charts
+        average = self._flat_state.stage(commit, self.state, player, plan.params, "exp_avg_sq")
+        magnitude = charts[player].magnitude(grad) if charts else grad
+        segments = self._segments_of(plan)
         if advance is True:
-            for where, group, _ in self._segments(player):
+            for where, group, _ in segments:
                 if (beta := group["beta"]) is not None:
                     own, grad = _at(where, average, magnitude)
                     commit.add(partial(own.mul_, beta), own)
                     commit.add(partial(own.addcmul_, grad, grad, value=1 - beta), own)
             return
         # Written aside, so that the commit has one operation for it. The step sizes have been used.
-        (new,) = self._buffers(player, "step_sizes")
+        new = self._workspace.vector(plan.layout, player, "step_sizes")
         new.copy_(average)
-        for where, group, _ in self._segments(player):
+        for where, group, _ in segments:
             if group["beta"] is not None:
                 average_squares_(new[where], magnitude[where], group["beta"], advance)
         commit.copy(average, new)

@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from compopt._checks import check_choice
-from compopt._profiling import Range, marked
+from compopt._profiling import Range, profiled
 from compopt._typing import K, Params
 from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed.meeting import Act
@@ -19,10 +19,10 @@ from compopt.optim.adaptive import AdaptiveOptimizer, Mirrors
 from compopt.optim.capture import check_capturable
 from compopt.optim.commit import Commit
 from compopt.optim.judgement import judge, judge_alone, select
-from compopt.optim.plan import interacts, scale_to_learning_rate
+from compopt.optim.plan import Plan, Settings, scale_to_learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepReport
-from compopt.optim.trouble import OnFailure, check_solver, stretch_of
+from compopt.optim.reporter import OnFailure, check_solver, stretch_of
 from compopt.optim.update import StepSizes, Update
 from compopt.solvers import Solver, Status
 
@@ -132,9 +132,9 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
 
     @abstractmethod
     def _solve(
-        self, derivatives: Derivatives[K], step_sizes: Mapping[K, StepSizes], interacts: bool
+        self, derivatives: Derivatives[K], sizes: Mapping[K, StepSizes], solver: Solver | None
     ) -> Update[K]:
-        """Return the moves of all players."""
+        """Return the moves of all players, their plain steps without a solver."""
 
     def _step(self, closure: Any, terms: tuple[Any, ...], player: K | None = None) -> Any:
         """Take a step of all players, or of one; see :meth:`~compopt.CGD.step`."""
@@ -146,23 +146,30 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             if player is not None:
                 return self._step_alone(player, closure, terms)
             loss = evaluated(closure, lambda: self._pending is not None)
-            with self._stepping():
-                derivatives = self._derivatives(loss, terms)
+            settings = Settings.of(self.param_groups)
+            with self._stepping() as plans:
+                derivatives = self._derivatives(loss, terms, settings.interacts)
                 if derivatives is None:
                     self._idle_step()
                     return None
-                if self._trouble.watches or not derivatives.is_zero_sum:
+                if self._reporter.watches or not derivatives.is_zero_sum:
                     self._report_independence(derivatives)
-                    self._trouble.report_without_gradient(derivatives)
-                grad_norm = self._clip(derivatives)
-                with marked(Range.SET_UP):
-                    step_sizes = self._set_up(derivatives)
-                with marked(Range.SOLVE):
-                    update = self._solve(derivatives, step_sizes, interacts(self.param_groups))
-                if any(group["interaction"] for group in self.param_groups):
+                    self._reporter.report_without_gradient(derivatives)
+                grad_norm = self._clip(derivatives, settings)
+                with profiled(Range.SET_UP):
+                    step_sizes = self._set_up(derivatives, plans)
+                solver = self._solver_for(derivatives)
+                with profiled(Range.SOLVE):
+                    update = self._solve(
+                        derivatives, step_sizes, solver if settings.interacts else None
+                    )
+                if settings.is_rescaled:
                     for each, delta in update.delta.items():
-                        scale_to_learning_rate(self._segments(each), delta, step_sizes[each].values)
-                self._finish(update, derivatives, grad_norm, step_sizes)
+                        segments = self._segments_of(plans[each])
+                        scale_to_learning_rate(segments, delta, step_sizes[each].values)
+                self._finish(
+                    update, derivatives, grad_norm, step_sizes, solver, plans, settings.clips
+                )
             return self._result_of(derivatives)
 
     def _step_alone(self, player: K, closure: Any, terms: tuple[Any, ...]) -> Any:
@@ -170,23 +177,23 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         if closure is None:
             raise TypeError(f"`step(loss, player={player!r})` needs a loss, got None.")
         # A prepared step would be one from where the player has been.
-        self._tell_of_lost_step()
+        self._warn_of_lost_step()
         self._pending = None
         game = self._as_game(closure, terms, player)
-        params = self._params(player)
-        self._look_at(str(player), game.of(player), player)
+        plan = self._plan(player)
+        self._check_call(str(player), game.of(player), player)
         self._meet(Act.STEP, game, player=player)
         derivatives = differentiate(
             game.of(player),
-            {player: params},
+            {player: plan.params},
             placement=self._placement,
             second_order=False,
         )
         self._clip_groups(player, derivatives.grads[player])
         self._to_local_coordinates(derivatives)
         grad = derivatives.grads[player]
-        sizes = self._step_sizes(player, grad, None)
-        self._placement.clear_padding(params, sizes.values)
+        sizes = self._step_sizes(plan, grad, None)
+        self._placement.clear_padding(plan.params, sizes.values)
         delta = sizes.plain_step(grad)
         scale_to_learning_rate(self._segments(player), delta)
         outcome = judge_alone(
@@ -195,15 +202,17 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         advance: bool | Tensor = outcome.taken
         if not self.capturable:
             advance = bool(self._placement.agree(outcome.taken))
-            self._trouble.report_alone(player, advance, outcome.failure, on_failure=self.on_failure)
+            self._reporter.report_alone(
+                player, advance, outcome.failure, on_failure=self.on_failure
+            )
         commit = Commit()
         if advance is not False:
             if sizes.are_adaptive:
-                self._remember(commit, player, grad, advance)
+                self._stage_averages(commit, plan, grad, advance)
             # Checkpoints have all of a player's state or none.
             for key in self._state_keys(player):
                 self._stage_state(commit, player, key)
-            self._stage(commit, player, delta, {}, advance)
+            self._stage(commit, plan, delta, {}, advance)
         commit.run()
         # Losses of others are not differentiated, so they have not been averaged.
         losses = [
@@ -214,30 +223,24 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         ]
         return losses[0] if len(losses) == 1 else self._result(losses)
 
-    def _clip(self, derivatives: Derivatives[K]) -> dict[K, Tensor]:
+    def _clip(self, derivatives: Derivatives[K], settings: Settings) -> dict[K, Tensor]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
         norms = self._placement.norms(derivatives.grads, of_any_size=self.capturable)
-        if self._clips():
+        if settings.clips:
             for player, grad in derivatives.grads.items():
                 self._clip_groups(player, grad)
-        self._to_local_coordinates(derivatives)
+        if settings.has_mirrors or self._charts:
+            self._to_local_coordinates(derivatives)
         return norms
 
-    def _clips(self) -> bool:
-        return any(group["max_grad_norm"] is not None for group in self.param_groups)
-
-    def _set_up(self, derivatives: Derivatives[K]) -> dict[K, StepSizes]:
-        solved = self._solved()
-        step_sizes = {
-            player: self._step_sizes(
-                player, grad, derivatives.signs[player] if player in solved else None
-            )
-            for player, grad in derivatives.grads.items()
-        }
-        if self._placement.is_sharded:
-            for player, sizes in step_sizes.items():
-                vectors = (sizes.values, sizes.root, sizes.weighed_grad)
-                self._placement.clear_padding(self._params(player), *vectors)
+    def _set_up(self, derivatives: Derivatives[K], plans: Mapping[K, Plan]) -> dict[K, StepSizes]:
+        solved, step_sizes = self._solved(), {}
+        for player, grad in derivatives.grads.items():
+            sign = derivatives.signs[player] if player in solved else None
+            step_sizes[player] = sizes = self._step_sizes(plans[player], grad, sign)
+            if self._placement.is_sharded:
+                vectors = (sizes.values, sizes.root, sizes.scaled_grad)
+                self._placement.clear_padding(plans[player].params, *vectors)
         return step_sizes
 
     def _finish(
@@ -246,12 +249,15 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         derivatives: Derivatives[K],
         grad_norm: dict[K, Tensor],
         step_sizes: Mapping[K, StepSizes],
+        solver: Solver,
+        plans: Mapping[K, Plan],
+        is_clipped: bool,
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
         grads = derivatives.grads
-        is_doubtful = self._trouble.watches or not update.is_zero_sum
+        is_doubtful = self._reporter.watches or not update.is_zero_sum
         is_doubtful = is_doubtful and not self.capturable
-        is_fixed = getattr(self._solver_for(derivatives), "has_fixed_count", False)
+        is_fixed = getattr(solver, "has_fixed_count", False)
         verdict = judge(
             update,
             derivatives,
@@ -260,18 +266,18 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             reads=not self.capturable,
             falls_back=self.on_failure == "fallback",
             squared=[player for player, sizes in step_sizes.items() if sizes.are_adaptive],
-            is_clipped=self._clips(),
-            signs=self._trouble.signs(update) if is_doubtful else {},
+            is_clipped=is_clipped,
+            signs=self._reporter.signs(update) if is_doubtful else {},
         )
-        self.last_step, use_solution = verdict.report, verdict.use_solution
+        self._last_step, use_solution = verdict.report, verdict.use_solution
         advance = verdict.advance
         is_unsolved = verdict.status not in (None, Status.CONVERGED) and not is_fixed
         if verdict.status is not None and (is_doubtful or is_unsolved or not use_solution):
-            self._trouble.report(
+            self._reporter.report(
                 verdict.status,
                 verdict.use_solution is True,
                 verdict.signs,
-                self._solver_for(derivatives),
+                solver,
                 verdict.report,
                 on_failure=self.on_failure,
                 failure=verdict.report.failure,
@@ -292,12 +298,12 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             advance = advance & (finite if self.capturable else bool(self._placement.agree(finite)))
         if advance is False:
             return
-        with marked(Range.UPDATE):
+        with profiled(Range.UPDATE):
             commit = Commit()
             kept = self._solvable() if self.warm_start else ()
             for player, delta in deltas.items():
                 if step_sizes[player].are_adaptive:
-                    self._remember(commit, player, grads[player], advance)
+                    self._stage_averages(commit, plans[player], grads[player], advance)
                 state = {"delta": delta} if player in kept else {}
-                self._stage(commit, player, delta, state, advance)
+                self._stage(commit, plans[player], delta, state, advance)
             commit.run()

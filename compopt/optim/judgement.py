@@ -69,7 +69,7 @@ def judge(
     delta_norm = placement.norms(update.delta, of_any_size=not reads)
     norms = grad_norm
     if squared and is_clipped and not reads:
-        # There is no second look at what was clipped.
+        # Norms of what was clipped are not computed again.
         norms = placement.norms(derivatives.grads, of_any_size=True)
     report = _report(update, derivatives, norms, grad_norm, delta_norm, squared, on_host)
     if not reads:
@@ -189,7 +189,7 @@ def _square(norm: Tensor, dtype: torch.dtype, on_host: bool) -> Number:
 
 
 def _finite_on_host(numbers: Collection[Any]) -> bool:
-    return all(math.isfinite(number) for number in numbers)
+    return all(map(math.isfinite, numbers))
 
 
 def _read(

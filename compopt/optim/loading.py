@@ -1,4 +1,4 @@
-"""Whether a state dict can be loaded; nothing is touched before all of it has been looked at."""
+"""Checks of a state dict, all made before anything is loaded."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -33,7 +33,7 @@ def check_loadable(
         param_groups: of the optimizer.
         state_dict: to be loaded.
         state_keys: returns the names of the vectors that a player keeps; None if others decide,
-            who then look at them.
+            who then check them.
         check_group: raises unless the hyperparameters of a group are valid.
         kept_by_hooks: names of further vectors that may be there.
 

@@ -75,22 +75,27 @@ class Plan:
     """A player's trainable parameters, in the order of its vectors.
 
     Attributes:
+        player: whose.
         entries: the parameters, each with its group.
         params: the parameters.
         size: entries of all of them.
         layout: of the part of its vectors that this process keeps.
         parts: the groups that have trainable parameters, where the entries of each are in the
             vectors, and which of ``params`` they are.
+        groups: all of the player's groups.
         segments: of this step, once they have been asked for.
+        work: vectors that are kept from step to step, by whether the player's move is solved for.
     """
 
+    player: Any
     entries: list[tuple[Tensor, dict[str, Any]]]
     params: list[Tensor]
     size: int
     layout: FlatLayout
     parts: list[tuple[dict[str, Any], slice, slice]]
+    groups: list[dict[str, Any]]
     segments: list[Segment] | None = None
-    _groups: list[Any] = field(default_factory=list)
+    work: dict[bool, list[Tensor]] = field(default_factory=dict)
     _members: list[Tensor] = field(default_factory=list)
     _flags: list[bool] = field(default_factory=list)
 
@@ -119,19 +124,31 @@ class Plan:
         members = [param for group in groups for param in group["params"]]
         flags = [param.requires_grad for param in members]
         size = sum(param.numel() for param in params)
-        return cls(entries, params, size, layout, parts, None, groups, members, flags)
+        return cls(
+            player, entries, params, size, layout, parts, groups, _members=members, _flags=flags
+        )
 
     def is_current(self, param_groups: Sequence[Mapping[str, Any]], player: Any) -> bool:
         """Return whether the player still has these parameters in these groups."""
-        groups = [group for group in param_groups if group["player"] == player]
-        members = [param for group in groups for param in group["params"]]
+        groups, members, flags = [], [], []
+        for group in param_groups:
+            if group["player"] == player:
+                groups.append(group)
+                for param in group["params"]:
+                    members.append(param)
+                    flags.append(param.requires_grad)
         return (
-            len(groups) == len(self._groups)
-            and len(members) == len(self._members)
-            and all(map(is_, groups, self._groups))
+            flags == self._flags
+            and len(groups) == len(self.groups)
+            and all(map(is_, groups, self.groups))
             and all(map(is_, members, self._members))
-            and [param.requires_grad for param in members] == self._flags
         )
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether the player keeps an average of squared gradients."""
+        betas = [group.get("beta") for group in self.groups]
+        return betas.count(None) < len(betas)
 
     def segments_of(self, counts: Sequence[Any]) -> list[Segment]:
         """Return the segments of the player's vectors, as few as there can be.
@@ -159,19 +176,42 @@ class Plan:
         return found
 
 
-def interacts(param_groups: Iterable[Mapping[str, Any]]) -> bool:
-    """Return whether the players' interaction counts at all.
+class Settings(NamedTuple):
+    """What a step does, by the hyperparameters of all groups.
 
-    Raises:
-        ValueError: if it does for some groups and not for others.
+    Attributes:
+        interacts: whether the players' interaction counts at all.
+        is_rescaled: whether it counts with a step size of its own in some group.
+        clips: whether some group's gradient is clipped.
+        has_mirrors: whether some group's coordinates are not Euclidean.
     """
-    counts = {group["interaction"] != 0 for group in param_groups}
-    if len(counts) > 1:
-        raise ValueError(
-            "`interaction` must be 0 in all groups of both players or in none. Zero everywhere is "
-            "the step without interaction; for a weak one in some groups, give them a small value."
-        )
-    return counts == {True}
+
+    interacts: bool
+    is_rescaled: bool
+    clips: bool
+    has_mirrors: bool
+
+    @classmethod
+    def of(cls, param_groups: Iterable[Mapping[str, Any]]) -> "Settings":
+        """Return what these groups ask for.
+
+        Raises:
+            ValueError: if the interaction counts for some groups and not for others.
+        """
+        does, does_not, is_rescaled, clips, has_mirrors = False, False, False, False, False
+        for group in param_groups:
+            strength = group["interaction"]
+            does, does_not = does or strength != 0, does_not or strength == 0
+            is_rescaled = is_rescaled or bool(strength)
+            clips = clips or group["max_grad_norm"] is not None
+            has_mirrors = has_mirrors or group["mirror"] != "euclidean"
+        if does and does_not:
+            raise ValueError(
+                "`interaction` must be 0 in all groups of both players or in none. Zero everywhere "
+                "is the step without interaction; for a weak one in some groups, give them a small "
+                "value."
+            )
+        return cls(does, is_rescaled, clips, has_mirrors)
 
 
 def scale_to_learning_rate(segments: Iterable[Segment], *vectors: Tensor) -> None:

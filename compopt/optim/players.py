@@ -14,8 +14,8 @@ from compopt._checks import check_trainable
 from compopt._flat import Workspace
 from compopt._typing import PLAYERS, Params
 from compopt.distributed import Placement
+from compopt.optim.call_checks import CallChecks
 from compopt.optim.commit import Advance
-from compopt.optim.first_calls import FirstCalls
 from compopt.optim.groups import (
     check_hyperparameters,
     check_keys,
@@ -27,7 +27,7 @@ from compopt.optim.loading import check_loadable
 from compopt.optim.plan import Plan
 from compopt.optim.state import (
     FlatState,
-    drop_strangers,
+    drop_removed,
     kept_whole,
     restore_state,
     unshare_state,
@@ -119,7 +119,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         self.state_keys_of_hooks: set[str] = getattr(self, "state_keys_of_hooks", set())
         self._plans: dict[Any, Plan] = {}
         self._is_stepping = False
-        self._first_calls = FirstCalls()
+        self._call_checks = CallChecks()
         # Whether the last step was taken, for hooks that reset it before a step.
         self._is_taken: Advance | Literal[False] = False
 
@@ -147,7 +147,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         return {**defaults, "lr": player_lr(player, defaults["lr"], self._players)}
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        # Defaults themselves are looked at before they are set.
+        # Called for the defaults themselves, before they are set.
         check_keys(type(self).__name__, group, getattr(self, "defaults", group))
         check_hyperparameters(group)
         self._check_hyperparameters(group)
@@ -157,7 +157,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what :meth:`load_state_dict` takes, without state of parameters that left."""
-        drop_strangers(self.state, self.param_groups)
+        drop_removed(self.state, self.param_groups)
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -192,7 +192,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
         return ManyPlayers(losses, terms)
 
     def _report_independence(self, derivatives: Derivatives[int]) -> None:
-        self._trouble.report_strangers(derivatives)
+        self._reporter.report_unrelated(derivatives)
 
     def _solver_for(self, derivatives: Derivatives[int]) -> Solver:
         return GMRES() if self.solver is None else self.solver
@@ -204,10 +204,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
         return self._players
 
     def _solve(
-        self,
-        derivatives: Derivatives[int],
-        step_sizes: Mapping[int, StepSizes],
-        interacts: bool,
+        self, derivatives: Derivatives[int], sizes: Mapping[int, StepSizes], solver: Solver | None
     ) -> Update[int]:
         previous: dict[int, Tensor] | None = None
         if self.warm_start:
@@ -219,11 +216,10 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
             }
         return joint_update(
             derivatives,
-            step_sizes,
-            self._solver_for(derivatives),
+            sizes,
+            solver,
             previous=previous if previous and len(previous) == len(self._players) else None,
-            interacts=interacts,
-            watches=self._trouble.watches and not self.capturable,
+            watches=self._reporter.watches and not self.capturable,
         )
 
 

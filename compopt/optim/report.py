@@ -25,7 +25,7 @@ class ConvergenceWarning(UserWarning):
 class StepWarning(UserWarning):
     """A step failed and was replaced or left out, or its loss is probably not what was meant.
 
-    Each kind is said once per optimizer.
+    Each kind is given once per optimizer.
     """
 
 
@@ -136,11 +136,11 @@ def why_not_taken(
         has_squares: whether the squares of the gradients are finite, where they are needed.
         moves: the moves that are not finite, with the verb.
     """
-    spoilt = not_finite(numbers)
-    said = f"{spoilt} not finite. " if spoilt else ""
+    names = not_finite(numbers)
+    said = f"{names} not finite. " if names else ""
     if status > Status.MAX_ITER:
         return said + status.sentence
-    if spoilt:
+    if names:
         return said + CHECK_THE_LOSS
     return f"{moves} not finite. Lower the learning rates." if has_squares else SQUARES_OVERFLOW
 

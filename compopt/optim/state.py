@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from operator import is_
 from typing import Any
 
 import torch
@@ -32,7 +31,7 @@ class FlatState:
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._written: dict[tuple[Player, str], tuple[Tensor, list[Tensor]]] = {}
-        # In a step, what a look at the state has found.
+        # Vectors that were found in the state during a step.
         self.seen: dict[tuple[Player, str], Tensor | None] | None = None
 
     def read(
@@ -102,7 +101,7 @@ class FlatState:
             params: of the player.
             advance: whether the step is taken; None to begin counts at zero and leave the others.
             on_device: whether counts live on the device. Counts that have advanced together so far
-                are then one tensor, which says without a look at the values that they are equal:
+                are then one tensor, so that they are known to be equal without reading them:
                 their parameters can be worked on together. Otherwise they lie in one vector.
 
         Returns:
@@ -174,31 +173,35 @@ class FlatState:
         ]
         return layout.flatten(pieces)
 
-    def _vector_behind(
-        self, player: Player, key: str, tensors: Sequence[Tensor | None]
-    ) -> Tensor | None:
-        vector, entries = self._written.get((player, key), (None, []))
-        same = len(entries) == len(tensors) and all(map(is_, entries, tensors))
-        return vector if same else None
-
     def _stored(
         self, state: State, player: Player, params: Sequence[Tensor], key: str
     ) -> Tensor | None:
         """Return the vector whose pieces the state has, None if there is none."""
-        if self.seen is not None and (player, key) in self.seen:
-            return self.seen[player, key]
-        vector = self._vector_behind(player, key, _entries(state, params, key))
-        if self.seen is not None:
-            self.seen[player, key] = vector
+        seen, name = self.seen, (player, key)
+        if seen is not None and name in seen:
+            return seen[name]
+        vector, entries = self._written.get(name, _NOTHING)
+        if len(entries) != len(params):
+            vector = None
+        for param, entry in zip(params, entries, strict=False):
+            # Looking must not make an entry.
+            held = state.get(param)
+            if held is None or held.get(key) is not entry:
+                vector = None
+                break
+        if seen is not None:
+            seen[name] = vector
         return vector
 
 
+_NOTHING: tuple[None, list[Tensor]] = None, []
+
+
 def _entries(state: State, params: Sequence[Tensor], key: str) -> list[Tensor | None]:
-    # Looking must not make an entry.
     return [None if held is None else held.get(key) for held in map(state.get, params)]
 
 
-def drop_strangers(state: State, param_groups: Sequence[Mapping[str, Any]]) -> None:
+def drop_removed(state: State, param_groups: Sequence[Mapping[str, Any]]) -> None:
     """Drop the state of parameters that are in no group any more, as where they were replaced.
 
     Nothing else would, and a state dict cannot name them. Keys that are no tensors stay.

@@ -1,7 +1,7 @@
 """Steps of an optimizer: its vectors, what a step writes, and the processes that share it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,23 +14,25 @@ from compopt.distributed.meeting import Act, Terms
 from compopt.game import AnyGame
 from compopt.optim.capture import warn_of_fixed_rates
 from compopt.optim.commit import Advance, Commit, stage_moves
+from compopt.optim.mirrors import Chart
 from compopt.optim.plan import Plan, Segment
 from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer
 from compopt.optim.report import StepError
-from compopt.optim.state import STEP, drop_strangers
+from compopt.optim.reporter import check_shardable
+from compopt.optim.state import STEP, drop_removed
 from compopt.optim.terms import plain, terms_of
-from compopt.optim.trouble import check_shardable
 
 
 class SteppingOptimizer(TwoPlayerOptimizer):
     """Base of what takes steps, alone or shared by processes.
 
-    The processes must make the same calls on the same terms. Whether they do is looked at when a
+    The processes must make the same calls on the same terms. This is checked when a
     call begins to need the others; parameters and state are compared the first time, and the first
     time after a state dict was loaded.
     """
 
     _pending: object | None = None
+    _charts: Mapping[Tensor, Chart] = {}
 
     def _place(self, process_group: ProcessGroup) -> Placement:
         placement = placement_of(process_group)
@@ -52,14 +54,18 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         return plan
 
     @contextmanager
-    def _stepping(self) -> Iterator[None]:
-        """Let what is known of groups and step counts stay as it is, once the loss is known."""
-        for player in self._players:
-            self._plan(player).segments = None
+    def _stepping(self) -> Iterator[dict[Any, Plan]]:
+        """Let what is known of groups and step counts stay as it is, once the loss is known.
+
+        Yields the plans of all players.
+        """
+        plans = {player: self._plan(player) for player in self._players}
+        for plan in plans.values():
+            plan.segments = None
         try:
             self._is_stepping = True
             self._flat_state.seen = {}
-            yield
+            yield plans
         finally:
             self._is_stepping = False
             self._flat_state.seen = None
@@ -71,7 +77,9 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         return self._plan(player).params
 
     def _segments(self, player: Any) -> Sequence[Segment]:
-        plan = self._plan(player)
+        return self._segments_of(self._plan(player))
+
+    def _segments_of(self, plan: Plan) -> Sequence[Segment]:
         if plan.segments is None or not self._is_stepping:
             counts: Sequence[Any]
             if self.capturable:
@@ -80,7 +88,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
                     zero = torch.zeros((), device=plan.layout.device)
                     counts = [zero if count is None else count for count in counts]
             else:
-                counts = self._flat_state.counts(self.state, player, plan.params)
+                counts = self._flat_state.counts(self.state, plan.player, plan.params)
             plan.segments = plan.segments_of(counts)
         return plan.segments
 
@@ -94,10 +102,6 @@ class SteppingOptimizer(TwoPlayerOptimizer):
     def _stage_state(self, commit: Commit, player: Any, key: str) -> Tensor:
         """Return a state vector [size of the player] for later writes of ``commit`` to change."""
         return self._flat_state.stage(commit, self.state, player, self._params(player), key)
-
-    def _buffers(self, player: Any, *names: str) -> list[Tensor]:
-        """Return vectors [size of the player] that are kept from step to step, of any content."""
-        return self._workspace.vectors_of(self._plan(player).layout, player, *names)
 
     def _clip_groups(self, player: Any, grad: Tensor) -> None:
         """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
@@ -117,7 +121,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
     def _stage(
         self,
         commit: Commit,
-        player: Any,
+        plan: Plan,
         delta: Tensor,
         state: Mapping[str, Tensor],
         advance: Advance,
@@ -126,45 +130,46 @@ class SteppingOptimizer(TwoPlayerOptimizer):
 
         Args:
             commit: to add to.
-            player: whose parameters.
+            plan: of the player whose parameters these are.
             delta: [size of the player].
             state: vectors [size of the player] by key.
             advance: whether to do any of this.
         """
         if self.capturable:
-            warn_of_fixed_rates(self._entries(player))
-        plan = self._plan(player)
-        params = plan.params
-        views = self._placement.whole(params, plan.layout, delta)
+            warn_of_fixed_rates(plan.entries)
+        views = self._placement.whole(plan.params, plan.layout, delta)
         for group, _, which in plan.parts:
-            self._stage_group(commit, group, params[which], views[which], advance)
+            params, moves = plan.params[which], views[which]
+            # The parameters of a group have one mirror map.
+            if self._charts and params[0] in self._charts:
+                for param, move in zip(params, moves, strict=True):
+                    moved = self._charts[param].moved(move).to(param.dtype)
+                    commit.copy(param, moved if advance is True else moved.where(advance, param))
+                continue
+            decay = group["weight_decay"]
+            factor = 1 - group["lr"] * decay if decay else None
+            stage_moves(commit, params, moves, factor, advance)
         for key, vector in state.items():
-            stored = self._stage_state(commit, player, key)
+            stored = self._stage_state(commit, plan.player, key)
             if stored is not vector:
                 commit.copy(stored, vector if advance is True else vector.where(advance, stored))
-        self._stage_counts(commit, player, advance)
+        self._stage_counts(commit, plan.player, advance, plan.params)
         commit.add(partial(setattr, self, "_is_taken", advance))
 
-    def _stage_group(
+    def _stage_counts(
         self,
         commit: Commit,
-        group: dict[str, Any],
-        params: Sequence[Tensor],
-        moves: Sequence[Tensor],
-        advance: Advance,
+        player: Any,
+        advance: Advance | None,
+        params: Sequence[Tensor] | None = None,
     ) -> None:
-        """Add decay and moves of a group's parameters, given as what is added to each."""
-        decay = group["weight_decay"]
-        stage_moves(commit, params, moves, 1 - group["lr"] * decay if decay else None, advance)
-
-    def _stage_counts(self, commit: Commit, player: Any, advance: Advance | None) -> None:
         """Add to a commit the advance of the counts of steps; see :class:`FlatState`."""
-        params, on_device = self._plan(player).params, self.capturable
+        params = self._params(player) if params is None else params
         if self._flat_state.stage_counts(
-            commit, self.state, player, params, advance, on_device=on_device
+            commit, self.state, player, params, advance, on_device=self.capturable
         ):
             # A parameter may have come in the place of another.
-            commit.add(partial(drop_strangers, self.state, self.param_groups))
+            commit.add(partial(drop_removed, self.state, self.param_groups))
 
     def _refuse_gradients(self) -> None:
         """Raise if ``.grad`` holds anything: a step without a loss would not see it."""
@@ -174,19 +179,20 @@ class SteppingOptimizer(TwoPlayerOptimizer):
                 f"{type(self).__name__} needs. {self._how_to_step}"
             )
 
-    def _look_at(self, call: str, game: AnyGame[Any], *players: Any) -> None:
-        """Look at a call of this kind, by ``players``, all of them if none is given."""
-        found = (p for player in players or self._players for p in self._params(player))
-        self._first_calls.look_at(call, game, found, self._how_to_scale)
+    def _check_call(self, call: str, game: AnyGame[Any], *players: Any) -> None:
+        """Check a call of this kind: by ``players``, whose hooks are checked too, or by all."""
+        found = [param for player in players or self._players for param in self._params(player)]
+        self._call_checks.check(call, game, found, self._how_to_scale, hooks=bool(players))
 
     def _look_for_old_parts(self, game: AnyGame[Any]) -> None:
         """Warn if a part of a game that has been differentiated is older than the last step."""
-        found = (p for player in self._players for p in self._params(player))
-        self._first_calls.look_for_old_parts(game, found)
+        if self._call_checks.looks_for_old_parts:
+            found = [p for player in self._players for p in self._params(player)]
+            self._call_checks.look_for_old_parts(game, found)
 
     def _check_groups(self) -> None:
         """Raise if what was set in a group since the last call is not valid."""
-        self._first_calls.check_groups(self.param_groups, self._check_group)
+        self._call_checks.check_groups(self.param_groups, self._check_group)
 
     def _refuse_hooks(self) -> None:
         """Raise if a parameter has a hook, which products would go through."""
@@ -194,7 +200,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
 
     def _parts_of(self) -> Mapping[Any, Sequence[Tensor]] | None:
         """Return by which parameters the first micro-batches are told apart, None of later ones."""
-        if self._first_calls.know_parts:
+        if self._call_checks.know_parts:
             return None
         # Frozen ones too: a player that is frozen altogether may stay while another moves alone.
         parts: dict[Any, list[Tensor]] = {player: [] for player in self._players}
@@ -212,12 +218,18 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             self._stage_counts(commit, player, None)
         commit.run()
 
-    @contextmanager
-    def _together(self, closure: object) -> Iterator[None]:
-        """Surround a call with this ``closure``, which processes make together."""
+    def _together(self, closure: object) -> AbstractContextManager[None]:
+        """Return a context for a call with this ``closure``, which processes make together."""
         # Counted before the loss is computed: a rank that fails there and goes on is found out. A
         # call that only creates the state is made by one alone, to save it.
         self._num_calls += closure is not None or self._pending is not None
+        if self._placement.is_shared:
+            return self._shared_call()
+        self._check_groups()
+        return _ALONE
+
+    @contextmanager
+    def _shared_call(self) -> Iterator[None]:
         with self._placement.together(StepError):
             self._check_groups()
             yield
@@ -241,6 +253,8 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             scale: of the loss.
             player: who moves alone, None if both do.
         """
+        if not self._placement.is_shared:
+            return
 
         def terms() -> Terms:
             settings = {f"`{name}`": plain(getattr(self, name)) for name in self._options}
@@ -259,3 +273,6 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         device = self.param_groups[0]["params"][0].device
         self._placement.meet(act, self._num_calls, None if is_silent else terms, device)
         self._has_met = True
+
+
+_ALONE: AbstractContextManager[None] = nullcontext()

@@ -15,11 +15,11 @@ from compopt.distributed.meeting import Act
 from compopt.game import AnyGame, Game
 from compopt.kernels import use_backend
 from compopt.optim.commit import Commit
-from compopt.optim.plan import interacts
+from compopt.optim.plan import Settings
 from compopt.optim.report import StepWarning
+from compopt.optim.reporter import Reporter
 from compopt.optim.scaling import check_ready, check_taken_back
 from compopt.optim.stepping import SteppingOptimizer
-from compopt.optim.trouble import Trouble
 
 LOST_STEP = (
     "This call drops an earlier `backward` that no `step` has used: its gradients and its graph "
@@ -50,7 +50,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         self._pending_params: dict[Any, list[Tensor]] = {}
         # Whether a scaler has had the prepared step, which it skips if gradients are not finite.
         self._was_offered = False
-        self._trouble = Trouble()
+        self._reporter = Reporter()
 
     @abstractmethod
     def _as_game(self, closure: Any, terms: Any, player: Any = None) -> AnyGame[Any]:
@@ -62,18 +62,20 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             player: who moves alone, None if all do.
         """
 
-    def _derivatives(self, closure: Any, terms: tuple[Any, ...]) -> Derivatives[Any] | None:
+    def _derivatives(
+        self, closure: Any, terms: tuple[Any, ...], second_order: bool
+    ) -> Derivatives[Any] | None:
         """Return the derivatives of a loss, or those of the prepared step without one."""
         if closure is None:
             self._check_prepared()
         elif self._pending is not None:
-            self._tell_of_lost_step()
+            self._warn_of_lost_step()
         pending, self._pending = self._pending, None
         if closure is not None:
             game = self._as_game(closure, terms)
-            self._look_at("step", game)
+            self._check_call("step", game)
             self._meet(Act.STEP, game)
-            return self._differentiate(game, workspace=self._workspace)
+            return self._differentiate(game, second_order, workspace=self._workspace)
         if any(term is not None for term in terms):
             raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
@@ -88,19 +90,23 @@ class TwoPhaseOptimizer(SteppingOptimizer):
     def _differentiate(
         self,
         game: AnyGame[Any],
+        second_order: bool,
         *,
         scale: float = 1.0,
         workspace: Workspace | None = None,
     ) -> Derivatives[Any]:
-        plans = {player: self._plan(player) for player in self._players}
+        params, layouts = {}, {}
+        for player in self._players:
+            plan = self._plan(player)
+            params[player], layouts[player] = plan.params, plan.layout
         derivatives = differentiate(
             game,
-            {player: plan.params for player, plan in plans.items()},
+            params,
             placement=self._placement,
             scale=scale,
-            second_order=interacts(self.param_groups),
+            second_order=second_order,
             workspace=workspace,
-            layouts={player: plan.layout for player, plan in plans.items()},
+            layouts=layouts,
         )
         self._look_for_old_parts(game)
         return derivatives
@@ -124,13 +130,14 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             check_ready(scaler, self)
         with use_backend(self.backend), self._together(closure):
             game = self._as_game(closure, terms)
-            self._look_at("backward", game)
+            self._check_call("backward", game)
             losses = game.detached_losses()
             game, scale = _scaled(game, scaler)
             self._meet(Act.BACKWARD, game, scale)
             if scaler is not None:
                 losses = tuple(map(self._placement.mean, losses))
-            pending = self._differentiate(game, scale=scale)
+            interacts = Settings.of(self.param_groups).interacts
+            pending = self._differentiate(game, interacts, scale=scale)
             views = {
                 player: self._placement.whole(params[player], self._plan(player).layout, grad)
                 for player, grad in pending.grads.items()
@@ -142,7 +149,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         }
         if scale != 1.0:
             pending.losses = losses
-        self._tell_of_lost_step()
+        self._warn_of_lost_step()
 
         def prepare() -> None:
             for param, grad in grads.items():
@@ -193,10 +200,10 @@ class TwoPhaseOptimizer(SteppingOptimizer):
                     "`backward`, and call it anew."
                 )
 
-    def _tell_of_lost_step(self) -> None:
+    def _warn_of_lost_step(self) -> None:
         """Warn if a prepared step is about to be dropped that no scaler has skipped."""
         if self._pending is not None and not self._was_offered:
-            self._trouble.warn_once("lost step", LOST_STEP, StepWarning)
+            self._reporter.warn_once("lost step", LOST_STEP, StepWarning)
 
 
 def _scaled(game: AnyGame[Any], scaler: torch.amp.GradScaler | None) -> tuple[AnyGame[Any], float]:

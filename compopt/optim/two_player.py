@@ -22,7 +22,7 @@ from compopt.game import (
 )
 from compopt.optim.competitive import CompetitiveOptimizer, CompetitiveOptions
 from compopt.optim.plan import scaled_to_strength
-from compopt.optim.trouble import SolveFor
+from compopt.optim.reporter import SolveFor
 from compopt.optim.update import StepSizes, Update, competitive_update
 from compopt.solvers import GMRES, ConjugateGradient, Solver
 
@@ -159,7 +159,7 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         return game
 
     def _report_independence(self, derivatives: Derivatives[Player]) -> None:
-        self._trouble.report_independence(derivatives)
+        self._reporter.report_independence(derivatives)
 
     def _solver_for(self, derivatives: Derivatives[Player]) -> Solver:
         if self.solver is not None:
@@ -187,22 +187,21 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
     def _solve(
         self,
         derivatives: Derivatives[Player],
-        step_sizes: Mapping[Player, StepSizes],
-        interacts: bool,
+        sizes: Mapping[Player, StepSizes],
+        solver: Solver | None,
     ) -> Update[Player]:
         # The one whose step sizes have roots.
-        (solved,) = (player for player, sizes in step_sizes.items() if sizes.root is not None)
+        (solved,) = (player for player, own in sizes.items() if own.root is not None)
         previous = self._read_state(solved, "delta") if self.warm_start else None
         if previous is not None:
             previous = scaled_to_strength(self._segments(solved), previous)
         return competitive_update(
             derivatives,
-            step_sizes,
-            self._solver_for(derivatives),
+            sizes,
+            solver,
             player=solved,
             previous_delta=previous,
-            interacts=interacts,
-            watches=self._trouble.watches and not self.capturable,
+            watches=self._reporter.watches and not self.capturable,
             may_read=not self.capturable,
             workspace=self._workspace,
         )

@@ -16,28 +16,28 @@ from compopt.solvers import Solution, Solver, Status, solve_coupled
 
 @dataclass(frozen=True)
 class StepSizes:
-    """Step sizes as a diagonal matrix H = S^2, and the player's gradient g weighed with them.
+    """Step sizes as a diagonal matrix H = S^2, and the player's gradient g scaled with them.
 
     Attributes:
         values: [n] H, >= 0.
         root: [n] S, of the player whose move is solved for; None of its opponent.
-        weighed_grad: [n] ``sign S g`` of the player whose move is solved for, with the sign that
+        scaled_grad: [n] ``sign S g`` of the player whose move is solved for, with the sign that
             its objective has in the loss; ``H g`` of its opponent. A solver may write here.
     """
 
     values: Tensor
     root: Tensor | None
-    weighed_grad: Tensor
+    scaled_grad: Tensor
     are_adaptive: bool = False
 
     @classmethod
-    def weighing(
+    def of(
         cls,
         values: Tensor,
         grad: Tensor,
         sign: int | None,
         root: Tensor | None = None,
-        weighed_grad: Tensor | None = None,
+        scaled_grad: Tensor | None = None,
         *,
         are_adaptive: bool = False,
     ) -> "StepSizes":
@@ -48,15 +48,15 @@ class StepSizes:
             grad: of the player's own objective. Not modified.
             sign: 1 or -1 if the player's move is solved for, None if not.
             root: [n] where to write the roots, if there is a sign; a new vector if None.
-            weighed_grad: [n] where to write the weighed gradient; a new vector if None.
+            scaled_grad: [n] where to write the scaled gradient; a new vector if None.
             are_adaptive: whether they are made of squares of gradients.
         """
         if sign is None:
-            return cls(values, None, torch.mul(values, grad, out=weighed_grad), are_adaptive)
+            return cls(values, None, torch.mul(values, grad, out=scaled_grad), are_adaptive)
         root = torch.sqrt(values, out=root)
-        weighed_grad = torch.mul(root, grad, out=weighed_grad)
-        weighed_grad = weighed_grad.neg_() if sign < 0 else weighed_grad
-        return cls(values, root, weighed_grad, are_adaptive)
+        scaled_grad = torch.mul(root, grad, out=scaled_grad)
+        scaled_grad = scaled_grad.neg_() if sign < 0 else scaled_grad
+        return cls(values, root, scaled_grad, are_adaptive)
 
     def plain_step(self, grad: Tensor) -> Tensor:
         """Return the gradient step ``-H grad``: what a failed solve falls back to."""
@@ -87,11 +87,10 @@ class Update(Generic[K]):
 def competitive_update(
     derivatives: Derivatives[Player],
     step_sizes: Mapping[Player, StepSizes],
-    solver: Solver,
+    solver: Solver | None,
     *,
     player: Player = "min",
     previous_delta: Tensor | None = None,
-    interacts: bool = True,
     watches: bool = False,
     may_read: bool = True,
     workspace: Workspace | None = None,
@@ -121,13 +120,12 @@ def competitive_update(
 
     Args:
         derivatives: of the game. Its gradients are not modified.
-        step_sizes: of both players, with their weighed gradients: ``sign S g`` of ``player`` and
-            ``H g`` of the other. The weighed gradients are overwritten.
+        step_sizes: of both players, with their scaled gradients: ``sign S g`` of ``player`` and
+            ``H g`` of the other. The scaled gradients are overwritten.
         solver: of the linear system.
         player: whose move is solved for. An exact solve gives the same step for either.
         previous_delta: [size of ``player``] a move to start the solver from, such as the last
             one, or None. It is scaled by the present step sizes.
-        interacts: whether to solve at all; if not, both players take their plain gradient steps.
         watches: whether to look for zeros in the first two products.
         may_read: whether numbers may be read where that costs nothing.
         workspace: where large vectors come from; a new one if None.
@@ -144,7 +142,7 @@ def competitive_update(
         https://arxiv.org/abs/1910.05852
     """
     other, grads = OPPONENT[player], derivatives.grads
-    if not interacts:
+    if solver is None:
         steps = {p: step_sizes[p].plain_step(grad) for p, grad in grads.items()}
         return Update(delta=steps, solution=nothing_solved(steps[player]), solved=player)
     scale, sign = step_sizes[player].root, derivatives.signs[player]
@@ -158,8 +156,8 @@ def competitive_update(
     if previous_delta is not None:
         # A zero step size leaves no move to scale.
         x0 = torch.where(scale > 0, previous_delta / scale * -sign, 0)
-    weighed = {p: sizes.weighed_grad for p, sizes in step_sizes.items()}
-    solution = solve_coupled(solver, operator, weighed[player], grads[other], weighed[other], x0)
+    scaled = {p: sizes.scaled_grad for p, sizes in step_sizes.items()}
+    solution = solve_coupled(solver, operator, scaled[player], grads[other], scaled[other], x0)
     if solution.inner_value is None:
         raise TypeError(f"`solve_coupled` of {solver!r} must return an `inner_value`.")
     # The solver's vectors are ours: they become the increments in place.
@@ -175,10 +173,9 @@ def competitive_update(
 def joint_update(
     derivatives: Derivatives[K],
     step_sizes: Mapping[K, StepSizes],
-    solver: Solver,
+    solver: Solver | None,
     *,
     previous: Mapping[K, Tensor] | None = None,
-    interacts: bool = True,
     watches: bool = False,
 ) -> Update[K]:
     """Return the Nash equilibrium of the local game of any number of players, solved for jointly.
@@ -188,22 +185,21 @@ def joint_update(
 
     Args:
         derivatives: of the game. Its gradients are not modified.
-        step_sizes: of all players, with their roots, and with ``S xi`` as weighed gradients.
+        step_sizes: of all players, with their roots, and with ``S xi`` as scaled gradients.
         solver: of the joint system.
         previous: by player, [size of the player] moves to start the solver from, or None.
-        interacts: whether to solve at all; if not, all players take their plain gradient steps.
         watches: whether to look for zeros in the first product.
 
     References:
         Ma, Letcher, Schäfer, Shi and Anandkumar (2021). https://arxiv.org/abs/2111.08565
     """
-    if not interacts:
+    if solver is None:
         steps = {p: step_sizes[p].plain_step(grad) for p, grad in derivatives.grads.items()}
         return Update(steps, nothing_solved(next(iter(steps.values()))), None, is_zero_sum=False)
     roots = {p: sizes.root for p, sizes in step_sizes.items() if sizes.root is not None}
     operator = PolymatrixOperator(derivatives, roots)
     operator.watched = [] if watches else None
-    rhs = operator.join({player: sizes.weighed_grad for player, sizes in step_sizes.items()})
+    rhs = operator.join({player: sizes.scaled_grad for player, sizes in step_sizes.items()})
     x0 = None
     if previous is not None:
         x0 = torch.where(operator.scale > 0, -operator.join(previous) / operator.scale, 0)

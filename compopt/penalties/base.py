@@ -3,12 +3,15 @@
 import difflib
 import functools
 import inspect
+from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from compopt._typing import Player
+from compopt.penalties._samples import Critic, check_pair
 
 
 class Penalty:
@@ -71,6 +74,40 @@ class Penalty:
             )
         result: Tensor = self(**{name: available[name] for name in arguments if name in available})
         return result
+
+
+class PairPenalty(Penalty):
+    """Base of penalties on real and on fake samples.
+
+    Attributes:
+        detach: whether fakes are constants.
+    """
+
+    detach: bool
+
+    @property
+    def couples(self) -> bool:
+        """Whether fakes keep their graph."""
+        return not self.detach
+
+    def __call__(
+        self,
+        critic: Critic,
+        real: Tensor,
+        fake: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Return the term for samples ``real`` and ``fake`` [n, ...]."""
+        real, fake = check_pair(real, fake)
+        fake = fake.detach() if self.detach else fake
+        return self._term(critic, real.detach(), fake, generator)
+
+    @abstractmethod
+    def _term(
+        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        """Return the term for samples that have been checked."""
 
 
 P = TypeVar("P", bound=Penalty)

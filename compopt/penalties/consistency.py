@@ -14,13 +14,12 @@ from compopt.penalties._precision import network_input, widened, without_autocas
 from compopt.penalties._random import uniform
 from compopt.penalties._samples import (
     Critic,
-    check_pair,
     check_samples,
     check_scores,
     check_trainable,
     describe,
 )
-from compopt.penalties.base import Penalty, configured_first
+from compopt.penalties.base import PairPenalty, Penalty, configured_first
 
 Augment: TypeAlias = Callable[[Tensor, torch.Generator | None], Tensor]
 """Maps samples [n, ...] and a source of random numbers to augmented samples [n, ...]."""
@@ -127,7 +126,7 @@ class Consistency(Penalty):
 
 @configured_first
 @dataclass(frozen=True)
-class BalancedConsistency(Penalty):
+class BalancedConsistency(PairPenalty):
     """Consistency on real and on fake samples, each with its coefficient (bCR).
 
     ``coefficient * mean |D(x) - D(T(x))|^2 + fake_coefficient * mean |D(G(z)) - D(T(G(z)))|^2``.
@@ -158,23 +157,10 @@ class BalancedConsistency(Penalty):
     def __post_init__(self) -> None:
         _check(self.augment, coefficient=self.coefficient, fake_coefficient=self.fake_coefficient)
 
-    @property
-    def couples(self) -> bool:
-        """Whether fakes keep their graph."""
-        return not self.detach
-
-    def __call__(
-        self,
-        critic: Critic,
-        real: Tensor,
-        fake: Tensor,
-        *,
-        generator: torch.Generator | None = None,
+    def _term(
+        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """Return the term for samples ``real`` and ``fake`` [n, ...]."""
-        real, fake = check_pair(real, fake)
-        fake = fake.detach() if self.detach else fake
-        on_real = _consistency(critic, real.detach(), self.augment, generator)
+        on_real = _consistency(critic, real, self.augment, generator)
         on_fake = _consistency(critic, fake, self.augment, generator)
         return self.coefficient * on_real + self.fake_coefficient * on_fake
 

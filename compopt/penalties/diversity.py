@@ -32,10 +32,10 @@ class GeometricThreshold:
     limit: float = 0.5
 
     def __post_init__(self) -> None:
-        check_threshold("start", self.start)
+        for name in ("start", "limit"):
+            check_threshold(name, getattr(self, name))
         check_positive("factor", self.factor)
         check_count("every", self.every, minimum=1)
-        check_threshold("limit", self.limit)
 
     def __call__(self, epoch: int) -> float:
         """Return the threshold at ``epoch``."""

@@ -2,18 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
-from compopt._checks import check_choice, check_non_negative, check_positive
-from compopt._typing import Player
+from compopt._checks import check_choice, check_positive
 from compopt.penalties._precision import widened
 from compopt.penalties._random import normal, uniform
 from compopt.penalties._samples import Critic, check_samples
-from compopt.penalties.base import Penalty, configured_first
-from compopt.penalties.gradient import EPS, gradient_penalty
+from compopt.penalties.base import configured_first
+from compopt.penalties.gradient import NormPenalty
 
 Perturbation: TypeAlias = Literal["released", "paper"]
 
@@ -60,7 +59,7 @@ def perturb(
 
 @configured_first
 @dataclass(frozen=True)
-class Dragan(Penalty):
+class Dragan(NormPenalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at x near real samples.
 
     ``D`` gives logits, not probabilities. Paper and released code: coefficient 10, target 1; they
@@ -74,32 +73,23 @@ class Dragan(Penalty):
     Attributes:
         coefficient: factor >= 0.
         target: norm that costs nothing >= 0.
-        perturbation: "released" or "paper".
-        scale: of the perturbation > 0; None is that of its source.
         one_sided: whether norms below the target cost nothing.
         eps: under the root.
+        perturbation: "released" or "paper".
+        scale: of the perturbation > 0; None is that of its source.
 
     References:
         Kodali, Abernethy, Hays and Kira (2017). https://arxiv.org/abs/1705.07215
     """
 
-    player: ClassVar[Player | None] = "max"
-    order: ClassVar[int] = 2
-
-    coefficient: float = 10.0
-    target: float = 1.0
     perturbation: Perturbation = "released"
     scale: float | None = None
-    one_sided: bool = False
-    eps: float = EPS
 
     def __post_init__(self) -> None:
-        check_non_negative("coefficient", self.coefficient)
-        check_non_negative("target", self.target)
+        super().__post_init__()
         check_choice("perturbation", self.perturbation, SCALES)
         if self.scale is not None:
             check_positive("scale", self.scale)
-        check_positive("eps", self.eps)
 
     def __call__(
         self, critic: Critic, real: Tensor, *, generator: torch.Generator | None = None
@@ -111,6 +101,4 @@ class Dragan(Penalty):
             scale=self.scale,
             generator=generator,
         )
-        return self.coefficient * gradient_penalty(
-            critic, points, target=self.target, one_sided=self.one_sided, eps=self.eps
-        )
+        return self._at(critic, points)

@@ -120,20 +120,9 @@ def gradient_penalty(
     return penalty
 
 
-@configured_first
 @dataclass(frozen=True)
-class GradientPenalty(Penalty):
-    """``coefficient * mean (|grad D(x)| - target)^2`` at points of the caller's.
-
-    For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: only if the
-    points carry a graph to the generator. Order: 2. Cost: :func:`gradient_penalty`.
-
-    Attributes:
-        coefficient: factor >= 0.
-        target: norm that costs nothing >= 0.
-        one_sided: whether norms below the target cost nothing.
-        eps: under the root.
-    """
+class NormPenalty(Penalty):
+    """Base of penalties on the norm of the critic's gradient; see :class:`GradientPenalty`."""
 
     player: ClassVar[Player | None] = "max"
     order: ClassVar[int] = 2
@@ -148,8 +137,28 @@ class GradientPenalty(Penalty):
         check_non_negative("target", self.target)
         check_positive("eps", self.eps)
 
-    def __call__(self, critic: Critic, points: Tensor) -> Tensor:
+    def _at(self, critic: Critic, points: Tensor) -> Tensor:
         """Return the term at ``points`` [n, ...]."""
         return self.coefficient * gradient_penalty(
             critic, points, target=self.target, one_sided=self.one_sided, eps=self.eps
         )
+
+
+@configured_first
+@dataclass(frozen=True)
+class GradientPenalty(NormPenalty):
+    """``coefficient * mean (|grad D(x)| - target)^2`` at points of the caller's.
+
+    For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: only if the
+    points carry a graph to the generator. Order: 2. Cost: :func:`gradient_penalty`.
+
+    Attributes:
+        coefficient: factor >= 0.
+        target: norm that costs nothing >= 0.
+        one_sided: whether norms below the target cost nothing.
+        eps: under the root.
+    """
+
+    def __call__(self, critic: Critic, points: Tensor) -> Tensor:
+        """Return the term at ``points`` [n, ...]."""
+        return self._at(critic, points)

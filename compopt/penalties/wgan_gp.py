@@ -1,17 +1,14 @@
 """WGAN-GP: unit gradients on the segments between real and fake samples."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from compopt._checks import check_non_negative, check_positive
-from compopt._typing import Player
 from compopt.penalties._random import uniform
 from compopt.penalties._samples import Critic, check_pair
-from compopt.penalties.base import Penalty, configured_first
-from compopt.penalties.gradient import EPS, gradient_penalty
+from compopt.penalties.base import PairPenalty, configured_first
+from compopt.penalties.gradient import NormPenalty
 
 
 def interpolate(
@@ -44,7 +41,7 @@ def interpolate(
 
 @configured_first
 @dataclass(frozen=True)
-class WganGP(Penalty):
+class WganGP(PairPenalty, NormPenalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at x between real and fake samples.
 
     Shares are uniform, one a sample, as in the paper and its code; the public code of competitive
@@ -60,45 +57,16 @@ class WganGP(Penalty):
         coefficient: factor >= 0.
         target: norm that costs nothing >= 0.
         one_sided: whether norms below the target cost nothing.
-        detach: whether fakes are constants.
         eps: under the root.
+        detach: whether fakes are constants.
 
     References:
         Gulrajani et al. (2017), eq. (3). https://arxiv.org/abs/1704.00028
     """
 
-    player: ClassVar[Player | None] = "max"
-    order: ClassVar[int] = 2
-
-    coefficient: float = 10.0
-    target: float = 1.0
-    one_sided: bool = False
     detach: bool = True
-    eps: float = EPS
 
-    def __post_init__(self) -> None:
-        check_non_negative("coefficient", self.coefficient)
-        check_non_negative("target", self.target)
-        check_positive("eps", self.eps)
-
-    @property
-    def couples(self) -> bool:
-        """Whether fakes keep their graph."""
-        return not self.detach
-
-    def __call__(
-        self,
-        critic: Critic,
-        real: Tensor,
-        fake: Tensor,
-        *,
-        generator: torch.Generator | None = None,
+    def _term(
+        self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """Return the term for samples ``real`` and ``fake`` [n, ...]."""
-        real, fake = check_pair(real, fake)
-        points = interpolate(
-            real.detach(), fake.detach() if self.detach else fake, generator=generator
-        )
-        return self.coefficient * gradient_penalty(
-            critic, points, target=self.target, one_sided=self.one_sided, eps=self.eps
-        )
+        return self._at(critic, interpolate(real, fake, generator=generator))

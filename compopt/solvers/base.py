@@ -1,5 +1,6 @@
 """What a linear solver is asked for and what it returns."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Protocol
@@ -7,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from compopt._checks import check_vector
+from compopt._checks import check_count, check_non_negative, check_vector
 from compopt.operators import CoupledOperator, LinearOperator
 
 
@@ -101,6 +102,65 @@ class Solver(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class IterativeSolver(ABC):
+    """Base of iterative solvers, whose arguments are checked here; see :class:`GMRES`."""
+
+    rtol: float = 1e-2
+    atol: float = 0.0
+    max_iter: int = 20
+
+    def __post_init__(self) -> None:
+        for name in ("rtol", "atol"):
+            check_non_negative(name, getattr(self, name))
+        check_count("max_iter", self.max_iter, minimum=0)
+
+    @property
+    def has_fixed_count(self) -> bool:
+        """Whether the number of iterations is fixed, so that nothing is read on the host."""
+        return self.rtol == 0 and self.atol == 0
+
+    @torch.no_grad()
+    def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
+        """Solve as :class:`~compopt.solvers.Solver` describes.
+
+        Raises:
+            TypeError: if the method does not apply to ``operator``.
+            ValueError: if shapes, dtypes or devices do not fit.
+        """
+        check_system(operator, rhs, x0)
+        return self._solve(operator, rhs, x0)
+
+    @torch.no_grad()
+    def solve_coupled(
+        self,
+        operator: CoupledOperator,
+        rhs: Tensor,
+        inner_rhs: Tensor,
+        inner_start: Tensor | None = None,
+        x0: Tensor | None = None,
+    ) -> Solution:
+        """Solve as :func:`~compopt.solvers.solve_coupled` describes, with fewer products.
+
+        Raises:
+            TypeError, ValueError: as :meth:`solve`.
+        """
+        check_system(operator, rhs, x0, inner_rhs)
+        if inner_start is None:
+            inner_start = operator.scale_inner(inner_rhs, operator.new_inner("y"))
+        return self._solve_coupled(operator, rhs, x0, inner_rhs, inner_start)
+
+    @abstractmethod
+    def _solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None) -> Solution:
+        """Solve a system that has been checked."""
+
+    @abstractmethod
+    def _solve_coupled(
+        self, operator: CoupledOperator, rhs: Tensor, x0: Tensor | None, *inner: Tensor
+    ) -> Solution:
+        """Solve a coupled system that has been checked, from ``inner_rhs`` and ``inner_start``."""
+
+
 def solve_coupled(
     solver: Solver,
     operator: CoupledOperator,
@@ -134,20 +194,32 @@ def solve_coupled(
     if own_way is not None:
         solution: Solution = own_way(operator, rhs, inner_rhs, inner_start, x0)
         return solution
-    check_system(operator, rhs, x0)
-    check_inner(operator, inner_rhs)
+    check_system(operator, rhs, x0, inner_rhs)
     with torch.no_grad():
-        start = operator.weigh(inner_rhs) if inner_start is None else inner_start
+        start = operator.scale_inner(inner_rhs) if inner_start is None else inner_start
         solution = solver.solve(operator, rhs - operator.factor(start), x0)
         return replace(solution, inner_value=start.add_(operator.reaction(solution.value)))
 
 
-def check_system(operator: LinearOperator, rhs: Tensor, x0: Tensor | None) -> None:
-    """Raise unless shapes, dtypes and devices fit the operator."""
-    outer = operator.size, operator.dtype, operator.device
-    _check_part("rhs", rhs, *outer)
-    if x0 is not None:
-        _check_part("x0", x0, *outer)
+def check_system(
+    operator: LinearOperator, rhs: Tensor, x0: Tensor | None, inner_rhs: Tensor | None = None
+) -> None:
+    """Raise unless shapes, dtypes and devices fit the operator; ``inner_rhs`` a coupled one."""
+    size, dtype, device = operator.size, operator.dtype, operator.device
+    for name, vector in (("rhs", rhs), ("x0", x0), ("inner_rhs", inner_rhs)):
+        if vector is None:
+            continue
+        if name == "inner_rhs":
+            assert isinstance(operator, CoupledOperator)
+            size, dtype = operator.inner_size, operator.inner_dtype
+        if vector.shape != (size,):
+            check_vector(name, vector, size)
+        if vector.dtype is not dtype or vector.device != device:
+            raise ValueError(
+                f"`{name}` must have the operator's dtype and device, {dtype} on {device}, got "
+                f"{vector.dtype} on {vector.device}. Convert it: "
+                f"`{name}.to({str(device)!r}, {dtype})`."
+            )
 
 
 def check_definite(operator: LinearOperator) -> None:
@@ -157,23 +229,6 @@ def check_definite(operator: LinearOperator) -> None:
             "Conjugate gradient needs a symmetric positive definite operator; "
             f"{type(operator).__name__} does not declare itself one. "
             "Two different losses (a general-sum game) give an unsymmetric operator."
-        )
-
-
-def check_inner(operator: CoupledOperator, inner_rhs: Tensor) -> None:
-    """Raise unless the second half of a coupled system fits the operator."""
-    inner = operator.inner_size, operator.inner_dtype, operator.device
-    _check_part("inner_rhs", inner_rhs, *inner)
-
-
-def _check_part(
-    name: str, vector: Tensor, size: int, dtype: torch.dtype, device: torch.device
-) -> None:
-    check_vector(name, vector, size)
-    if vector.dtype is not dtype or vector.device != device:
-        raise ValueError(
-            f"`{name}` must have the operator's dtype and device, {dtype} on {device}, got "
-            f"{vector.dtype} on {vector.device}. Convert it: `{name}.to({str(device)!r}, {dtype})`."
         )
 
 

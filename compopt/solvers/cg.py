@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compopt._checks import check_count, check_non_negative
 from compopt._scale import (
     Number,
-    accumulator,
     as_tensor,
     divide,
     power_of_two,
@@ -19,11 +17,11 @@ from compopt._scale import (
 from compopt.kernels import operations, partial_dot, uses_triton
 from compopt.kernels.cg import host
 from compopt.operators import CoupledOperator, LinearOperator
-from compopt.solvers.base import Solution, check_definite, check_inner, check_system, status_code
+from compopt.solvers.base import IterativeSolver, Solution, check_definite, status_code
 
 
 @dataclass(frozen=True)
-class ConjugateGradient:
+class ConjugateGradient(IterativeSolver):
     """Conjugate gradient method for symmetric positive definite operators.
 
     Stops when ``|residual| <= max(rtol * |rhs|, atol)`` in the Euclidean norm (norms, not their
@@ -59,60 +57,21 @@ class ConjugateGradient:
         Hestenes and Stiefel (1952). https://doi.org/10.6028/jres.049.044
     """
 
-    rtol: float = 1e-2
-    atol: float = 0.0
-    max_iter: int = 20
     check_last: bool = False
 
-    def __post_init__(self) -> None:
-        check_non_negative("rtol", self.rtol)
-        check_non_negative("atol", self.atol)
-        check_count("max_iter", self.max_iter, minimum=0)
-
-    @property
-    def has_fixed_count(self) -> bool:
-        """Whether the number of iterations is fixed, so that nothing is read on the host."""
-        return self.rtol == 0 and self.atol == 0
-
-    @torch.no_grad()
-    def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
-        """Solve as :class:`~compopt.solvers.Solver` describes.
-
-        Raises:
-            TypeError: if ``operator`` does not declare itself positive definite.
-            ValueError: if shapes, dtypes or devices do not fit.
-        """
-        check_system(operator, rhs, x0)
-        check_definite(operator)
+    def _solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None) -> Solution:
         return self._run(_Iteration(operator, rhs, x0), predicts=False)
 
-    @torch.no_grad()
-    def solve_coupled(
-        self,
-        operator: CoupledOperator,
-        rhs: Tensor,
-        inner_rhs: Tensor,
-        inner_start: Tensor | None = None,
-        x0: Tensor | None = None,
+    def _solve_coupled(
+        self, operator: CoupledOperator, rhs: Tensor, x0: Tensor | None, *inner: Tensor
     ) -> Solution:
-        """Solve as :func:`~compopt.solvers.solve_coupled` describes, with fewer products.
-
-        Raises:
-            TypeError: if ``operator`` does not declare itself positive definite.
-            ValueError: if shapes, dtypes or devices do not fit.
-        """
-        check_system(operator, rhs, x0)
-        check_inner(operator, inner_rhs)
-        check_definite(operator)
-        if inner_start is None:
-            inner_start = operator.weigh(inner_rhs, operator.new_inner("y"))
-        iteration = _Iteration(operator, rhs, x0, inner_rhs, inner_start)
-        return self._run(iteration, predicts=not self.check_last)
+        return self._run(_Iteration(operator, rhs, x0, *inner), predicts=not self.check_last)
 
     def _run(self, iteration: "_Iteration", *, predicts: bool) -> Solution:
+        has_fixed_count = self.has_fixed_count
         for num_iter in range(self.max_iter):
-            is_last = self.has_fixed_count and num_iter == self.max_iter - 1
-            if not self.has_fixed_count:
+            is_last = has_fixed_count and num_iter == self.max_iter - 1
+            if not has_fixed_count:
                 has_stopped, is_last = iteration.outlook(self.rtol, self.atol)
                 if has_stopped:
                     return iteration.solution(num_iter, self.rtol, self.atol)
@@ -149,22 +108,19 @@ class _Iteration:
     """
 
     def __init__(
-        self,
-        operator: LinearOperator,
-        rhs: Tensor,
-        x0: Tensor | None,
-        inner_rhs: Tensor | None = None,
-        y: Tensor | None = None,
+        self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None, *inner: Tensor
     ) -> None:
+        check_definite(operator)
         # Of a coupled solve the right-hand side is ours to overwrite.
-        self.is_coupled = y is not None
+        self.is_coupled = bool(inner)
         self.operator = operator
-        self.dtype = accumulator(rhs.dtype)
+        self.dtype = rhs.dtype if rhs.dtype.itemsize >= 4 else torch.float32
         # The one place that decides.
         self.is_on_host = operator.is_on_host and rhs.dtype == self.dtype and not uses_triton(rhs)
         self.kernels: Any = host if self.is_on_host else operations
-        self.inner_rhs = inner_rhs
-        self.y = y
+        self.inner_rhs: Tensor | None
+        self.y: Tensor | None
+        self.inner_rhs, self.y = inner or (None, None)
         self.t: Tensor | None = None
         if self.is_coupled:
             assert isinstance(operator, CoupledOperator)
@@ -281,7 +237,11 @@ class _Iteration:
         assert self.inner_rhs is not None
         own, both, square = self._total(
             torch.stack(
-                [_dot(self.rhs, self.x), _dot(self.inner_rhs, self.y), _dot(self.x, self.x)]
+                [
+                    _dot(self.rhs, self.x),
+                    _dot(self.inner_rhs, self.y),
+                    _dot(self.x, self.x),
+                ]
             )
         )
         # The other player's right-hand side is not ours to divide.
@@ -332,6 +292,5 @@ class _Iteration:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner product of what this process keeps of two vectors, 0-dim."""
-    dtype = accumulator(a.dtype)
-    return torch.dot(a.to(dtype), b.to(dtype))
+    """Return the inner product of what this process keeps of two vectors, at least in float32."""
+    return torch.dot(a, b) if a.dtype.itemsize >= 4 else torch.dot(a.float(), b.float())

@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from compopt._checks import check_count, check_non_negative
+from compopt._checks import check_count
 from compopt._scale import power_of_two, size_of
 from compopt.operators import CoupledOperator, LinearOperator
-from compopt.solvers.base import Solution, check_inner, check_system, status_code
+from compopt.solvers.base import IterativeSolver, Solution, status_code
 
 
 @dataclass(frozen=True)
-class GMRES:
+class GMRES(IterativeSolver):
     """Restarted generalized minimal residual method, for operators of any kind.
 
     Stops when ``|residual| <= max(rtol * |rhs|, atol)`` in the Euclidean norm, or with
@@ -41,57 +41,29 @@ class GMRES:
         Saad and Schultz (1986). https://doi.org/10.1137/0907058
     """
 
-    rtol: float = 1e-2
-    atol: float = 0.0
-    max_iter: int = 20
     restart: int = 20
     check_last: bool = False
 
     def __post_init__(self) -> None:
-        check_non_negative("rtol", self.rtol)
-        check_non_negative("atol", self.atol)
-        check_count("max_iter", self.max_iter, minimum=0)
+        super().__post_init__()
         check_count("restart", self.restart, minimum=1)
 
-    @property
-    def has_fixed_count(self) -> bool:
-        """Whether the number of iterations is fixed, so that nothing is read on the host."""
-        return self.rtol == 0 and self.atol == 0
+    def _solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None) -> Solution:
+        return self._run(operator, rhs, x0, _Products(operator.matvec))
 
-    @torch.no_grad()
-    def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
-        """Solve as :class:`~compopt.solvers.Solver` describes.
-
-        Raises:
-            ValueError: if shapes, dtypes or devices do not fit.
-        """
-        check_system(operator, rhs, x0)
-        return self._solve(operator, rhs, x0, _Products(operator.matvec))
-
-    @torch.no_grad()
-    def solve_coupled(
-        self,
-        operator: CoupledOperator,
-        rhs: Tensor,
-        inner_rhs: Tensor,
-        inner_start: Tensor | None = None,
-        x0: Tensor | None = None,
+    def _solve_coupled(
+        self, operator: CoupledOperator, rhs: Tensor, x0: Tensor | None, *inner: Tensor
     ) -> Solution:
-        """Solve as :func:`~compopt.solvers.solve_coupled` describes.
-
-        The reactions that products form on their way add up to the inner half, which so costs no
-        product of its own.
-        """
-        check_system(operator, rhs, x0)
-        check_inner(operator, inner_rhs)
-        start = operator.weigh(inner_rhs) if inner_start is None else inner_start
+        # The reactions that products form on their way add up to the inner half, which so costs
+        # no product of its own.
+        _, start = inner
         products = _CoupledProducts(operator)
-        solution = self._solve(operator, rhs - operator.factor(start), x0, products)
+        solution = self._run(operator, rhs - operator.factor(start), x0, products)
         if products.inner is not None:
             start = start.add_(products.inner)
         return replace(solution, inner_value=start)
 
-    def _solve(
+    def _run(
         self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None, products: "_Products"
     ) -> Solution:
         # In a unit in which squares are numbers, whatever the size of the system.

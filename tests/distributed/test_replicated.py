@@ -16,6 +16,7 @@ from compopt import ACGD
 from compopt._flat import FlatLayout
 from compopt.distributed import Replicated, batch_weight, buckets
 from compopt.distributed.buckets import OverlappedSum, plan_buckets
+from compopt.distributed.placement import Pass
 from compopt.kernels import use_backend
 from compopt.kernels._backend import backend_in_force
 
@@ -207,15 +208,17 @@ class Sending:
         pass
 
 
+def a_pass(params):
+    return Pass(lambda: [None] * len(params), params, FlatLayout.of(params), "a test")
+
+
 def test_hooks_called_by_other_threads_keep_the_backend(monkeypatch):
     seen = []
     monkeypatch.setattr(buckets, "gather", lambda *_: seen.append(backend_in_force.get()))
     param = torch.ones(1, requires_grad=True)
     with (
         use_backend("torch"),
-        OverlappedSum(
-            Sending(), [param], FlatLayout.of([param]), torch.empty(1), 4, "a test"
-        ) as running,
+        OverlappedSum(Sending(), a_pass([param]), torch.empty(1), 4) as running,
     ):
         thread = threading.Thread(target=running._arrive, args=(0, torch.ones(1)))
         thread.start()
@@ -232,7 +235,7 @@ def test_buckets_are_sent_while_the_pass_goes_on():
     middle.register_hook(lambda grad: last_were_sent.append(len(group.sent)))
     out = torch.empty(3)
     params = [unused, first, last]
-    with OverlappedSum(group, params, FlatLayout.of(params), out, 4, "a test") as running:
+    with OverlappedSum(group, a_pass(params), out, 4) as running:
         grads = torch.autograd.grad((middle * last).sum(), params, allow_unused=True)
     group.running = False
     running.finish(grads)
@@ -245,11 +248,11 @@ def test_buckets_are_sent_while_the_pass_goes_on():
 def test_an_interrupt_between_any_two_lines_leaves_no_hook():
     params = [torch.ones(1, requires_grad=True) for _ in range(3)]
     own = params[1].register_hook(lambda grad: grad)
-    layout, out = FlatLayout.of(params), torch.empty(3)
+    source, out = a_pass(params), torch.empty(3)
     with Lines() as counter:
-        OverlappedSum(Sending(), params, layout, out, 4, "a test").__enter__().release()
+        OverlappedSum(Sending(), source, out, 4).__enter__().release()
     for at in range(1, counter.count + 1):
-        running = OverlappedSum(Sending(), params, layout, out, 4, "a test")
+        running = OverlappedSum(Sending(), source, out, 4)
         try:
             with Lines(at):
                 running.__enter__()

@@ -52,7 +52,7 @@ def test_parts(built):
     assert_close(operator.factor(inner), factor @ inner, 1e-12)
     assert_close(operator.response(vector), factor.T @ vector, 1e-12)
     assert_close(operator.reaction(vector), weights @ factor.T @ vector, 1e-12)
-    assert_close(operator.weigh(inner), weights @ inner, 1e-15)
+    assert_close(operator.scale_inner(inner), weights @ inner, 1e-15)
     reaction, energy = operator.reaction_energy(vector)
     assert_close(reaction, weights @ factor.T @ vector, 1e-12)
     assert_close(energy, vector @ factor @ weights @ factor.T @ vector, 1e-12)
@@ -68,7 +68,7 @@ def test_results_go_where_they_are_asked_for(built):
         (operator.factor, inner, factor @ inner),
         (operator.response, vector, factor.T @ vector),
         (operator.reaction, vector, reaction),
-        (operator.weigh, inner, weights @ inner),
+        (operator.scale_inner, inner, weights @ inner),
     ):
         out = torch.full_like(expected, torch.nan)
         assert method(argument, out) is out

@@ -176,10 +176,7 @@ def test_a_move_is_scaled_by_the_present_step_sizes(player):
     sign = {"min": 1, "max": -1}[player]
     update = competitive_update(
         gradients,
-        {
-            p: StepSizes.weighing(eta[p], grads[p], sign if p == player else None)
-            for p in ("min", "max")
-        },
+        {p: StepSizes.of(eta[p], grads[p], sign if p == player else None) for p in ("min", "max")},
         ConjugateGradient(rtol=1e-9),
         player=player,
         previous_delta={"min": dx, "max": dy}[player],

@@ -93,7 +93,7 @@ def test_a_predicted_residual_is_near_or_above_the_true_one(strength):
         torch.manual_seed(seed)
         operator, rhs, coupled, _, _ = coupled_system(strength)
         solution = solve_coupled(ConjugateGradient(rtol=1e-2), operator, rhs.clone(), coupled)
-        reduced = rhs - operator.matrix @ operator.weigh(coupled)
+        reduced = rhs - operator.matrix @ operator.scale_inner(coupled)
         residual = (reduced - operator.to_dense() @ solution.value).norm()
         assert solution.status is Status.CONVERGED
         if solution.is_predicted:
@@ -141,7 +141,7 @@ def test_a_product_that_is_not_finite_is_noticed_in_the_last_iteration(bad):
 def test_a_warm_start_is_never_solved_more_loosely_than_asked(strength, seed):
     torch.manual_seed(seed)
     operator, rhs, coupled, x, _ = coupled_system(strength)
-    reduced = rhs - operator.matrix @ operator.weigh(coupled)
+    reduced = rhs - operator.matrix @ operator.scale_inner(coupled)
     for noise in (0.0, 0.1, 3.0):
         x0 = x + noise * torch.randn_like(x)
         solver = ConjugateGradient(rtol=1e-2, max_iter=100, check_last=True)
@@ -171,5 +171,5 @@ def test_what_stops_at_a_predicted_residual_has_converged(seed):
     assert solution.is_predicted
     assert solution.status is Status.CONVERGED
     assert solution.residual_norm <= 5e-2 * solution.rhs_norm
-    reduced = rhs - operator.matrix @ operator.weigh(coupled)
+    reduced = rhs - operator.matrix @ operator.scale_inner(coupled)
     assert solution.rhs_norm <= reduced.norm() * (1 + 1e-12)

@@ -32,7 +32,8 @@ class AdamFieldOptimizer(FieldOptimizer):
         eps: float = 1e-8,
         **options: Unpack[FieldOptions],
     ) -> None:
-        super().__init__(min_params, max_params, {"lr": lr, "betas": betas, "eps": eps}, **options)
+        self._own = {"betas": betas, "eps": eps}
+        super().__init__(min_params, max_params, lr, **options)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         betas = group["betas"]

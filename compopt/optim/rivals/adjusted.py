@@ -1,7 +1,7 @@
 """Descent-ascent with the field adjusted by products with its Jacobian."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,15 +10,19 @@ from typing_extensions import Unpack
 from compopt._checks import check_non_negative
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, FieldOptions, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptions, Move, SecondOrderOptimizer
 
 Vectors = dict[Player, Tensor]
 
 
-class AdjustedFieldOptimizer(FieldOptimizer):
-    """Base of the optimizers that step along ``xi + coefficient * adjustment``."""
+class AdjustedOptions(FieldOptions, total=False):
+    """Keywords of the optimizers here."""
 
-    _is_second_order: ClassVar[bool] = True
+    coefficient: float
+
+
+class AdjustedFieldOptimizer(SecondOrderOptimizer):
+    """Base of the optimizers that step along ``xi + coefficient * adjustment``."""
 
     def __init__(
         self,
@@ -29,7 +33,8 @@ class AdjustedFieldOptimizer(FieldOptimizer):
         coefficient: float = 1.0,
         **options: Unpack[FieldOptions],
     ) -> None:
-        super().__init__(min_params, max_params, {"lr": lr, "coefficient": coefficient}, **options)
+        self._own = {"coefficient": coefficient}
+        super().__init__(min_params, max_params, lr, **options)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         check_non_negative("coefficient", group["coefficient"])
@@ -43,9 +48,9 @@ class AdjustedFieldOptimizer(FieldOptimizer):
         adjustment = self._adjustment(field)
         result = {}
         for player in PLAYERS:
-            direction = self._weigh(player, adjustment[player], "coefficient")
+            direction = self._scaled(player, adjustment[player], "coefficient")
             direction.add_(field.grads[player]).neg_()
-            result[player] = Move(self._weigh(player, direction))
+            result[player] = Move(self._scaled(player, direction))
         return result
 
 
@@ -117,12 +122,11 @@ class SGA(AdjustedFieldOptimizer):
         max_params: Params | None = None,
         lr: LearningRates = 1e-3,
         *,
-        coefficient: float = 1.0,
         align: bool = False,
-        **options: Unpack[FieldOptions],
+        **options: Unpack[AdjustedOptions],
     ) -> None:
         self.align = bool(align)
-        super().__init__(min_params, max_params, lr, coefficient=coefficient, **options)
+        super().__init__(min_params, max_params, lr, **options)
 
     def _adjustment(self, field: Derivatives[Player]) -> Vectors:
         adjustment = field.antisymmetric_transposed(field.grads)

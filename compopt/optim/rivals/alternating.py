@@ -11,7 +11,7 @@ from compopt.distributed.meeting import Act
 from compopt.game import L_co, Losses, LossOrClosure
 from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import as_loss
-from compopt.optim.rivals.descent_ascent import DescentAscent, MakeOptimizer
+from compopt.optim.rivals.descent_ascent import DescentAscent, MakeOptimizers
 
 
 class _NotFiniteError(Exception):
@@ -43,13 +43,15 @@ class AlternatingDescentAscent(DescentAscent):
         max_params: Params | None = None,
         lr: LearningRates = 1e-3,
         *,
-        optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
         first: Player = "min",
+        optimizer: MakeOptimizers = torch.optim.SGD,
         process_group: ProcessGroup = None,
     ) -> None:
         check_choice("first", first, PLAYERS)
         self.first: Player = first
-        super().__init__(min_params, max_params, lr, optimizer, process_group)
+        super().__init__(
+            min_params, max_params, lr, optimizer=optimizer, process_group=process_group
+        )
 
     @overload  # type: ignore[override]
     def step(self, closure: LossOrClosure[L_co]) -> L_co: ...
@@ -78,7 +80,7 @@ class AlternatingDescentAscent(DescentAscent):
                     "needs a closure: a function without arguments that computes the loss anew, "
                     f"e.g. `step(lambda: loss_fn(batch))`; got {type(closure).__name__}."
                 )
-            # Both players are looked at before either moves.
+            # Raises if a player is frozen, before either moves.
             self._params(OPPONENT[self.first])
             losses: list[Losses] = []
             try:
@@ -87,7 +89,7 @@ class AlternatingDescentAscent(DescentAscent):
                         self._turn(player, closure, losses)
                     self._is_taken = True
             except _NotFiniteError:
-                self._say_not_taken()
+                self._warn_not_taken()
             return losses[0]
 
     def _turn(self, player: Player, closure: LossOrClosure, losses: list[Losses]) -> None:

@@ -18,8 +18,8 @@ from compopt.optim.commit import Commit
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepWarning
+from compopt.optim.reporter import Reporter
 from compopt.optim.stepping import SteppingOptimizer
-from compopt.optim.trouble import Trouble
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class RivalOptimizer(SteppingOptimizer):
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
-        self._trouble = Trouble()
+        self._reporter = Reporter()
 
-    def _say_not_taken(self) -> None:
+    def _warn_not_taken(self) -> None:
         message = "A step was not taken, and later ones may not be either: the loss, a gradient or "
         message += "the step itself holds NaN or Inf. Parameters and state are as before."
-        self._trouble.warn_once("failure", message, StepWarning)
+        self._reporter.warn_once("failure", message, StepWarning)
 
     def _are_finite(self, vectors: Iterable[Tensor]) -> bool:
         """Return whether losses and vectors are finite, on all processes. Reads one value."""
@@ -113,7 +113,7 @@ class SimultaneousOptimizer(RivalOptimizer):
 
         Returns:
             The detached loss, or pair of losses, of the first evaluation. A step that is not finite
-            is not taken; the first time that is said in a :class:`~compopt.StepWarning`.
+            is not taken; the first time with a :class:`~compopt.StepWarning`.
 
         Raises:
             TypeError, ValueError: if the loss is not a scalar with a graph, or a closure is needed.
@@ -143,7 +143,7 @@ class FieldOptimizer(SimultaneousOptimizer):
     Args:
         min_params: of the first player: tensors, named tensors or group dictionaries.
         max_params: of the second player; None if the first argument has the groups of both.
-        defaults: of the hyperparameters of the algorithm itself, and of ``lr``.
+        lr: a number, a 0-dim tensor, or a pair (min, max) of them.
         weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
         max_grad_norm: largest Euclidean norm of a group's gradient, at each evaluation.
         process_group: whose processes share each step, as of :class:`~compopt.CGD`.
@@ -154,19 +154,26 @@ class FieldOptimizer(SimultaneousOptimizer):
 
     _is_second_order: ClassVar[bool] = False
 
+    _own: Mapping[str, Any] = {}
+    """Defaults of the hyperparameters that the algorithm alone has."""
+
     def __init__(
         self,
         min_params: Params,
-        max_params: Params | None,
-        defaults: dict[str, Any],
+        max_params: Params | None = None,
+        lr: LearningRates = 1e-3,
         *,
         weight_decay: float = 0.0,
         max_grad_norm: float | None = None,
         process_group: ProcessGroup = None,
     ) -> None:
-        defaults = {**defaults, "weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
+        common = {"weight_decay": weight_decay, "max_grad_norm": max_grad_norm}
         super().__init__(
-            min_params, max_params, defaults, capturable=False, process_group=process_group
+            min_params,
+            max_params,
+            {"lr": lr, **self._own, **common},
+            capturable=False,
+            process_group=process_group,
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
@@ -199,15 +206,15 @@ class FieldOptimizer(SimultaneousOptimizer):
             raise
         vectors = [v for m in moves.values() for v in (m.delta, *m.state.values())]
         if not self._are_finite([*evaluate.all_losses, *vectors]):
-            self._say_not_taken()
+            self._warn_not_taken()
             return evaluate.loss
         commit = Commit()
         for player, move in moves.items():
-            self._stage(commit, player, move.delta, move.state, True)
+            self._stage(commit, self._plan(player), move.delta, move.state, True)
         commit.run()
         return evaluate.loss
 
-    def _weigh(self, player: Player, vector: Tensor, key: str = "lr") -> Tensor:
+    def _scaled(self, player: Player, vector: Tensor, key: str = "lr") -> Tensor:
         """Multiply ``vector`` in place by the hyperparameter ``key`` of each group."""
         for where, group, _ in self._segments(player):
             vector[where].mul_(learning_rate(group) if key == "lr" else group[key])
@@ -239,17 +246,10 @@ class FieldOptimizer(SimultaneousOptimizer):
             restored.run()
 
 
-class PlainFieldOptimizer(FieldOptimizer):
-    """Base of the optimizers without hyperparameters of their own."""
+class SecondOrderOptimizer(FieldOptimizer):
+    """Base of the optimizers that multiply by second derivatives."""
 
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None = None,
-        lr: LearningRates = 1e-3,
-        **options: Unpack[FieldOptions],
-    ) -> None:
-        super().__init__(min_params, max_params, {"lr": lr}, **options)
+    _is_second_order: ClassVar[bool] = True
 
 
 class Evaluation:
@@ -295,19 +295,19 @@ class Evaluation:
             game = as_game(
                 self._closure,
                 Terms(*self._penalties),
-                optimizer._params("min")[0].device,
+                optimizer.param_groups[0]["params"][0].device,
                 allows_pair=True,
                 players=optimizer._parts_of(),
             )
             if optimizer._is_second_order:
                 optimizer._refuse_hooks()
-            optimizer._look_at("step", game)
+            optimizer._check_call("step", game, *(() if optimizer._is_second_order else PLAYERS))
             if not self.all_losses:
                 optimizer._meet(Act.STEP, game)
             result = optimizer._differentiate(game, second_order=optimizer._is_second_order)
             if optimizer._is_second_order:
-                optimizer._trouble.report_independence(result)
-                optimizer._trouble.report_apart(result)
+                optimizer._reporter.report_independence(result)
+                optimizer._reporter.report_apart(result)
         if not self.all_losses:
             self.loss = as_loss(result.losses)
         self.all_losses += result.losses

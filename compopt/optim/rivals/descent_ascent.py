@@ -15,10 +15,11 @@ from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, check_spelling, player_lr
 from compopt.optim.players import ProcessGroup
 from compopt.optim.rivals.base import RivalOptimizer, SimultaneousOptimizer, as_loss
-from compopt.optim.state import drop_strangers, kept_whole
+from compopt.optim.state import drop_removed, kept_whole
 from compopt.optim.terms import plain
 
 MakeOptimizer: TypeAlias = Callable[..., torch.optim.Optimizer]
+MakeOptimizers: TypeAlias = MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer]
 
 
 def copied(state: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -36,10 +37,11 @@ class DescentAscent(RivalOptimizer):
     def __init__(
         self,
         min_params: Params,
-        max_params: Params | None,
-        lr: LearningRates,
-        optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer],
-        process_group: ProcessGroup,
+        max_params: Params | None = None,
+        lr: LearningRates = 1e-3,
+        *,
+        optimizer: MakeOptimizers = torch.optim.SGD,
+        process_group: ProcessGroup = None,
     ) -> None:
         pair = tuple(optimizer) if isinstance(optimizer, tuple | list) else (optimizer, optimizer)
         if len(pair) != len(PLAYERS) or not all(callable(make) for make in pair):
@@ -103,7 +105,7 @@ class DescentAscent(RivalOptimizer):
     def _linked(self, player: Player) -> torch.optim.Optimizer:
         """Return the player's optimizer, on the present groups and state."""
         if len(self.state) > len(self._all_params()):
-            drop_strangers(self.state, self.param_groups)
+            drop_removed(self.state, self.param_groups)
         inner = self._inner[player]
         inner.param_groups = self._groups(player)
         inner.state = self.state
@@ -152,7 +154,7 @@ class DescentAscent(RivalOptimizer):
         device = self._params("min")[0].device
         terms, parts = Terms(min_penalty, max_penalty), self._parts_of()
         game = as_game(closure, terms, device, allows_pair=True, players=parts)
-        self._look_at("step", game)
+        self._check_call("step", game, *PLAYERS)
         return game
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -194,17 +196,6 @@ class SimultaneousDescentAscent(DescentAscent, SimultaneousOptimizer):
     which they return after an error.
     """
 
-    def __init__(
-        self,
-        min_params: Params,
-        max_params: Params | None = None,
-        lr: LearningRates = 1e-3,
-        *,
-        optimizer: MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer] = torch.optim.SGD,
-        process_group: ProcessGroup = None,
-    ) -> None:
-        super().__init__(min_params, max_params, lr, optimizer, process_group)
-
     def _take(
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
     ) -> Losses:
@@ -218,5 +209,5 @@ class SimultaneousDescentAscent(DescentAscent, SimultaneousOptimizer):
                     self._move(player, grads[player])
                 self._is_taken = True
         else:
-            self._say_not_taken()
+            self._warn_not_taken()
         return as_loss(losses)

@@ -3,10 +3,10 @@
 from typing import ClassVar
 
 from compopt._typing import PLAYERS, Player
-from compopt.optim.rivals.base import Evaluation, Move, PlainFieldOptimizer
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
 
 
-class ExtraGradient(PlainFieldOptimizer):
+class ExtraGradient(FieldOptimizer):
     r"""Extragradient method.
 
     With the field :math:`\xi` of the players' own gradients,
@@ -33,12 +33,12 @@ class ExtraGradient(PlainFieldOptimizer):
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         here = evaluate().grads
-        ahead = {player: self._weigh(player, grad.neg_()) for player, grad in here.items()}
+        ahead = {player: self._scaled(player, grad.neg_()) for player, grad in here.items()}
         there = evaluate(ahead).grads
-        return {player: Move(self._weigh(player, grad.neg_())) for player, grad in there.items()}
+        return {player: Move(self._scaled(player, grad.neg_())) for player, grad in there.items()}
 
 
-class PastExtraGradient(PlainFieldOptimizer):
+class PastExtraGradient(FieldOptimizer):
     r"""Extragradient with the gradient of the last point ahead in place of the present one.
 
     .. math::
@@ -70,9 +70,9 @@ class PastExtraGradient(PlainFieldOptimizer):
         return ("past_grad",)
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
-        ahead = {p: self._weigh(p, self._stored(p, "past_grad").neg_()) for p in PLAYERS}
+        ahead = {p: self._scaled(p, self._stored(p, "past_grad").neg_()) for p in PLAYERS}
         there = evaluate(ahead).grads
         return {
-            player: Move(self._weigh(player, grad.neg()), {"past_grad": grad})
+            player: Move(self._scaled(player, grad.neg()), {"past_grad": grad})
             for player, grad in there.items()
         }

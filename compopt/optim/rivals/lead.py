@@ -1,15 +1,15 @@
 """Least action dynamics."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from typing_extensions import Unpack
 
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import PLAYERS, LearningRates, Params, Player
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, FieldOptions, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptions, Move, SecondOrderOptimizer
 
 
-class LEAD(FieldOptimizer):
+class LEAD(SecondOrderOptimizer):
     r"""Least-action dynamics: momentum, and a reaction to the opponent's last move.
 
     .. math:: w_{t+1} = w_t + \beta (w_t - w_{t-1}) - \eta \xi(w_t)
@@ -36,8 +36,6 @@ class LEAD(FieldOptimizer):
         https://arxiv.org/abs/2010.13846
     """
 
-    _is_second_order: ClassVar[bool] = True
-
     def __init__(
         self,
         min_params: Params,
@@ -48,12 +46,8 @@ class LEAD(FieldOptimizer):
         coupling: float = 1e-3,
         **options: Unpack[FieldOptions],
     ) -> None:
-        super().__init__(
-            min_params,
-            max_params,
-            {"lr": lr, "momentum": momentum, "coupling": coupling},
-            **options,
-        )
+        self._own = {"momentum": momentum, "coupling": coupling}
+        super().__init__(min_params, max_params, lr, **options)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         check_decay_rate("momentum", group["momentum"])
@@ -68,8 +62,8 @@ class LEAD(FieldOptimizer):
         reaction = field.interaction(past)
         result = {}
         for player, grad in field.grads.items():
-            delta = self._weigh(player, past[player], "momentum")
-            delta.sub_(self._weigh(player, grad))
-            delta.sub_(self._weigh(player, reaction[player], "coupling"))
+            delta = self._scaled(player, past[player], "momentum")
+            delta.sub_(self._scaled(player, grad))
+            delta.sub_(self._scaled(player, reaction[player], "coupling"))
             result[player] = Move(delta, {"delta": delta})
         return result

@@ -1,6 +1,6 @@
 """Optimizers that look one step of the opponent ahead."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 from typing_extensions import Unpack
@@ -9,13 +9,17 @@ from compopt._checks import check_positive
 from compopt._typing import OPPONENT, PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.optim.plan import learning_rate
-from compopt.optim.rivals.base import Evaluation, FieldOptimizer, FieldOptions, Move
+from compopt.optim.rivals.base import Evaluation, FieldOptions, Move, SecondOrderOptimizer
 
 
-class _OpponentAware(FieldOptimizer):
+class _Options(FieldOptions, total=False):
+    """Keywords of the optimizers here."""
+
+    interaction: float | None
+
+
+class _OpponentAware(SecondOrderOptimizer):
     """Base of the optimizers that adjust the field for the opponent's next step."""
-
-    _is_second_order: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -26,7 +30,8 @@ class _OpponentAware(FieldOptimizer):
         interaction: float | None = None,
         **options: Unpack[FieldOptions],
     ) -> None:
-        super().__init__(min_params, max_params, {"lr": lr, "interaction": interaction}, **options)
+        self._own = {"interaction": interaction}
+        super().__init__(min_params, max_params, lr, **options)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
         if group["interaction"] is not None:
@@ -76,7 +81,7 @@ class LCGD(_OpponentAware):
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         field = evaluate()
         return {
-            player: Move(self._weigh(player, product.sub_(field.grads[player])))
+            player: Move(self._scaled(player, product.sub_(field.grads[player])))
             for player, product in self._anticipation(field).items()
         }
 
@@ -94,15 +99,14 @@ class LOLA(_OpponentAware):
     zero-sum games both terms are equal, so that the original form is :class:`LCGD`.
 
     Args:
-        min_params: see :class:`~compopt.CGD`, as for the next two.
+        min_params: see :class:`LCGD`, as for all arguments but one.
         max_params: the second player's.
         lr: step size.
-        interaction: step size that the *opponent* is to expect of the parameters of a group; their
-            learning rate if None.
+        interaction: step size that the *opponent* is to expect.
         anticipate: whether to keep the middle term.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its products.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: whose processes share each step.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
     each player, two with ``anticipate``. In a general-sum game one more of the first kind.
@@ -120,12 +124,11 @@ class LOLA(_OpponentAware):
         max_params: Params | None = None,
         lr: LearningRates = 1e-3,
         *,
-        interaction: float | None = None,
         anticipate: bool = False,
-        **options: Unpack[FieldOptions],
+        **options: Unpack[_Options],
     ) -> None:
         self.anticipate = bool(anticipate)
-        super().__init__(min_params, max_params, lr, interaction=interaction, **options)
+        super().__init__(min_params, max_params, lr, **options)
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         field = evaluate()
@@ -137,5 +140,5 @@ class LOLA(_OpponentAware):
             direction = field.product(other, player, {other: wish}).sub_(field.grads[player])
             if self.anticipate:
                 direction.add_(anticipation[player])
-            result[player] = Move(self._weigh(player, direction))
+            result[player] = Move(self._scaled(player, direction))
         return result

@@ -1,10 +1,10 @@
 """Optimistic gradient descent-ascent."""
 
 from compopt._typing import Player
-from compopt.optim.rivals.base import Evaluation, Move, PlainFieldOptimizer
+from compopt.optim.rivals.base import Evaluation, FieldOptimizer, Move
 
 
-class OGDA(PlainFieldOptimizer):
+class OGDA(FieldOptimizer):
     r"""Optimistic gradient descent-ascent (optimistic mirror descent without a mirror).
 
     .. math:: w_{t+1} = w_t - 2 \eta \xi(w_t) + \eta \xi(w_{t-1})
@@ -33,7 +33,7 @@ class OGDA(PlainFieldOptimizer):
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         return {
             player: Move(
-                self._weigh(player, self._stored(player, "past_grad").sub_(grad, alpha=2)),
+                self._scaled(player, self._stored(player, "past_grad").sub_(grad, alpha=2)),
                 {"past_grad": grad},
             )
             for player, grad in evaluate().grads.items()

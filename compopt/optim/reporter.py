@@ -18,7 +18,7 @@ SolveFor: TypeAlias = Literal["min", "max", "alternate", "smaller"]
 OnFailure: TypeAlias = Literal["fallback", "skip", "raise"]
 
 LARGEST_GAIN = 3.0
-"""Norm of a solution over that of its right-hand side, above which the moves are looked at.
+"""Norm of a solution over that of its right-hand side, above which the moves are checked.
 
 In a zero-sum game it is at most one.
 """
@@ -63,21 +63,21 @@ def check_shardable(solver: Solver | None) -> None:
         )
 
 
-class Trouble:
+class Reporter:
     """Warns of failed, unfinished and doubtful solves, each kind once.
 
     Attributes:
-        watches: whether the first products of a step are still to be looked at.
+        watches: whether the first products of a step are still to be checked.
     """
 
     def __init__(self) -> None:
         self.watches = True
-        self._said: set[str] = set()
+        self._warned: set[str] = set()
 
     def report_independence(self, derivatives: Derivatives[Any]) -> None:
         """Warn of a loss that does not depend on the opponent, as after a `detach()`."""
         is_pair = len(derivatives.layouts) == 2 and not derivatives.is_zero_sum
-        if INDEPENDENCE in self._said or not is_pair:
+        if INDEPENDENCE in self._warned or not is_pair:
             return
         pairs = derivatives.independent()
         if pairs:
@@ -98,7 +98,7 @@ class Trouble:
                     StepWarning,
                 )
 
-    def report_strangers(self, derivatives: Derivatives[Any]) -> None:
+    def report_unrelated(self, derivatives: Derivatives[Any]) -> None:
         """Warn if none of several players' losses depends on another player."""
         self.report_independence(derivatives)
         count = len(derivatives.layouts)
@@ -126,7 +126,7 @@ class Trouble:
         found = placement.total(torch.stack([vector.any() for vector in vectors]).double()) > 0
         flags = placement.agree(found.long())
         is_given, is_product = flags[: len(products)], flags[len(products) :]
-        if all(is_given) and not any(is_product) and INDEPENDENCE not in self._said:
+        if all(is_given) and not any(is_product) and INDEPENDENCE not in self._warned:
             self.warn_once(
                 APART,
                 f"The players do not interact. {ZERO_PRODUCTS} If it is meant, the step is right, "
@@ -149,7 +149,7 @@ class Trouble:
 
     def sign_of_gain(self, solution: Solution) -> dict[str, Tensor]:
         """Return whether a solution is far longer than its right-hand side, until it has been."""
-        if solution.value_norm is None or STRETCHED in self._said:
+        if solution.value_norm is None or STRETCHED in self._warned:
             return {}
         return {STRETCHED: solution.value_norm > LARGEST_GAIN * solution.rhs_norm}
 
@@ -204,7 +204,7 @@ class Trouble:
                 f"learning rates. {step}.",
                 StepWarning,
             )
-        if APART in signs and INDEPENDENCE not in self._said:
+        if APART in signs and INDEPENDENCE not in self._warned:
             self.warn_once(
                 APART,
                 f"{APART_WORDS} {ZERO_PRODUCTS} If it is meant, `interaction=0` takes the same "
@@ -230,8 +230,8 @@ class Trouble:
 
     def warn_once(self, what: str, message: str, category: type[Warning]) -> None:
         """Warn, if not of this before."""
-        if what not in self._said:
-            self._said.add(what)
+        if what not in self._warned:
+            self._warned.add(what)
             warn(message, category)
 
 

@@ -1,6 +1,7 @@
 """What each call is looked through for, and what only the first, because it takes too long."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -19,7 +20,7 @@ STALE = (
 )
 
 
-class FirstCalls:
+class CallChecks:
     """Looks at calls, longest at the first of each kind: with penalties and without.
 
     Attributes:
@@ -32,8 +33,8 @@ class FirstCalls:
         self._left_out: set[str] = set()
         # Versions of the parameters at the first call; None once they have changed.
         self._versions: dict[Tensor, int] | None = {}
-        # By group, its values when they were last checked, and what tells that they changed.
-        self._checked: dict[int, tuple[list[Any], list[tuple[int, int]]]] = {}
+        # By group, its values when they were last checked, and the versions of tensors among them.
+        self._checked: dict[int, tuple[list[Any], list[tuple[Tensor, int]]]] = {}
 
     def leave_out(self, call: str) -> None:
         """Look at no ``call`` of this kind, nor at groups."""
@@ -50,19 +51,24 @@ class FirstCalls:
         """
         for group in () if self._left_out else groups:
             values = [*group.values()]
-            marks = [(id(v), v._version if isinstance(v, Tensor) else 0) for v in values]
+            known, versions = self._checked.get(id(group), ([], []))
+            is_known = len(known) == len(values) and all(map(is_, known, values))
+            if is_known and all(tensor._version == version for tensor, version in versions):
+                continue
+            settings = {key: value for key, value in group.items() if key != "params"}
+            check({**settings, "lr": without_rounding(group["lr"])})
             # Values are kept, so that no other gets the identity of one.
-            if self._checked.get(id(group), ([], []))[1] != marks:
-                settings = {key: value for key, value in group.items() if key != "params"}
-                check({**settings, "lr": without_rounding(group["lr"])})
-                self._checked[id(group)] = (values, marks)
+            versions = [(v, v._version) for v in values if isinstance(v, Tensor)]
+            self._checked[id(group)] = (values, versions)
 
-    def look_at(
+    def check(
         self,
         call: str,
         game: AnyGame[Any],
-        params: Iterable[Tensor],
+        params: Sequence[Tensor],
         how_to_scale: str,
+        *,
+        hooks: bool,
     ) -> None:
         """Raise if losses were scaled by hand, or hooks would not see gradients.
 
@@ -71,15 +77,22 @@ class FirstCalls:
             game: that the call was given.
             params: that it is differentiated by.
             how_to_scale: what to do instead of scaling by hand.
+            hooks: whether to check hooks; not where there are none.
         """
         if call in self._left_out:
             return
         has_penalty = bool(game.penalties())
         kind = (call, has_penalty)
         check_unscaled(game.terms(), how_to_scale, reads=kind not in self._seen)
-        check_hooks_of_gradients(params, has_penalty=has_penalty)
+        if hooks:
+            check_hooks_of_gradients(params, has_penalty=has_penalty)
         self._seen.add(kind)
         self.know_parts = self.know_parts or isinstance(game, MeanGame)
+
+    @property
+    def looks_for_old_parts(self) -> bool:
+        """Whether the first step, or the one after it, is still to come."""
+        return self._versions is not None
 
     def look_for_old_parts(self, game: AnyGame[Any], params: Iterable[Tensor]) -> None:
         """Warn if operations of the first call are in the graph of one after a step.
