@@ -121,11 +121,11 @@ def test_a_scaled_pair_is_refused() -> None:
 
 @pytest.mark.parametrize("player", ["min", "max"])
 def test_a_scaled_step_of_one_player_is_refused(player: str) -> None:
-    game = QuadraticGame()
+    game, scaler = QuadraticGame(), new_scaler()
     optimizer = CGD(game.min_params, game.max_params)
     optimizer.step(game.loss())
     with pytest.raises(ValueError, match=BY_HAND):
-        optimizer.step(new_scaler().scale(game.loss()), player=player)
+        optimizer.step(scaler.scale(game.loss()), player=player)
 
 
 @each_kind
