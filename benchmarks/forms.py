@@ -76,19 +76,20 @@ MODES = torch.view_as_real(torch.polar(torch.ones(8), torch.arange(8) * torch.pi
 SIGMA = 0.05
 
 
+def network(*sizes: int) -> nn.Sequential:
+    """Return a leaky multilayer perceptron of these widths, orthogonal at the start."""
+    layers: list[nn.Module] = []
+    for first, last in pairwise(sizes):
+        linear = nn.Linear(first, last)
+        nn.init.orthogonal_(linear.weight, gain=2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers[:-1])
+
+
 def ring(seed: int) -> Problem:
     """Return the ring of eight Gaussians of ``examples/gaussian_mixture_gan.py``."""
     torch.manual_seed(seed)
-
-    def network(*sizes: int) -> nn.Sequential:
-        layers: list[nn.Module] = []
-        for first, last in pairwise(sizes):
-            linear = nn.Linear(first, last)
-            nn.init.orthogonal_(linear.weight, gain=2**0.5)
-            nn.init.zeros_(linear.bias)
-            layers += [linear, nn.LeakyReLU(0.2)]
-        return nn.Sequential(*layers[:-1])
-
     generator, critic = network(8, 64, 64, 2), network(2, 64, 64, 1)
 
     def score() -> dict[str, float | None]:

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+from benchmarks import layer_sizes, tolerances
 from benchmarks.harness import RESULTS, markdown_table
 from compopt.penalties import CATALOGUE, Penalty
 
@@ -99,21 +100,25 @@ def penalty_routes_section(data: dict) -> str:
 
 
 def mode_collapse_section(rows: list[dict[str, str]]) -> str:
-    """Return the modes found by each regularizer and seed."""
-    by_name: dict[str, list[int]] = {}
+    """Return the modes found by each method and seed, and the share of good samples."""
+    by_name: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
-        by_name.setdefault(row["name"], []).append(int(row["modes"]))
-    table = [
-        (name, " ".join(map(str, modes)), f"{sum(modes) / len(modes):.1f}")
-        for name, modes in sorted(by_name.items(), key=lambda item: -sum(item[1]))
-    ]
-    return markdown_table(("", "modes found of 8, by seed", "mean"), table)
+        by_name.setdefault(row["name"], []).append((int(row["modes"]), float(row["good share"])))
+    table = []
+    for name, found in by_name.items():
+        modes, shares = zip(*found, strict=True)
+        mean, share = sum(modes) / len(modes), sum(shares) / len(shares)
+        table.append((name, " ".join(map(str, modes)), f"{mean:.1f}", f"{share:.0%}"))
+    table.sort(key=lambda row: -float(row[2]))
+    return markdown_table(("", "modes found of 8, by seed", "mean", "good samples"), table)
 
 
 def sections() -> dict[str, str]:
     """Return the text of each table by its name in the documentation, from the stored results."""
     step_cost = json.loads((RESULTS / "step_cost.json").read_text())
     penalties = json.loads((RESULTS / "penalties.json").read_text())
+    sizes = json.loads(layer_sizes.RESULT.read_text())
+    solves = json.loads(tolerances.RESULT.read_text())
     with (RESULTS / "mode_collapse" / "modes.csv").open(newline="") as stream:
         modes = list(csv.DictReader(stream))
     return {
@@ -121,4 +126,6 @@ def sections() -> dict[str, str]:
         "penalties": penalties_section(penalties["rows"]),
         "penalty_routes": penalty_routes_section(penalties),
         "mode_collapse": mode_collapse_section(modes),
+        "tolerances": tolerances.table(solves["runs"]),
+        "layer_sizes": layer_sizes.table(sizes["times_as_fast"]),
     }

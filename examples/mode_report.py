@@ -59,7 +59,7 @@ def draw(
     """Draw modes found per seed on the left, and the samples of the first seed on the right."""
     names, columns = list(samples), 5
     lines = -(-len(names) // columns)
-    figure = Figure(figsize=(15, 2.1 * lines + 0.6), layout="constrained")
+    figure = Figure(figsize=(15, 2.3 * lines + 0.6), layout="constrained")
     parts: Any = figure.subfigures(1, 2, width_ratios=(1, 2))
     left, right = parts
     axis = left.subplots()
@@ -73,7 +73,7 @@ def draw(
         mean = sum(found_by_seed) / len(found_by_seed)
         axis.plot([mean, mean], [row - 0.35, row + 0.35], color="black", linewidth=1)
     axis.set(yticks=range(len(names)), yticklabels=names, xlim=(-0.3, len(modes) + 0.3))
-    axis.set(xlabel=f"modes found of {len(modes)}: a dot per seed, a bar for the mean")
+    axis.set(xlabel=f"modes found of {len(modes)}\na dot per seed, a bar for the mean")
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="x", alpha=0.3)
     panels = right.subplots(lines, columns).ravel()
@@ -81,7 +81,8 @@ def draw(
         panel.plot(*modes.T, "x", color="0.5", markersize=7)
         panel.scatter(*samples[name][0].T, s=1)
         panel.set(xlim=(-1.7, 1.7), ylim=(-1.7, 1.7), xticks=[], yticks=[], aspect="equal")
-        panel.set_title(f"{name}: {scores[name][0][0]}", fontsize="medium")
+        title = name.replace(", ", ",\n", 1)
+        panel.set_title(f"{title}: {scores[name][0][0]}", fontsize="medium")
     for panel in panels[len(names) :]:
         panel.set_axis_off()
     right.suptitle("samples of the first seed, and modes found")

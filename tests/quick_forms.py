@@ -36,6 +36,7 @@ QUICK = {
 SLOW = {
     "python -m benchmarks.fused_layers": "{command} --rounds 1 --batch-size 2 --out {out}",
     "python -m benchmarks.kernels --static": "{command} --only average_squares",
+    "python -m benchmarks.layer_sizes": "{command} --rounds 1 --sizes 4096 --out {out}",
     "python -m benchmarks.product_forms": (
         "{command} --workloads poisson --batch-size 2 --rounds 1 --no-compiler --out {out}"
     ),
@@ -49,6 +50,7 @@ SLOW = {
         "{command} --workloads poisson --optimizers compopt-one --rounds 1 --out {out}"
     ),
     "python -m benchmarks.step_scaling": "{command} --rounds 1 --points 4 --out {out}",
+    "python -m benchmarks.tolerances": "{command} --seeds 1 --budget 1 --out {out}/tolerances.json",
     "python -m benchmarks.weak_scaling": "{command} --out {out}",
     "python tests/plant_faults.py": "{command} clamp",
     "pytest -m gpu": "python -m {command} --collect-only -q tests/device",

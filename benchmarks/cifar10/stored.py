@@ -3,7 +3,7 @@
 import json
 import math
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Result:
     state: str
     run: dict[str, Any]
     evaluations: list[dict[str, Any]]
-    monitor: dict[str, Any]
+    monitor: dict[str, Any] = field(default_factory=dict)
 
     @property
     def method(self) -> str:

@@ -93,13 +93,13 @@ def fuse(module: nn.Module, *, min_size: int = 0) -> FuseReport:
     batch normalization (``torch.fx``) before it is fused: the tracer knows torch's own class only.
 
     On a CPU, calls from Python make small layers slower. Activations use torch's code there below
-    262,144 entries. Norms do so only with ``min_size``: torch's third derivative of them, which a
+    524,288 entries. Norms do so only with ``min_size``: torch's third derivative of them, which a
     penalty in the loss takes (``detach=False``), is not exact.
 
     Args:
         module: the network. Modified.
         min_size: entries of an input below which layers use torch's own code. Norms gain from some
-            65,536 on. Leave it at 0 where a derivative of the network is in the loss.
+            131,072 on. Leave it at 0 where a derivative of the network is in the loss.
 
     Returns:
         What was swapped, and what was left alone and why. A second call swaps nothing.

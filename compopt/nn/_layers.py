@@ -18,7 +18,7 @@ from compopt.nn._norms import batch_norm, layer_norm
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
-ACTIVATIONS_GAIN_FROM = {"cpu": 2**18}
+ACTIVATIONS_GAIN_FROM = {"cpu": 2**19}
 """Entries from which on closed forms of activations are quicker than torch's, by type of device.
 
 Below, their calls from Python take longer than what they save. Torch's are right to any order.

@@ -106,6 +106,7 @@ def test_acgd_finds_all_modes_where_adam_does_not(main_of, tmp_path, seed) -> No
 def test_mode_collapse_covers_every_regularizer(main_of, tmp_path, capsys) -> None:
     modes = main_of("mode_collapse")(["--seeds", "2", "--passes", "40", "--out", str(tmp_path)])
     assert {"plain", "ACGD", "DRAGAN", "AdvAs", "diversity", "SR-GAN"} < set(modes)
+    assert {"plain, cross entropy", "plain, non-saturating", "WGAN-GP, 5 critic steps"} < set(modes)
     assert all(len(by_seed) == 2 and set(by_seed) <= set(range(9)) for by_seed in modes.values())
     with (tmp_path / "modes.csv").open() as stream:
         written = list(csv.DictReader(stream))
@@ -134,6 +135,7 @@ def test_modes_are_counted_by_good_samples(main_of) -> None:
 def test_some_regularizers_find_modes_that_the_plain_gan_loses(main_of, tmp_path) -> None:
     modes = main_of("mode_collapse")(["--seeds", "3", "--out", str(tmp_path)])
     assert max(modes["plain"]) <= 3
+    assert min(modes["plain, cross entropy"]) >= 6
     for name in ("ACGD", "AdvAs"):
         assert min(modes[name]) >= 6
 

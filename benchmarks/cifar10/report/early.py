@@ -15,7 +15,7 @@ SOLVES = {
     "acgd-quarter": "ACGD, curvature from a quarter of the batch",
     "acgd-half": "ACGD, curvature from half of the batch",
     "acgd-one-iteration": "ACGD, one iteration",
-    "acgd-rtol5e-2": "ACGD, rtol=5e-2 (default)",
+    "acgd-rtol5e-2": "ACGD, rtol=5e-2",
     "acgd": "ACGD, rtol=1e-2",
     "acgd-rtol1e-6": "ACGD, rtol=1e-6 (published)",
 }
