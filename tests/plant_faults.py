@@ -63,6 +63,8 @@ def main(words: list[str]) -> int:
     chosen = [
         f for f in (*FAULTS, *COMPILED_FAULTS) if not words or any(word in f.name for word in words)
     ]
+    if not chosen:
+        sys.exit(f"No fault's name holds one of {words}.")
     missed = []
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "copy"
