@@ -90,7 +90,7 @@ def test_few_seeds_distances_near_noise_and_divergence_are_said(stored):
     report = Report(load_results(stored), PAIRS)
     text = headline(report)
     assert "With 4 of 8 planned seeds no test can be significant." in text
-    assert "nothing is ranked: Adam with wgan-gp, Wasserstein loss." in text
+    assert "to be ranked: Adam with wgan-gp, Wasserstein loss." in text
     assert "No explicit term" not in text
     # As far away as noise.
     worst = (1.2**3 * 8) ** (1 / 4)

@@ -143,15 +143,15 @@ def test_rebuild_from_groups_and_defaults(info: OptimizerInfo) -> None:
     info.cls(rebuilt.param_groups, **rebuilt.defaults)
 
 
-@pytest.mark.parametrize("set_to_none", [True, False])
 @each_kind
-def test_zero_grad(info: OptimizerInfo, set_to_none: bool) -> None:
+def test_zero_grad(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
     game.loss().backward()
-    optimizer.zero_grad(set_to_none=set_to_none)
-    for param in all_params(optimizer):
-        assert param.grad is None if set_to_none else bool((param.grad == 0).all())
+    optimizer.zero_grad(set_to_none=False)
+    assert all(bool((param.grad == 0).all()) for param in all_params(optimizer))
+    optimizer.zero_grad()
+    assert all(param.grad is None for param in all_params(optimizer))
 
 
 @each_kind
@@ -215,16 +215,17 @@ def test_step_with_nothing_to_do_creates_state_only(info: OptimizerInfo, variant
     assert_same_bits(snapshot(optimizer), before)
 
 
-@pytest.mark.parametrize("value", [1.0, float("nan")], ids=["one", "nan"])
 @each_kind
-def test_step_on_foreign_gradients_is_an_error(info: OptimizerInfo, value: float) -> None:
+def test_step_on_foreign_gradients_is_an_error(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
-    game.max_params[1].grad = torch.full_like(game.max_params[1], value)
     before = snapshot(optimizer)
-    with pytest.raises(RuntimeError, match=r"Call `step\((loss|closure)\)`"):
-        optimizer.step()
-    assert_same_bits(snapshot(optimizer), before)
+    for value in (1.0, float("nan")):
+        game.max_params[1].grad = torch.full_like(game.max_params[1], value)
+        with pytest.raises(RuntimeError, match=r"Call `step\((loss|closure)\)`"):
+            optimizer.step()
+        game.max_params[1].grad = None
+        assert_same_bits(snapshot(optimizer), before)
 
 
 @each_kind

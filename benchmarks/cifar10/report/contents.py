@@ -114,9 +114,7 @@ def headline(report: Report) -> str:
     best = report.best(list(report.endpoints(first)), first)
     limits = [f"The least distance of all: {words(best)}."]
     poor = [words(method) for method in report.endpoints(first) if report.is_poor(method)]
-    limits += [f"Above a quarter of noise, where nothing is ranked: {'; '.join(poor)}."] * bool(
-        poor
-    )
+    limits += [f"Too close to noise to be ranked: {'; '.join(poor)}."] * bool(poor)
     counts = sorted(len(found.seeds) for found in made)
     # The least p of a sign-flip test.
     if 2 ** (1 - counts[-1]) * len(made) > LEVEL:

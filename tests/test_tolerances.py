@@ -1,0 +1,41 @@
+"""The benchmark of tolerances plays its games, and its stored runs are complete."""
+
+import json
+
+import torch
+
+from benchmarks import tolerances
+from benchmarks.tolerances import RESULT, SOLVERS, bilinear, frechet, gan, runs
+
+
+def test_the_frechet_distance_of_gaussians():
+    """Of scaled and shifted samples it is known."""
+    torch.manual_seed(0)
+    samples = torch.randn(500, 3)
+    assert abs(frechet(samples, samples)) < 1e-6
+    spread = float(samples.double().T.cov().trace())
+    # Means 2 apart in each of 3 entries, and deviations of 1 and 3 times those of the samples.
+    shifted = 3 * (samples - samples.mean(0)) + samples.mean(0) + 2
+    assert abs(frechet(samples, shifted) - (12 + 4 * spread)) < 1e-3
+
+
+def test_budgets_are_kept_and_strong_interaction_needs_a_tolerance():
+    one = bilinear(1.0, SOLVERS["one iteration"], 0, 200.0)
+    solved = bilinear(1.0, SOLVERS["0.3"], 0, 200.0)
+    assert one["products"] == 2
+    assert one["steps"] == 100
+    assert solved["score"] < 0.7 * one["score"]
+    assert gan("ring", "Wasserstein", SOLVERS["0.1"], 0, 5.0)["steps"] >= 1
+
+
+def test_stored_runs_are_complete_and_in_every_column():
+    stored = json.loads(RESULT.read_text())
+    assert stored["budget"] == tolerances.BUDGET
+    for problem, name, _ in runs():
+        assert len(stored["runs"][problem][name]) >= tolerances.SEEDS
+    lines = tolerances.table(stored["runs"]).splitlines()
+    assert lines[0].count("|") == len(SOLVERS) + 2
+    best = stored["runs"]["digits, Wasserstein"]["one iteration"]
+    mean = sum(run["score"] for run in best) / len(best)
+    (row,) = [line for line in lines if line.startswith("| digits, Wasserstein")]
+    assert row.split("|")[2].split()[0] == f"{mean:.2g}"
