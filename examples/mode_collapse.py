@@ -112,7 +112,7 @@ class Training:
                 if isinstance(layer, nn.Linear):
                     spectral_norm(layer)
         self.players = [list(self.generator.parameters()), list(self.critic.parameters())]
-        self.acgd = ACGD(*self.players, lr=2e-3)
+        self.acgd = ACGD(self.players[0], self.players[1], lr=2e-3)
         self.adams = [torch.optim.Adam(p, lr=1e-3, betas=(0.5, 0.99)) for p in self.players]
         projection = PROJECTIONS.get(row.projection)
         self.project = projection(self.critic) if projection else lambda: None
