@@ -30,8 +30,7 @@ Data = tuple[Tensor, Tensor]
 
 def split(seed: int) -> tuple[Data, Data]:
     """Return standardized features [n, 10] and targets [n] for training, and for testing."""
-    # Takes seconds to import, which `--help` need not wait for.
-    from sklearn.datasets import load_diabetes
+    from sklearn.datasets import load_diabetes  # takes seconds, which `--help` need not wait for
 
     x, y = (torch.tensor(part).float() for part in load_diabetes(return_X_y=True))
     x, y = (x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std()

@@ -187,7 +187,9 @@ def test_costs_are_measured_by_the_command(tmp_path, monkeypatch, capsys):
 
 def recipe(target: str) -> list[str]:
     """Return what a target runs once its environment is there."""
-    command = ["make", "-n", "-o", ".venv/.dev", "-o", ".venv/.demo", "-o", ".venv/.docs", target]
+    # Within another make it would say which folder it enters.
+    quiet = ["make", "-n", "--no-print-directory"]
+    command = [*quiet, "-o", ".venv/.dev", "-o", ".venv/.demo", "-o", ".venv/.docs", target]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.replace("\\\n", "").splitlines()
     lines = [line.replace(".venv/bin/", "") for line in lines]

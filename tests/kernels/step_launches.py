@@ -36,9 +36,9 @@ class Operations(TorchDispatchMode):
 class Watched(ACGD):
     """Notes what happens between the gradients and the solver."""
 
-    def _set_up(self, derivatives):
+    def _set_up(self, *given):
         self.solver.begin()
-        return super()._set_up(derivatives)
+        return super()._set_up(*given)
 
 
 class Announcing(ConjugateGradient):
