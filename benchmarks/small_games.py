@@ -42,18 +42,39 @@ Step = Callable[[], object]
 
 
 class Play:
-    """Two networks and a batch."""
+    """Two networks, a batch, and their loss.
 
-    def __init__(self, depth: int, width: int) -> None:
-        torch.manual_seed(1)
-        self.generator = _network(4, depth, width, 2)
-        self.critic = _network(2, depth, width, 1)
-        self.noise, self.real = torch.randn(BATCH_SIZE, 4), torch.randn(BATCH_SIZE, 2)
-        self.players = list(self.generator.parameters()), list(self.critic.parameters())
+    Attributes:
+        networks: of the min and of the max player.
+        players: their parameters.
+        batch: what the loss takes after the networks.
+        loss_fn: of networks and batch.
+    """
+
+    def __init__(
+        self,
+        networks: tuple[nn.Module, nn.Module],
+        batch: tuple[Tensor, ...],
+        loss_fn: Callable[..., Tensor],
+    ) -> None:
+        self.networks, self.batch, self.loss_fn = networks, batch, loss_fn
+        self.players = [list(network.parameters()) for network in networks]
 
     def loss(self) -> Tensor:
-        """Return the Wasserstein loss."""
-        return self.critic(self.real).mean() - self.critic(self.generator(self.noise)).mean()
+        """Return the loss."""
+        return self.loss_fn(*self.networks, *self.batch)
+
+
+def small_game(depth: int, width: int) -> Play:
+    """Return a Wasserstein game of perceptrons."""
+    torch.manual_seed(1)
+    networks = _network(4, depth, width, 2), _network(2, depth, width, 1)
+    batch = torch.randn(BATCH_SIZE, 4), torch.randn(BATCH_SIZE, 2)
+
+    def loss_fn(generator: nn.Module, critic: nn.Module, noise: Tensor, real: Tensor) -> Tensor:
+        return critic(real).mean() - critic(generator(noise)).mean()
+
+    return Play(networks, batch, loss_fn)
 
 
 def _network(size: int, depth: int, width: int, out: int) -> nn.Sequential:
@@ -154,12 +175,8 @@ def compiled_adam(play: Play) -> Step:
 def compiled_acgd(play: Play) -> Step:
     """Return the step of ACGD of one iteration as one program."""
     optimizer = ACGD(*play.players, lr=LR, solver=ONE)
-
-    def loss_fn(generator: nn.Module, critic: nn.Module, noise: Tensor, real: Tensor) -> Tensor:
-        return critic(real).mean() - critic(generator(noise)).mean()
-
-    step = compopt.compile(optimizer, loss_fn, play.generator, play.critic)
-    return lambda: step(play.noise, play.real)
+    step = compopt.compile(optimizer, play.loss_fn, *play.networks)
+    return lambda: step(*play.batch)
 
 
 CONTESTANTS: dict[str, Callable[[Play], Step]] = {
@@ -180,16 +197,18 @@ COMPILED: dict[str, Callable[[Play], Step]] = {
 
 
 def measure(
-    depth: int, width: int, rounds: int, contestants: dict[str, Callable[[Play], Step]]
+    start: Callable[[], Play],
+    rounds: int,
+    contestants: dict[str, Callable[[Play], Step]],
+    what: str,
 ) -> dict[str, dict[str, float]]:
     """Return, by contestant, the median in Adam steps, its quartiles, and milliseconds."""
     steps = {}
     for name, build in contestants.items():
         try:
-            steps[name] = build(Play(depth, width))
+            steps[name] = build(start())
         except ImportError:
             print(f"{name} is left out: it is not installed.")
-    what = f"{depth} x {width}"
     times = in_turns(steps, rounds, seconds=processor_seconds, warm_up=5, what=what)
     rows = {}
     for name, own in times.items():
@@ -217,7 +236,10 @@ def main(words: list[str] | None = None) -> None:
     options = parser.parse_args(words)
     torch.set_num_threads(1)
     contestants = {**CONTESTANTS, **(COMPILED if options.compiled else {})}
-    found = {name: measure(*GAMES[name], options.rounds, contestants) for name in options.games}
+    found = {
+        name: measure(partial(small_game, *GAMES[name]), options.rounds, contestants, name)
+        for name in options.games
+    }
     text = table(found)
     data = {"rounds": options.rounds, "games": found}
     write_result(options.out.with_suffix(".json"), data, ("CGDs",))

@@ -4,7 +4,7 @@ import csv
 import json
 import re
 
-from benchmarks import layer_sizes, tolerances
+from benchmarks import compiled_steps, layer_sizes, small_games, tolerances
 from benchmarks.harness import RESULTS, markdown_table
 from compopt.penalties import CATALOGUE, Penalty
 
@@ -118,6 +118,7 @@ def sections() -> dict[str, str]:
     step_cost = json.loads((RESULTS / "step_cost.json").read_text())
     penalties = json.loads((RESULTS / "penalties.json").read_text())
     sizes = json.loads(layer_sizes.RESULT.read_text())
+    compiled = json.loads(compiled_steps.RESULT.read_text())
     solves = json.loads(tolerances.RESULT.read_text())
     with (RESULTS / "mode_collapse" / "modes.csv").open(newline="") as stream:
         modes = list(csv.DictReader(stream))
@@ -126,6 +127,7 @@ def sections() -> dict[str, str]:
         "penalties": penalties_section(penalties["rows"]),
         "penalty_routes": penalty_routes_section(penalties),
         "mode_collapse": mode_collapse_section(modes),
+        "compiled_steps": small_games.table(compiled["workloads"]),
         "tolerances": tolerances.table(solves["runs"]),
         "layer_sizes": layer_sizes.table(sizes["times_as_fast"]),
     }

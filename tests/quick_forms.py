@@ -34,6 +34,9 @@ QUICK = {
 """Executed together in a process of their own. ``{command}`` is the command as documented."""
 
 SLOW = {
+    "python -m benchmarks.compiled_steps": (
+        "{command} --workloads poisson --batch-size 4 --rounds 1 --out {out}/steps.json"
+    ),
     "python -m benchmarks.fused_layers": "{command} --rounds 1 --batch-size 2 --out {out}",
     "python -m benchmarks.kernels --static": "{command} --only average_squares",
     "python -m benchmarks.layer_sizes": "{command} --rounds 1 --sizes 4096 --out {out}",
