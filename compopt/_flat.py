@@ -110,10 +110,6 @@ class Workspace:
         self.vectors: dict[tuple[Hashable, ...], Tensor] = {}
         self._layouts: dict[tuple[Hashable, ...], FlatLayout] = {}
 
-    def vectors_of(self, layout: FlatLayout, owner: Hashable, *names: str) -> list[Tensor]:
-        """Return the vectors [layout.numel] of ``owner`` called ``names``."""
-        return [self.vector(layout, owner, name) for name in names]
-
     def vector(self, layout: FlatLayout, *name: Hashable) -> Tensor:
         """Return the vector [layout.numel] called ``name``, of any content.
 

@@ -265,9 +265,9 @@ FAULTS = (
     ),
     Fault(
         "work vectors of two players are one",
-        "compopt/_flat.py",
-        "return [self.vector(layout, owner, name) for name in names]",
-        "return [self.vector(layout, name) for name in names]",
+        "compopt/optim/adaptive.py",
+        "self._workspace.vector(plan.layout, player, name) for name in names",
+        "self._workspace.vector(plan.layout, name) for name in names",
         (OPTIM + "test_exact.py",),
     ),
     Fault(
