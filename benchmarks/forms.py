@@ -13,8 +13,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
-from itertools import pairwise
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
+from benchmarks import plane
 from benchmarks.harness import RESULTS, arguments, markdown_table, write_result
+from benchmarks.networks import perceptron
 from compopt import ACGD, GMRES, ConjugateGradient, losses
 
 Form = Callable[[Tensor, Tensor], Any]
@@ -72,46 +73,18 @@ class Problem:
 
 RTOL = 5e-2
 """Relative residual of both forms."""
-MODES = torch.view_as_real(torch.polar(torch.ones(8), torch.arange(8) * torch.pi / 4))
-SIGMA = 0.05
-
-
-def network(*sizes: int) -> nn.Sequential:
-    """Return a leaky multilayer perceptron of these widths, orthogonal at the start."""
-    layers: list[nn.Module] = []
-    for first, last in pairwise(sizes):
-        linear = nn.Linear(first, last)
-        nn.init.orthogonal_(linear.weight, gain=2**0.5)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.LeakyReLU(0.2)]
-    return nn.Sequential(*layers[:-1])
 
 
 def ring(seed: int) -> Problem:
     """Return the ring of eight Gaussians of ``examples/gaussian_mixture_gan.py``."""
     torch.manual_seed(seed)
-    generator, critic = network(8, 64, 64, 2), network(2, 64, 64, 1)
+    generator, critic = perceptron(8, 64, 64, 2), perceptron(2, 64, 64, 1)
 
     def score() -> dict[str, float | None]:
-        return modes_found(generator(torch.randn(2000, 8)))
+        found = plane.score("ring", generator(torch.randn(2000, 8)))
+        return {"modes": found["found"], "good": found["good"]}
 
-    return Problem(generator, critic, 8, 128, ring_samples, score, lr=2e-3)
-
-
-def ring_samples(size: int) -> Tensor:
-    """Return samples [size, 2] of the eight Gaussians."""
-    return MODES[torch.randint(8, (size,))] + SIGMA * torch.randn(size, 2)
-
-
-def modes_found(samples: Tensor) -> dict[str, float | None]:
-    """Return how many Gaussians have a fifth of their due, and the share of samples near one."""
-    distances, nearest = torch.cdist(samples, MODES).min(dim=1)
-    good = distances < 4 * SIGMA
-    counts = nearest[good].bincount(minlength=8)
-    return {
-        "modes": int((counts >= len(samples) / 8 / 5).sum()),
-        "good": round(float(good.float().mean()), 3),
-    }
+    return Problem(generator, critic, 8, 128, partial(plane.draw, "ring"), score, lr=2e-3)
 
 
 @cache

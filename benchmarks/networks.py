@@ -1,4 +1,7 @@
-"""Networks of the published comparisons."""
+"""Networks of the published comparisons, and perceptrons."""
+
+from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +76,20 @@ class SmallCritic(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return scores [n, 1] of images [n, 3, 32, 32]."""
         return self.layers(images)
+
+
+def perceptron(*sizes: int, activation: Callable[[], nn.Module] | None = None) -> nn.Sequential:
+    """Return a multilayer perceptron of these widths, orthogonal at the start.
+
+    Its activation is a leaky ReLU of slope 0.2 if None is given.
+    """
+    layers: list[nn.Module] = []
+    for first, last in pairwise(sizes):
+        linear = nn.Linear(first, last)
+        nn.init.orthogonal_(linear.weight, gain=2**0.5)
+        nn.init.zeros_(linear.bias)
+        layers += [linear, nn.LeakyReLU(0.2) if activation is None else activation()]
+    return nn.Sequential(*layers[:-1])
 
 
 def wasserstein_loss(

@@ -11,7 +11,7 @@ done: a program that was cut off goes on from there. CIFAR-10 has a command of i
 import json
 import statistics
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from typing import Any
 
@@ -19,8 +19,9 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from benchmarks.forms import modes_found, network, ring_samples
+from benchmarks import plane
 from benchmarks.harness import RESULTS, arguments, markdown_table, read_result, write_result
+from benchmarks.networks import perceptron
 from compopt import ACGD, ConjugateGradient, losses
 
 RESULT = RESULTS / "tolerances.json"
@@ -55,8 +56,8 @@ def digit_samples(size: int) -> Tensor:
 
 def ring_score(samples: Tensor) -> float:
     """Return the share of samples and modes that are missed."""
-    found = modes_found(samples)
-    return 1 - found["good"] * found["modes"] / 8
+    found = plane.score("ring", samples)
+    return 1 - found["good"] * found["found"] / 8
 
 
 def digits_score(samples: Tensor) -> float:
@@ -66,7 +67,7 @@ def digits_score(samples: Tensor) -> float:
 
 # By name: width of the hidden layers, entries of a sample, real samples, and the score.
 GANS: dict[str, tuple[int, int, Callable[[int], Tensor], Callable[[Tensor], float]]] = {
-    "ring": (64, 2, ring_samples, ring_score),
+    "ring": (64, 2, partial(plane.draw, "ring"), ring_score),
     "digits": (128, 64, digit_samples, digits_score),
 }
 
@@ -85,7 +86,10 @@ def gan(kind: str, loss: str, solver: ConjugateGradient, seed: int, budget: floa
     """Train a GAN until the budget is spent; return its score, the lower the better."""
     torch.manual_seed(seed)
     width, entries, draw, score = GANS[kind]
-    generator, critic = network(NOISE, width, width, entries), network(entries, width, width, 1)
+    generator, critic = (
+        perceptron(NOISE, width, width, entries),
+        perceptron(entries, width, width, 1),
+    )
     optimizer = ACGD(generator.parameters(), critic.parameters(), lr=LR, solver=solver)
 
     def value() -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from compopt._graph import walk
 from compopt._remedies import TAKES_PART, called, how_to_move_alone
 from compopt._typing import K
 
@@ -204,7 +205,7 @@ def has_hook(param: Tensor) -> bool:
 def check_hooks(params: Sequence[Tensor]) -> None:
     """Raise if a parameter has a hook on its gradient: products would go through it as well."""
     for index, param in enumerate(params):
-        if param._backward_hooks or param._post_accumulate_grad_hooks:
+        if has_hook(param):
             raise ValueError(
                 f"Parameters of a competitive step must have no hooks (`register_hook`, "
                 f"`register_post_accumulate_grad_hook`), got one on parameter {index} of shape "
@@ -308,14 +309,11 @@ def reached(loss: Tensor, owners: Mapping[int, K]) -> list[K]:
         owners: the player by the identity of each parameter.
     """
     players = list(dict.fromkeys(owners.values()))
-    nodes, seen = [loss.grad_fn], set()
     found: set[K] = set()
-    while nodes and len(found) < len(players):
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in walk([loss.grad_fn]):
         variable = id(getattr(node, "variable", None))
-        found |= {owners[variable]} if variable in owners else set()
-        nodes += [following for following, _ in node.next_functions]
+        if variable in owners:
+            found.add(owners[variable])
+        if len(found) == len(players):
+            break
     return [player for player in players if player in found]

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from compopt._graph import walk
+
 
 class Cause(NamedTuple):
     """A known reason for which a second derivative fails.
@@ -186,15 +188,7 @@ def lost_to_a_compiler(loss: Tensor, grads: Iterable[Tensor | None]) -> bool:
     """
     if all(g is None or g.requires_grad for g in grads):
         return False
-    nodes, seen = [loss.grad_fn], set()
-    while nodes:
-        node = nodes.pop()
-        if type(node).__name__ == "CompiledFunctionBackward":
-            return True
-        if node is not None and node not in seen:
-            seen.add(node)
-            nodes += [following for following, _ in node.next_functions]
-    return False
+    return any(type(node).__name__ == "CompiledFunctionBackward" for node in walk([loss.grad_fn]))
 
 
 def explain(error: RuntimeError) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from compopt.kernels._dtypes import accumulator, within
+
 Number: TypeAlias = float | Tensor
 """A number on the host, or a 0-dim tensor that is not read."""
 
@@ -25,8 +27,7 @@ def size_of(vector: Tensor) -> Tensor:
 
     It measures a vector without squaring, and of parts of a vector it is the sum of theirs.
     """
-    dtype = vector.dtype if vector.dtype.itemsize >= 4 else torch.float32
-    total: Tensor = torch.linalg.vector_norm(vector, 1, dtype=dtype)
+    total: Tensor = torch.linalg.vector_norm(vector, 1, dtype=accumulator(vector.dtype))
     return total
 
 
@@ -47,8 +48,7 @@ def as_tensor(number: Number, dtype: torch.dtype) -> Tensor:
     """Return a number of the host as a tensor on the CPU, 0-dim; a tensor stays as it is."""
     if isinstance(number, Tensor):
         return number
-    number = math.inf if number > torch.finfo(dtype).max else number
-    return torch.full((), number, dtype=dtype, device="cpu")
+    return torch.full((), within(number, dtype), dtype=dtype, device="cpu")
 
 
 def power_of_two(size: Any, dtype: torch.dtype | None = None) -> Any:

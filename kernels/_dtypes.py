@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """Return the dtype of sums over tensors of ``dtype``: at least float32."""
-    return torch.promote_types(dtype, torch.float32)
+    """Return the dtype of sums over tensors of a floating ``dtype``: at least float32."""
+    return dtype if dtype.itemsize >= 4 else torch.float32
 
 
 def within(number: float, dtype: torch.dtype) -> float:

@@ -7,6 +7,7 @@ import torch
 from image_cases import random_images
 from torch import nn
 
+from benchmarks import plane
 from benchmarks.claims import __main__ as command
 from benchmarks.claims import images, page, planar
 from benchmarks.claims.experiments import EXPERIMENTS
@@ -19,12 +20,12 @@ def test_the_committed_page_is_what_the_stored_results_give():
 
 def test_scores_of_the_plane():
     torch.manual_seed(0)
-    for data, places in planar.PLACES.items():
-        found = planar.score(data, planar.draw(data, 4000))
+    for data, places in plane.PLACES.items():
+        found = plane.score(data, plane.draw(data, 4000))
         assert found["found"] == len(places)
         assert found["good"] > 0.99
         one = places[0].expand(100, 2)
-        assert planar.score(data, one) == {"found": 1, "good": 1.0}
+        assert plane.score(data, one) == {"found": 1, "good": 1.0}
     steep = nn.Linear(2, 1)
     nn.init.constant_(steep.weight, 3.0)
     assert planar.slope(steep, "ring") == pytest.approx(18**0.5, rel=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import forms
+from benchmarks import forms, plane
 from benchmarks.forms import FORMS, SETTINGS, result_file, table, trial
 from benchmarks.gpu_day.images import write_images
 
@@ -30,9 +30,9 @@ def test_every_form_trains(loss, form):
 
 
 def test_the_score_counts_modes():
-    assert forms.modes_found(forms.ring_samples(2000))["modes"] == 8
-    assert forms.modes_found(forms.ring_samples(8000))["good"] > 0.99
-    assert forms.modes_found(forms.ring_samples(2000) * 0)["good"] == 0
+    assert plane.score("ring", plane.draw("ring", 2000))["found"] == 8
+    assert plane.score("ring", plane.draw("ring", 8000))["good"] > 0.99
+    assert plane.score("ring", plane.draw("ring", 2000) * 0)["good"] == 0
 
 
 def test_image_networks_train(tmp_path, monkeypatch):

@@ -1,6 +1,5 @@
 """The protocol of the final runs: the best trial of each method, with fresh seeds."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -42,7 +41,7 @@ def choose(protocol: Protocol, results: Sequence[Result]) -> dict[str, Any]:
             optimizers[optimizer + TUNED] = asdict(protocol.optimizers[optimizer])
             table = {"optimizers": [optimizer + TUNED], "losses": [loss], "terms": [term]}
             table |= {"seeds": SEEDS, "options": options, "term_options": term_options}
-            tables.append(copy.deepcopy(table))
+            tables.append(table)
     methods = [f"{t['optimizers'][0]}_{t['losses'][0]}_{t['terms'][0]}" for t in tables]
     pairs = [(name, name.replace("acgd", "control")) for name in methods if "acgd" in name]
     return {

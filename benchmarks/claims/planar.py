@@ -1,25 +1,19 @@
 """GANs in the plane: modes, good samples and the critic's slope, looked at during training."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.networks import perceptron
+from benchmarks.plane import SIGMA, draw, score
 from compopt import ACGD, ConjugateGradient, losses, penalties
 from compopt.penalties import Penalty
 
-SIGMA = 0.05
 LOOKS = 40
 """How often a run is looked at."""
-MODES = torch.view_as_real(torch.polar(torch.ones(8), torch.arange(8) * torch.pi / 4))
-ANGLES = 1.5 * math.pi * (1 + 2 * torch.linspace(0, 1, 50))
-ROLL = torch.stack([ANGLES * ANGLES.cos(), ANGLES * ANGLES.sin()], 1) / (4.5 * math.pi)
-"""Places on the swiss roll, which is to be covered as the ring's modes are."""
-PLACES = {"ring": MODES, "swiss roll": ROLL}
 LOSSES: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "wasserstein": losses.wasserstein,
     "non-saturating": losses.non_saturating,
@@ -36,7 +30,7 @@ class Setting:
     """One way to train.
 
     Attributes:
-        data: a key of :data:`PLACES`.
+        data: a key of `benchmarks.plane.PLACES`.
         loss: a key of :data:`LOSSES`.
         terms: keys of :data:`TERMS`, added with their published coefficients.
         critic_steps: of the critic for each of the generator.
@@ -56,30 +50,9 @@ class Setting:
     steps: int = 1600
 
 
-def draw(data: str, count: int) -> Tensor:
-    """Return real points [count, 2]."""
-    places = PLACES[data]
-    return places[torch.randint(len(places), (count,))] + SIGMA * torch.randn(count, 2)
-
-
-def score(data: str, points: Tensor) -> dict[str, float]:
-    """Return how many places have a fifth of their share, and the share of good points."""
-    places = PLACES[data]
-    distances, nearest = torch.cdist(points, places).min(dim=1)
-    good = distances < 4 * SIGMA
-    counts = nearest[good].bincount(minlength=len(places))
-    found = int((counts >= len(points) / len(places) / 5).sum())
-    return {"found": found, "good": round(float(good.float().mean()), 3)}
-
-
 def _network(inputs: int, setting: Setting, outputs: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for first, last in pairwise((inputs, *setting.sizes, outputs)):
-        linear = nn.Linear(first, last)
-        nn.init.orthogonal_(linear.weight, gain=2**0.5)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, getattr(nn, setting.activation)()]
-    return nn.Sequential(*layers[:-1])
+    activation = getattr(nn, setting.activation)
+    return perceptron(inputs, *setting.sizes, outputs, activation=activation)
 
 
 def slope(critic: nn.Module, data: str) -> float:

@@ -12,6 +12,8 @@ from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
+from compopt._graph import walk
+
 _Grads = Sequence[Tensor | None]
 _Hook = Callable[[Node, _Grads, _Grads], None]
 
@@ -115,14 +117,7 @@ class GraphLabels:
 
 def nodes_of(tensors: Iterable[Tensor]) -> list[Node]:
     """Return the nodes of the graphs that ``tensors`` come from."""
-    nodes: dict[Node, None] = {}
-    pending = [tensor.grad_fn for tensor in tensors]
-    while pending:
-        node = pending.pop()
-        if node is not None and node not in nodes:
-            nodes[node] = None
-            pending += [parent for parent, _ in node.next_functions]
-    return list(nodes)
+    return list(walk(tensor.grad_fn for tensor in tensors))
 
 
 def failing_node(outputs: Iterable[Tensor], run: Callable[[], object]) -> Node | None:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from compopt._checks import check_hooks_of_gradients
+from compopt._graph import walk
 from compopt._warn import warn
 from compopt.game import AnyGame, MeanGame
 from compopt.optim.plan import without_rounding
@@ -126,14 +127,5 @@ class CallChecks:
 def _leads_to(node: object, params: Iterable[Tensor]) -> Tensor | None:
     """Return the first parameter to which the graph behind an operation leads."""
     by_identity = {id(param): param for param in params}
-    nodes, seen = [node], set()
-    while nodes:
-        one: Any = nodes.pop()
-        if one is None or one in seen:
-            continue
-        seen.add(one)
-        found = by_identity.get(id(getattr(one, "variable", None)))
-        if found is not None:
-            return found
-        nodes += [following for following, _ in one.next_functions]
-    return None
+    leaves = (by_identity.get(id(getattr(each, "variable", None))) for each in walk([node]))
+    return next((leaf for leaf in leaves if leaf is not None), None)

@@ -136,6 +136,7 @@ class _Scalers:
 
     def __init__(self) -> None:
         self._found: list[weakref.ref[GradScaler]] = []
+        self._classes: list[type[GradScaler]] = []
         self._num_references = -1
 
     def in_use(self) -> list[GradScaler]:
@@ -143,17 +144,17 @@ class _Scalers:
 
         Cost: that of looking through all objects of the process, where one may have come or gone.
         """
-        # Every object holds a reference to its class.
-        classes = _with_subclasses(GradScaler)
-        count = sum(map(sys.getrefcount, classes))
+        # Every object holds a reference to its class, and every class to those it derives from.
         scalers = [found() for found in self._found]
-        if count != self._num_references or any(scaler is None for scaler in scalers):
+        is_known = sum(map(sys.getrefcount, self._classes)) == self._num_references
+        if not is_known or any(scaler is None for scaler in scalers):
+            self._classes = classes = _with_subclasses(GradScaler)
             # Asking for types: proxies would import what they stand for.
             scalers = [
                 found for found in gc.get_referrers(*classes) if issubclass(type(found), GradScaler)
             ]
             self._found = [weakref.ref(scaler) for scaler in scalers if scaler is not None]
-            self._num_references = count
+            self._num_references = sum(map(sys.getrefcount, classes))
         return [scaler for scaler in scalers if scaler is not None and scaler.is_enabled()]
 
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_hooks
+from compopt._flat import Workspace
+from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed import Placement, placement_of
 from compopt.distributed.meeting import Act, Terms
 from compopt.game import AnyGame
@@ -183,6 +185,29 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         """Check a call of this kind: by ``players``, whose hooks are checked too, or by all."""
         found = [param for player in players or self._players for param in self._params(player)]
         self._call_checks.check(call, game, found, self._how_to_scale, hooks=bool(players))
+
+    def _differentiate(
+        self,
+        game: AnyGame[Any],
+        players: Sequence[Any] | None = None,
+        *,
+        second_order: bool = False,
+        scale: float = 1.0,
+        workspace: Workspace | None = None,
+    ) -> Derivatives[Any]:
+        """Return the derivatives of a game by the parameters of some players, all if None."""
+        plans = {player: self._plan(player) for player in players or self._players}
+        derivatives = differentiate(
+            game,
+            {player: plan.params for player, plan in plans.items()},
+            placement=self._placement,
+            scale=scale,
+            second_order=second_order,
+            workspace=workspace,
+            layouts={player: plan.layout for player, plan in plans.items()},
+        )
+        self._look_for_old_parts(game)
+        return derivatives
 
     def _look_for_old_parts(self, game: AnyGame[Any]) -> None:
         """Warn if a part of a game that has been differentiated is older than the last step."""

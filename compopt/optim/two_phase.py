@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from compopt._flat import Workspace
 from compopt._remedies import NO_SCALER
-from compopt.derivatives import Derivatives, differentiate
+from compopt.derivatives import Derivatives
 from compopt.distributed.meeting import Act
 from compopt.game import AnyGame, Game
 from compopt.kernels import use_backend
@@ -75,7 +74,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             game = self._as_game(closure, terms)
             self._check_call("step", game)
             self._meet(Act.STEP, game)
-            return self._differentiate(game, second_order, workspace=self._workspace)
+            return self._differentiate(game, second_order=second_order, workspace=self._workspace)
         if any(term is not None for term in terms):
             raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
@@ -86,30 +85,6 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             for player, tensors in pending.params.items()
         }
         return pending
-
-    def _differentiate(
-        self,
-        game: AnyGame[Any],
-        second_order: bool,
-        *,
-        scale: float = 1.0,
-        workspace: Workspace | None = None,
-    ) -> Derivatives[Any]:
-        params, layouts = {}, {}
-        for player in self._players:
-            plan = self._plan(player)
-            params[player], layouts[player] = plan.params, plan.layout
-        derivatives = differentiate(
-            game,
-            params,
-            placement=self._placement,
-            scale=scale,
-            second_order=second_order,
-            workspace=workspace,
-            layouts=layouts,
-        )
-        self._look_for_old_parts(game)
-        return derivatives
 
     def _result_of(self, derivatives: Derivatives[Any]) -> Any:
         losses = derivatives.losses
@@ -137,7 +112,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             if scaler is not None:
                 losses = tuple(map(self._placement.mean, losses))
             interacts = Settings.of(self.param_groups).interacts
-            pending = self._differentiate(game, interacts, scale=scale)
+            pending = self._differentiate(game, second_order=interacts, scale=scale)
             views = {
                 player: self._placement.whole(params[player], self._plan(player).layout, grad)
                 for player, grad in pending.grads.items()

@@ -93,12 +93,12 @@ class CollapseRule:
             spectra: a normalised spectrum [r] for each.
         """
         now = steps[-1]
-        level = self.level(spectra[-1])
         recent = {
             step: self.level(spectrum)
             for step, spectrum in zip(steps, spectra, strict=True)
             if step >= now - self.window
         }
+        level = recent[now]
         if level < self.low:
             return CollapseAlarm(layer, now, level, max(recent.values()))
         peak = max((value for step, value in recent.items() if step >= self.warm_up), default=0.0)

@@ -15,6 +15,7 @@ from compopt._scale import (
     size_of,
 )
 from compopt.kernels import operations, partial_dot, uses_triton
+from compopt.kernels._dtypes import accumulator
 from compopt.kernels.cg import host
 from compopt.operators import CoupledOperator, LinearOperator
 from compopt.solvers.base import IterativeSolver, Solution, check_definite, status_code
@@ -114,7 +115,7 @@ class _Iteration:
         # Of a coupled solve the right-hand side is ours to overwrite.
         self.is_coupled = bool(inner)
         self.operator = operator
-        self.dtype = rhs.dtype if rhs.dtype.itemsize >= 4 else torch.float32
+        self.dtype = accumulator(rhs.dtype)
         # The one place that decides.
         self.is_on_host = operator.is_on_host and rhs.dtype == self.dtype and not uses_triton(rhs)
         self.kernels: Any = host if self.is_on_host else operations
@@ -293,4 +294,5 @@ class _Iteration:
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Return the inner product of what this process keeps of two vectors, at least in float32."""
-    return torch.dot(a, b) if a.dtype.itemsize >= 4 else torch.dot(a.float(), b.float())
+    dtype = accumulator(a.dtype)
+    return torch.dot(a, b) if dtype is a.dtype else torch.dot(a.to(dtype), b.to(dtype))

@@ -115,6 +115,9 @@ def test_trials_are_drawn_and_are_not_in_the_tables(stored, tmp_path):
     assert "| ACGD, Wasserstein loss | 8 |" in page.read_text()
     pictures = {file.name for file in (tmp_path / "out").glob("*.png")}
     assert pictures == {"curves.png", "samples.png", "searches.png"}
+    # What is compared is still untuned.
+    assert "Nothing was tuned" in headline(Report(load_results(stored), PAIRS))
+    write(stored, "acgd-tuned_wgan_none", 8, 0.1)
     assert "Nothing was tuned" not in headline(Report(load_results(stored), PAIRS))
 
 

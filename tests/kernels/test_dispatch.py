@@ -22,9 +22,20 @@ OPERATIONS = {
 }
 
 
-def test_every_folder_has_operations_of_their_plain_forms_names():
-    modules = {operation.__module__ for operation in OPERATIONS.values()}
-    assert modules == {f"compopt.kernels.{folder}.reference" for folder in FOLDERS}
+def own_functions(module):
+    loaded = import_module(module)
+    functions = inspect.getmembers(loaded, inspect.isfunction)
+    return {name for name, function in functions if function.__module__ == module}
+
+
+def test_what_has_two_forms_is_chosen_between():
+    for folder in FOLDERS:
+        module = f"compopt.kernels.{folder}"
+        both = own_functions(f"{module}.reference") & own_functions(f"{module}.triton")
+        chosen = {n for n, f in OPERATIONS.items() if f.__module__ == f"{module}.reference"}
+        assert chosen
+        # A part of the diversity penalty, which is timed by itself.
+        assert chosen == {n for n in both if n[0] != "_"} - {"gram_product"}
     assert all(name == operation.__name__ for name, operation in OPERATIONS.items())
 
 

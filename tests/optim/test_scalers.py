@@ -111,6 +111,19 @@ def test_a_look_for_scalers_is_not_taken_twice(monkeypatch: pytest.MonkeyPatch) 
     assert scaler.is_enabled()
 
 
+def test_a_scaler_of_a_class_that_comes_later_is_found() -> None:
+    game = QuadraticGame()
+    optimizer = CGD(game.min_params, game.max_params)
+    optimizer.step(game.loss())
+
+    class Scaler(torch.amp.GradScaler):
+        pass
+
+    scaler = Scaler("cpu", init_scale=SCALE)
+    with pytest.raises(ValueError, match=BY_HAND):
+        optimizer.step(scaler.scale(game.loss()))
+
+
 def test_a_scaled_pair_is_refused() -> None:
     game = QuadraticGame()
     optimizer = CGD(game.min_params, game.max_params, solver=GMRES())

@@ -120,7 +120,7 @@ def headline(report: Report) -> str:
     if 2 ** (1 - counts[-1]) * len(made) > LEVEL:
         seeds = "to".join(f" {count} " for count in dict.fromkeys((counts[0], counts[-1])))
         limits.append(f"With{seeds}of {len(SEEDS)} planned seeds no test can be significant.")
-    if not any(result.is_trial for result in report.results):
+    if not any(result.run["optimizer_name"].endswith(TUNED) for result in report.finals):
         limits.append("Nothing was tuned.")
     if not groups(report)["explicit"]:
         limits.append("No explicit term has run yet.")

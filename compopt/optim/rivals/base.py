@@ -11,9 +11,9 @@ from torch import Tensor
 from typing_extensions import TypedDict, Unpack
 
 from compopt._typing import PLAYERS, LearningRates, Params, Player
-from compopt.derivatives import Derivatives, differentiate
+from compopt.derivatives import Derivatives
 from compopt.distributed.meeting import Act
-from compopt.game import AnyGame, L_co, Losses, LossOrClosure, Penalties, Terms, as_game
+from compopt.game import L_co, Losses, LossOrClosure, Penalties, Terms, as_game
 from compopt.optim.commit import Commit
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
@@ -58,23 +58,6 @@ class RivalOptimizer(SteppingOptimizer):
         sums = [vector.sum().double().reshape(()) for vector in vectors]
         finite = torch.isfinite(torch.stack(sums)).all()
         return bool(self._placement.agree(self._placement.total((~finite).float()) == 0))
-
-    def _differentiate(
-        self,
-        game: AnyGame[Player],
-        players: Sequence[Player] = PLAYERS,
-        *,
-        second_order: bool = False,
-    ) -> Derivatives[Player]:
-        """Return the derivatives of a game by the parameters of both players, or of one."""
-        derivatives = differentiate(
-            game,
-            {player: self._params(player) for player in players},
-            placement=self._placement,
-            second_order=second_order,
-        )
-        self._look_for_old_parts(game)
-        return derivatives
 
 
 class SimultaneousOptimizer(RivalOptimizer):
