@@ -118,7 +118,8 @@ class _Alone:
         """Tell whether two directions find the derivative of ``order`` wrong."""
         try:
             return all(self._is_wrong_along(order, precision, seed) for seed in range(2))
-        # What cannot be run alone cannot be blamed.
+        # A module of the user's, which may raise anything where it is run by itself. Then it is not
+        # named; that a derivative is wrong has been found before, and is an error either way.
         except Exception:
             return False
 

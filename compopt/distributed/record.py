@@ -50,7 +50,7 @@ class GroupRecord:
             return
         try:
             self._store.set(_key(self.rank), f"{self.num_meetings} {note}")
-        except Exception:
+        except RuntimeError:
             # The store can have gone with the process that kept it. There is an error under way
             # that says more than this one.
             self._store = None
@@ -63,7 +63,8 @@ class GroupRecord:
         while missing and self._store is not None:
             try:
                 read = {rank: self._read(self._store, rank) for rank in missing}
-            except Exception:
+            except RuntimeError:
+                # Likewise: the error under way is raised without the notes of others.
                 self._store = None
                 break
             found.update({rank: note for rank, note in read.items() if note is not None})

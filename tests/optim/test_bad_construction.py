@@ -7,7 +7,7 @@ import pytest
 import torch
 from covering import one_each
 from games import QuadraticGame
-from optimizer_registry import OPTIMIZERS, ErrorInput, OptimizerInfo, each_error, each_optimizer
+from optimizer_registry import OPTIMIZERS, ErrorInput, OptimizerInfo, each_error
 from torch import Tensor, nn
 
 
@@ -188,14 +188,14 @@ def test_what_is_not_taken_from_a_group_is_refused() -> None:
         info.cls([{"params": game.min_params, "note": "encoder"}], game.max_params)
 
 
-@each_optimizer
-def test_misspelt_hyperparameters_of_a_group_are_refused(info: OptimizerInfo) -> None:
-    game = QuadraticGame()
-    defaults = info.build(game).defaults
-    misspelt = {"maximise": "maximize", "LR": "lr"}
-    misspelt |= {key[:-1] + key[-1] * 2: key for key in defaults if len(key) > 3}
-    for key, meant in misspelt.items():
-        with pytest.raises(ValueError, match=f"takes no `{key}`. Did you mean `{meant}`"):
-            info.cls([{"params": game.min_params, key: 0.5}], game.max_params)
+def test_misspelt_hyperparameters_of_a_group_are_refused() -> None:
     notes = {"initial_lr": 1.0, "lr_scale": 1.0, "layer": 3, "name": "encoder", "epoch": 2}
-    info.cls([{"params": game.min_params, **notes}], game.max_params)
+    for info in OPTIMIZERS:
+        game = QuadraticGame()
+        defaults = info.build(game).defaults
+        misspelt = {"maximise": "maximize", "LR": "lr"}
+        misspelt |= {key[:-1] + key[-1] * 2: key for key in defaults if len(key) > 3}
+        for key, meant in misspelt.items():
+            with pytest.raises(ValueError, match=f"takes no `{key}`. Did you mean `{meant}`"):
+                info.cls([{"params": game.min_params, key: 0.5}], game.max_params)
+        info.cls([{"params": game.min_params, **notes}], game.max_params)
