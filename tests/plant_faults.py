@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from call_faults import CALL_FAULTS
 from compiled_faults import COMPILED_FAULTS
 from faults import FAULTS, Fault
 
@@ -61,7 +62,9 @@ def _environment() -> dict[str, str]:
 def main(words: list[str]) -> int:
     """Plant the faults; return how many were missed."""
     chosen = [
-        f for f in (*FAULTS, *COMPILED_FAULTS) if not words or any(word in f.name for word in words)
+        f
+        for f in (*FAULTS, *CALL_FAULTS, *COMPILED_FAULTS)
+        if not words or any(word in f.name for word in words)
     ]
     if not chosen:
         sys.exit(f"No fault's name holds one of {words}.")
