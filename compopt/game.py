@@ -237,6 +237,11 @@ def evaluated(
     return None if loss is None and is_prepared() else lambda: loss
 
 
+def as_loss(losses: Sequence[Tensor]) -> Losses:
+    """Return the loss, or the pair of losses, of a game of two players."""
+    return losses[0] if len(losses) == 1 else (losses[0], losses[1])
+
+
 def as_game(
     closure: LossOrClosure,
     terms: Terms,

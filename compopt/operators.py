@@ -10,11 +10,11 @@ from torch import Tensor
 
 from compopt._checks import check_vector
 from compopt._flat import Workspace, split_players
-from compopt._scale import is_free_to_read
 from compopt._typing import OPPONENT, K, Player
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
 from compopt.kernels import partial_dot
+from compopt.kernels._numbers import is_free_to_read
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ._backend import UnsupportedError, has_wide_products
-from ._dtypes import accumulator
+from ._numbers import accumulator
 
 MAX_PROGRAMS = 1024
 """Most programs of a launch, hence most partial sums; every program can then add them all."""

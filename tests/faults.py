@@ -280,7 +280,8 @@ FAULTS = (
     Fault(
         "a prepared step outlives a move of one player",
         "compopt/optim/competitive.py",
-        "        self._warn_of_lost_step()\n        self._pending = None\n",
+        "        # A prepared step would be one from where the player has been.\n"
+        "        self._drop_prepared()\n",
         "",
         (OPTIM + "test_alone.py",),
     ),

@@ -25,7 +25,6 @@ LAYERS = {
     "_flat": 1,
     "_profiling": 1,
     "_files": 1,
-    "_scale": 1,
     "checkpoint": 3,
     "games": 3,
     "losses": 3,

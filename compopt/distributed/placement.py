@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from compopt._flat import FlatLayout
-from compopt._scale import norm_of_any_size
 from compopt._typing import K
 from compopt.distributed.meeting import Act, MakeTerms
 from compopt.kernels import gather, partial_dot, pieces, scatter
+from compopt.kernels._numbers import norm_of_any_size
 
 
 class Pass(NamedTuple):

@@ -8,13 +8,13 @@ from torch import Tensor
 from torch import distributed as dist
 
 from compopt._flat import FlatLayout
-from compopt._scale import power_of_two, size_of
 from compopt._typing import K
 from compopt.distributed.buckets import OverlappedSum
 from compopt.distributed.chunks import Chunks
 from compopt.distributed.collectives import Pending
 from compopt.distributed.placement import Pass, add_to
 from compopt.distributed.replicated import Replicated
+from compopt.kernels._numbers import power_of_two, size_of
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

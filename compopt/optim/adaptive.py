@@ -1,6 +1,6 @@
 """Coordinates and step sizes of the players: mirror maps, averages of squared gradients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeAlias
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_decay_rate, check_non_negative
+from compopt._typing import K
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
 from compopt.kernels import adaptive_setup_, average_squares_
@@ -106,6 +107,19 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
         groups = [group for group in self.param_groups if group["player"] == player]
         is_adaptive = any(group.get("beta") is not None for group in groups)
         return ("exp_avg_sq",) if is_adaptive else ()
+
+    def _set_up(
+        self, derivatives: Derivatives[K], plans: Mapping[K, Plan], solved: Collection[K]
+    ) -> dict[K, StepSizes]:
+        """Return the step sizes of all players, of whom the moves of ``solved`` are solved for."""
+        step_sizes = {}
+        for player, grad in derivatives.grads.items():
+            sign = derivatives.signs[player] if player in solved else None
+            step_sizes[player] = sizes = self._step_sizes(plans[player], grad, sign)
+            if self._placement.is_sharded:
+                vectors = (sizes.values, sizes.root, sizes.scaled_grad)
+                self._placement.clear_padding(plans[player].params, *vectors)
+        return step_sizes
 
     def _step_sizes(self, plan: Plan, grad: Tensor, sign: int | None) -> StepSizes:
         """Return the step sizes of a player.

@@ -148,16 +148,26 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             loss = evaluated(closure, lambda: self._pending is not None)
             settings = Settings.of(self.param_groups)
             with self._stepping() as plans:
-                derivatives = self._derivatives(loss, terms, settings.interacts)
-                if derivatives is None:
-                    self._idle_step()
-                    return None
+                if loss is None:
+                    derivatives = self._prepared(terms)
+                    if derivatives is None:
+                        self._idle_step()
+                        return None
+                else:
+                    if self._pending is not None:
+                        self._drop_prepared()
+                    game = self._as_game(loss, terms)
+                    self._check_call("step", game)
+                    self._meet(Act.STEP, game)
+                    derivatives = self._differentiate(
+                        game, second_order=settings.interacts, workspace=self._workspace
+                    )
                 if self._reporter.watches or not derivatives.is_zero_sum:
                     self._report_independence(derivatives)
                     self._reporter.report_without_gradient(derivatives)
                 grad_norm = self._clip(derivatives, settings)
                 with profiled(Range.SET_UP):
-                    step_sizes = self._set_up(derivatives, plans)
+                    step_sizes = self._set_up(derivatives, plans, self._solved())
                 solver = self._solver_for(derivatives)
                 with profiled(Range.SOLVE):
                     update = self._solve(
@@ -170,15 +180,14 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                 self._finish(
                     update, derivatives, grad_norm, step_sizes, solver, plans, settings.clips
                 )
-            return self._result_of(derivatives)
+            return self._result(derivatives.losses)
 
     def _step_alone(self, player: K, closure: Any, terms: tuple[Any, ...]) -> Any:
         """Take the gradient step of ``player``; others' parameters and state stay."""
         if closure is None:
             raise TypeError(f"`step(loss, player={player!r})` needs a loss, got None.")
         # A prepared step would be one from where the player has been.
-        self._warn_of_lost_step()
-        self._pending = None
+        self._drop_prepared()
         game = self._as_game(closure, terms, player)
         plan = self._plan(player)
         self._check_call(str(player), game.of(player), player)
@@ -221,7 +230,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             else self._placement.mean(objective.loss.detach())
             for objective in game.objectives()
         ]
-        return losses[0] if len(losses) == 1 else self._result(losses)
+        return self._result(losses)
 
     def _clip(self, derivatives: Derivatives[K], settings: Settings) -> dict[K, Tensor]:
         """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
@@ -232,16 +241,6 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         if settings.has_mirrors or self._charts:
             self._to_local_coordinates(derivatives)
         return norms
-
-    def _set_up(self, derivatives: Derivatives[K], plans: Mapping[K, Plan]) -> dict[K, StepSizes]:
-        solved, step_sizes = self._solved(), {}
-        for player, grad in derivatives.grads.items():
-            sign = derivatives.signs[player] if player in solved else None
-            step_sizes[player] = sizes = self._step_sizes(plans[player], grad, sign)
-            if self._placement.is_sharded:
-                vectors = (sizes.values, sizes.root, sizes.scaled_grad)
-                self._placement.clear_padding(plans[player].params, *vectors)
-        return step_sizes
 
     def _finish(
         self,

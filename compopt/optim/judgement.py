@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from compopt._remedies import called
-from compopt._scale import Number, is_free_to_read
 from compopt._typing import K
 from compopt.derivatives import Derivatives
 from compopt.distributed import Placement
+from compopt.kernels._numbers import Number, is_free_to_read
 from compopt.optim.report import StepReport, why_not_taken
 from compopt.optim.update import Update
 from compopt.solvers import Status

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from compopt._remedies import REACHES_ALL, called, independence
-from compopt._scale import norm_of_any_size
 from compopt._warn import warn
 from compopt.derivatives import Derivatives
+from compopt.kernels._numbers import norm_of_any_size
 from compopt.optim.report import ConvergenceWarning, StepError, StepWarning
 from compopt.optim.update import Update
 from compopt.solvers import GMRES, ConjugateGradient, Solution, Solver, Status

@@ -61,20 +61,10 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             player: who moves alone, None if all do.
         """
 
-    def _derivatives(
-        self, closure: Any, terms: tuple[Any, ...], second_order: bool
-    ) -> Derivatives[Any] | None:
-        """Return the derivatives of a loss, or those of the prepared step without one."""
-        if closure is None:
-            self._check_prepared()
-        elif self._pending is not None:
-            self._warn_of_lost_step()
+    def _prepared(self, terms: tuple[Any, ...]) -> Derivatives[Any] | None:
+        """Return the derivatives of the step that :meth:`backward` prepared, None without one."""
+        self._check_prepared()
         pending, self._pending = self._pending, None
-        if closure is not None:
-            game = self._as_game(closure, terms)
-            self._check_call("step", game)
-            self._meet(Act.STEP, game)
-            return self._differentiate(game, second_order=second_order, workspace=self._workspace)
         if any(term is not None for term in terms):
             raise ValueError("These terms go with the loss: pass them to `backward` in this form.")
         if pending is None:
@@ -86,13 +76,9 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         }
         return pending
 
-    def _result_of(self, derivatives: Derivatives[Any]) -> Any:
-        losses = derivatives.losses
-        return losses[0] if derivatives.is_zero_sum else self._result(losses)
-
+    @abstractmethod
     def _result(self, losses: Sequence[Tensor]) -> Any:
-        """Return the losses of all players as :meth:`step` does."""
-        return tuple(losses)
+        """Return the losses of a game as :meth:`step` does."""
 
     def _backward(
         self, closure: Any, terms: tuple[Any, ...], scaler: torch.amp.GradScaler | None = None
@@ -137,7 +123,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         commit = Commit()
         commit.add(prepare)
         commit.run()
-        return self._result_of(pending)
+        return self._result(pending.losses)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Reset ``.grad``, and drop a step that :meth:`backward` has prepared."""
@@ -174,6 +160,11 @@ class TwoPhaseOptimizer(SteppingOptimizer):
                     f"at `backward`, {len(params)}. Freeze, unfreeze and add parameters before "
                     "`backward`, and call it anew."
                 )
+
+    def _drop_prepared(self) -> None:
+        """Drop a prepared step, with a warning."""
+        self._warn_of_lost_step()
+        self._pending = None
 
     def _warn_of_lost_step(self) -> None:
         """Warn if a prepared step is about to be dropped that no scaler has skipped."""

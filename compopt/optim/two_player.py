@@ -1,6 +1,6 @@
 """The competitive step of two players."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, overload
 
 import torch
@@ -18,6 +18,7 @@ from compopt.game import (
     Penalties,
     Terms,
     as_game,
+    as_loss,
     check_alone,
 )
 from compopt.optim.competitive import CompetitiveOptimizer, CompetitiveOptions
@@ -157,6 +158,9 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         )
         self._refuse_hooks()
         return game
+
+    def _result(self, losses: Sequence[Tensor]) -> Losses:
+        return as_loss(losses)
 
     def _report_independence(self, derivatives: Derivatives[Player]) -> None:
         self._reporter.report_independence(derivatives)

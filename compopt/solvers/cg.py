@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compopt._scale import (
+from compopt.kernels import operations, partial_dot, uses_triton
+from compopt.kernels._numbers import (
     Number,
+    accumulator,
     as_tensor,
     divide,
     power_of_two,
     size_of,
 )
-from compopt.kernels import operations, partial_dot, uses_triton
-from compopt.kernels._dtypes import accumulator
 from compopt.kernels.cg import host
 from compopt.operators import CoupledOperator, LinearOperator
 from compopt.solvers.base import IterativeSolver, Solution, check_definite, status_code

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from compopt._scale import power_of_two, size_of
+from compopt.kernels._numbers import power_of_two, size_of
 from compopt.operators import LinearOperator
 from compopt.solvers.base import Solution, check_system, status_code
 

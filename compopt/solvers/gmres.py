@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from compopt._checks import check_count
-from compopt._scale import power_of_two, size_of
+from compopt.kernels._numbers import power_of_two, size_of
 from compopt.operators import CoupledOperator, LinearOperator
 from compopt.solvers.base import IterativeSolver, Solution, status_code
 

@@ -12,8 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .._blocks import triton_dtype
-from .._dtypes import accumulator
 from .._jit import kernel
+from .._numbers import accumulator
 from ..batch_norm.triton import Geometry, partial_sums
 from .reference import FROM_OUTPUT, SOFTPLUS_THRESHOLD, Activation
 

@@ -22,8 +22,8 @@ from .._blocks import (
     store,
     triton_dtype,
 )
-from .._dtypes import accumulator
 from .._jit import kernel
+from .._numbers import accumulator
 
 
 @triton.jit

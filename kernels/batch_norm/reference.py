@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._dtypes import widened
+from .._numbers import widened
 
 _ATEN: Any = torch.ops.aten
 

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from .._blocks import triton_dtype
-from .._dtypes import accumulator
+from .._numbers import accumulator
 from .kernels import (
     CURVATURE,
     GRADIENT,

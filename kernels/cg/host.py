@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-from .._dtypes import within
+from .._numbers import within
 
 
 class CGState:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .._dtypes import accumulator
+from .._numbers import accumulator
 from .state import BETA, GAMMA, NUM_ITER, SCALE, WORST_FALL, CGState
 
 

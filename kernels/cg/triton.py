@@ -24,8 +24,8 @@ from .._blocks import (
     sum_partials,
     triton_dtype,
 )
-from .._dtypes import accumulator
 from .._jit import kernel
+from .._numbers import accumulator
 from .state import CGState
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .._dtypes import widened
+from .._numbers import widened
 
 _ATEN: Any = torch.ops.aten
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .._backend import UnsupportedError
 from .._blocks import triton_dtype
-from .._dtypes import accumulator
 from .._jit import kernel
+from .._numbers import accumulator
 from .reference import LayerNormSaved
 
 FORWARD = tl.constexpr(0)

@@ -12,8 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .._blocks import require_products, triton_dtype
-from .._dtypes import accumulator
 from .._jit import kernel
+from .._numbers import accumulator
 
 
 @triton.jit

@@ -20,8 +20,8 @@ from .._blocks import (
     new_partials,
     triton_dtype,
 )
-from .._dtypes import accumulator
 from .._jit import kernel
+from .._numbers import accumulator
 from .tables import ALIGNED, CONTIGUOUS, Place, Table, addresses, collapse, row, tables
 
 ALIGNMENT = 16

@@ -13,7 +13,7 @@ The n x n matrix of all Om is never formed: only strips of at most :data:`STRIP_
 import torch
 from torch import Tensor
 
-from .._dtypes import accumulator
+from .._numbers import accumulator
 
 STRIP_ENTRIES = 1 << 22
 """Entries of a strip of the Gram matrix: 16 MiB in float32."""

@@ -11,8 +11,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .._blocks import require_products
-from .._dtypes import accumulator
 from .._jit import kernel
+from .._numbers import accumulator
 from .reference import STRIP_ENTRIES, inverse_row_norms, project_rows
 
 _ROWS = 64

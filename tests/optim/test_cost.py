@@ -7,8 +7,9 @@ from covering import pairwise
 from saved_tensors import counting_saved_tensors
 from torch import nn
 
-from compopt import ACGD, CGD, GMRES, ConjugateGradient, Game, _scale
+from compopt import ACGD, CGD, GMRES, ConjugateGradient, Game
 from compopt.derivatives import differentiate
+from compopt.kernels import _numbers
 
 OPTIMIZERS = pytest.mark.parametrize("optimizer_class", [CGD, ACGD], ids=["cgd", "acgd"])
 
@@ -186,7 +187,7 @@ def test_state_holds_no_graph_and_does_not_grow(optimizer_class):
 
 def test_reports_are_read_only_when_asked_for(monkeypatch):
     # As on a device.
-    monkeypatch.setattr(_scale, "FREE_TO_READ", set())
+    monkeypatch.setattr(_numbers, "FREE_TO_READ", set())
     case = CASES["mlp-gan"]()
     optimizer = ACGD(case.min_params, case.max_params, solver=ConjugateGradient(rtol=1e-3))
     reads = []

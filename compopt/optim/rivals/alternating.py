@@ -8,9 +8,8 @@ from torch import Tensor
 from compopt._checks import check_choice
 from compopt._typing import OPPONENT, PLAYERS, LearningRates, Params, Player
 from compopt.distributed.meeting import Act
-from compopt.game import L_co, Losses, LossOrClosure
+from compopt.game import L_co, Losses, LossOrClosure, as_loss
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import as_loss
 from compopt.optim.rivals.descent_ascent import DescentAscent, MakeOptimizers
 
 

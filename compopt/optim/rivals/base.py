@@ -1,7 +1,7 @@
 """What the optimizers that follow the gradient field have in common."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, overload
@@ -13,7 +13,7 @@ from typing_extensions import TypedDict, Unpack
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives
 from compopt.distributed.meeting import Act
-from compopt.game import L_co, Losses, LossOrClosure, Penalties, Terms, as_game
+from compopt.game import L_co, Losses, LossOrClosure, Penalties, Terms, as_game, as_loss
 from compopt.optim.commit import Commit
 from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
@@ -33,11 +33,6 @@ class Move:
 
     delta: Tensor
     state: Mapping[str, Tensor] = field(default_factory=dict)
-
-
-def as_loss(losses: Sequence[Tensor]) -> Losses:
-    """Return the loss, or the pair of losses, of a game of two players."""
-    return losses[0] if len(losses) == 1 else (losses[0], losses[1])
 
 
 class RivalOptimizer(SteppingOptimizer):

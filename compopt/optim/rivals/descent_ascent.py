@@ -10,11 +10,11 @@ from torch import Tensor
 
 from compopt._typing import PLAYERS, LearningRates, Params, Player
 from compopt.distributed.meeting import Act
-from compopt.game import Game, Losses, LossOrClosure, Terms, as_game
+from compopt.game import Game, Losses, LossOrClosure, Terms, as_game, as_loss
 from compopt.optim.commit import Commit
 from compopt.optim.groups import check_direction, check_spelling, player_lr
 from compopt.optim.players import ProcessGroup
-from compopt.optim.rivals.base import RivalOptimizer, SimultaneousOptimizer, as_loss
+from compopt.optim.rivals.base import RivalOptimizer, SimultaneousOptimizer
 from compopt.optim.state import drop_removed, kept_whole
 from compopt.optim.terms import plain
 

@@ -1,4 +1,4 @@
-"""Numbers of any size: scales that spoil no digit, and norms that do not overflow.
+"""Numbers of any size and dtype: sums, scales that spoil no digit, norms that do not overflow.
 
 Squares of numbers leave the range of a dtype long before the numbers do: in float32 those above
 1.8e19 and below 1e-23. What is squared is divided by a power of two first, which is exact, so that
@@ -11,8 +11,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from compopt.kernels._dtypes import accumulator, within
-
 Number: TypeAlias = float | Tensor
 """A number on the host, or a 0-dim tensor that is not read."""
 
@@ -20,6 +18,21 @@ _EXPONENTS = {
     torch.float32: (torch.int32, 0x7F80_0000),
     torch.float64: (torch.int64, 0x7FF0_0000_0000_0000),
 }
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of sums over tensors of a floating ``dtype``: at least float32."""
+    return dtype if dtype.itemsize >= 4 else torch.float32
+
+
+def within(number: float, dtype: torch.dtype) -> float:
+    """Return a number >= 0 that ``dtype`` has: infinity for one that is larger."""
+    return math.inf if number > torch.finfo(dtype).max else number
+
+
+def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Return the tensors in their accumulator: a sum of terms is then rounded once."""
+    return tuple(tensor.to(accumulator(tensor.dtype)) for tensor in tensors)
 
 
 def size_of(vector: Tensor) -> Tensor:
