@@ -280,9 +280,8 @@ FAULTS = (
     Fault(
         "a prepared step outlives a move of one player",
         "compopt/optim/competitive.py",
-        "        # A prepared step would be one from where the player has been.\n"
-        "        self._drop_prepared()\n",
-        "",
+        "been.\n        self._drop_prepared()\n",
+        "been.\n",
         (OPTIM + "test_alone.py",),
     ),
     Fault(
