@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.cifar10.choose import SEEDS, TUNED
 from benchmarks.cifar10.contrasts import LEVEL, Contrast, contrast, holm
 from benchmarks.cifar10.protocol import load_protocol
-from benchmarks.cifar10.report.words import DISTANCES, compared, over, words
+from benchmarks.cifar10.report.words import CHOICES, DISTANCES, compared, over, words
 from benchmarks.cifar10.stored import Result, endpoints
 from benchmarks.harness import markdown_table
 
@@ -182,6 +182,27 @@ def methods_table(report: Report) -> str:
         rows.append(row)
     heads = ["method", "seeds", *(DISTANCES[name] for name in report.metrics), "steps"]
     return markdown_table(heads, rows)
+
+
+def trials_table(report: Report) -> str:
+    """Return a row for each method that was searched: its trials, the best and the median one."""
+    metric, rows = report.metrics[0], []
+    trials = [result for result in report.results if result.is_trial]
+    for method in dict.fromkeys(trial.method for trial in trials):
+        found = [
+            (value, trial.run["choices"])
+            for trial in trials
+            if trial.method == method and (value := trial.endpoint(metric)) is not None
+        ]
+        _, choices = min(found, key=lambda pair: pair[0])
+        options = ", ".join(
+            f"{CHOICES.get(name, name)} {value if isinstance(value, str) else f'{value:.2g}'}"
+            for name, value in choices.items()
+        )
+        values = np.exp([value for value, _ in found])
+        row = [words(method), len(found), f"{values.min():.3g}", f"{np.median(values):.3g}"]
+        rows.append([*row, options])
+    return markdown_table(["method", "trials", "best", "median", "options of the best"], rows)
 
 
 def finals_table(report: Report) -> str:

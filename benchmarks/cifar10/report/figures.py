@@ -11,7 +11,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
 from benchmarks.cifar10.contrasts import Contrast, expected_best
-from benchmarks.cifar10.report.words import DISTANCES, compared, words
+from benchmarks.cifar10.report.words import CHOICES, DISTANCES, compared, words
 from benchmarks.cifar10.stored import Result, curve
 
 # Okabe and Ito's hues, which all kinds of colour vision tell apart.
@@ -93,9 +93,9 @@ def draw_curves(results: Sequence[Result], metric: str) -> Figure:
     return figure
 
 
-def _set_log(axes: Axes) -> None:
+def _set_log(axes: Axes, ticks: Sequence[float] = (1, 2, 5)) -> None:
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=ticks))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
 
@@ -132,9 +132,13 @@ def draw_searches(trials: Sequence[Result], metric: str) -> Figure:
         for axes, option in zip(sensitivity, ("lr", "interaction"), strict=True):
             places = [trial.run["choices"].get(option, math.nan) for trial, _ in own]
             axes.plot(places, np.exp(values), "o", color=color)
-            axes.set(xscale="log", xlabel={"lr": "learning rate"}.get(option, "strength"))
+            axes.set(xscale="log", xlabel=CHOICES[option])
+            # Further labels would lie upon each other in a range of a decade or two.
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
     best.set(xlabel="trials", ylabel="Frechet distance, expected best")
-    _set_log(best)
+    _set_log(best, (1, 1.5, 2, 3, 5, 7))
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 

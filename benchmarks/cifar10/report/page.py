@@ -22,6 +22,7 @@ from benchmarks.cifar10.report.contents import (
     methods_table,
     monitor_text,
     progress_table,
+    trials_table,
     value_rows,
 )
 from benchmarks.cifar10.stored import Result, load_results, store_results
@@ -30,6 +31,20 @@ from benchmarks.cifar10.sweep import Sweep
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "benchmarks" / "results" / "cifar10"
 PAGE, README = ROOT / "docs" / "cifar10.md", ROOT / "README.md"
+
+SEARCHES = """{}
+
+Final distances, by the first distance, of trials with random options: one seed, each for the same
+cost as a cell above. The strength of the interaction is in multiples of the learning rate.
+
+```{{figure}} ../benchmarks/results/cifar10/searches.png
+:alt: Expected best of k trials, and distances against learning rate and strength
+```
+
+The expected best of k trials, and every trial against its learning rate and its strength."""
+NO_SEARCHES = (
+    "No trial has run: best of k and the sensitivity to learning rate and strength are open."
+)
 
 
 def write_pictures(report: Report, out: Path) -> list[str]:
@@ -130,10 +145,7 @@ def committed_text() -> tuple[str, str]:
         level=LEVEL,
         penalty=_question(report, "penalty"),
         explicit=_question(report, "explicit"),
-        searches="```{figure} ../benchmarks/results/cifar10/searches.png\n:alt: Trials\n```"
-        if trials
-        else "No trial has run: best of k and the sensitivity to learning rate and strength are "
-        "open.",
+        searches=SEARCHES.format(trials_table(report)) if trials else NO_SEARCHES,
         samples="```{figure} ../benchmarks/results/cifar10/samples.png\n:alt: Samples\n```"
         if medians
         else "No samples are stored.",

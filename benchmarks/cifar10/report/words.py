@@ -15,6 +15,9 @@ DISTANCES = {
 }
 """The networks of the Frechet distances; the first one leads."""
 
+CHOICES = {"lr": "learning rate", "interaction": "strength", "critic_steps": "critic steps"}
+"""What trials choose. The strength is a multiple of the learning rate."""
+
 
 def parts(method: str) -> tuple[str, str]:
     """Return a method (optimizer_loss_term) in words: the optimizer with its term, and the loss."""
