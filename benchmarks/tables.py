@@ -4,7 +4,7 @@ import csv
 import json
 import re
 
-from benchmarks import compiled_steps, layer_sizes, small_games, tolerances
+from benchmarks import compiled_steps, layer_sizes, small_games, strengths, tolerances
 from benchmarks.harness import RESULTS, markdown_table
 from compopt.penalties import CATALOGUE, Penalty
 
@@ -120,6 +120,7 @@ def sections() -> dict[str, str]:
     sizes = json.loads(layer_sizes.RESULT.read_text())
     compiled = json.loads(compiled_steps.RESULT.read_text())
     solves = json.loads(tolerances.RESULT.read_text())
+    strong = json.loads(strengths.RESULT.read_text())
     with (RESULTS / "mode_collapse" / "modes.csv").open(newline="") as stream:
         modes = list(csv.DictReader(stream))
     return {
@@ -129,5 +130,6 @@ def sections() -> dict[str, str]:
         "mode_collapse": mode_collapse_section(modes),
         "compiled_steps": small_games.table(compiled["workloads"]),
         "tolerances": tolerances.table(solves["runs"]),
+        "strengths": tolerances.table(strong["runs"], strengths.STRENGTHS),
         "layer_sizes": layer_sizes.table(sizes["times_as_fast"]),
     }

@@ -10,10 +10,11 @@ done: a program that was cut off goes on from there. CIFAR-10 has a command of i
 
 import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import torch
 from rich.progress import track
@@ -26,13 +27,13 @@ from compopt import ACGD, ConjugateGradient, losses
 
 RESULT = RESULTS / "tolerances.json"
 BUDGET, SEEDS = 3000.0, 5
-SOLVERS: dict[str, ConjugateGradient] = {
-    "one iteration": ConjugateGradient(rtol=0.0, max_iter=1),
-    "0.6": ConjugateGradient(rtol=0.6),
-    "0.3": ConjugateGradient(rtol=0.3),
-    "0.1": ConjugateGradient(rtol=0.1),
-    "0.05": ConjugateGradient(rtol=0.05),
-    "0.01": ConjugateGradient(rtol=0.01),
+RTOLS = (0.6, 0.3, 0.1, 0.05, 0.01)
+Ways: TypeAlias = dict[str, dict[str, Any]]
+"""Keywords of ACGD by the name of what is compared."""
+
+SOLVERS: Ways = {
+    "one iteration": {"solver": ConjugateGradient(rtol=0.0, max_iter=1)},
+    **{f"{rtol:g}": {"solver": ConjugateGradient(rtol=rtol)} for rtol in RTOLS},
 }
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Wasserstein": losses.wasserstein,
@@ -82,7 +83,7 @@ def frechet(one: Tensor, other: Tensor) -> float:
     return float((means[0] - means[1]).square().sum() + traces)
 
 
-def gan(kind: str, loss: str, solver: ConjugateGradient, seed: int, budget: float) -> Any:
+def gan(kind: str, loss: str, options: Mapping[str, Any], seed: int, budget: float) -> Any:
     """Train a GAN until the budget is spent; return its score, the lower the better."""
     torch.manual_seed(seed)
     width, entries, draw, score = GANS[kind]
@@ -90,7 +91,7 @@ def gan(kind: str, loss: str, solver: ConjugateGradient, seed: int, budget: floa
         perceptron(NOISE, width, width, entries),
         perceptron(entries, width, width, 1),
     )
-    optimizer = ACGD(generator.parameters(), critic.parameters(), lr=LR, solver=solver)
+    optimizer = ACGD(generator.parameters(), critic.parameters(), lr=LR, **options)
 
     def value() -> Tensor:
         noise = torch.randn(BATCH, NOISE)
@@ -103,7 +104,7 @@ def gan(kind: str, loss: str, solver: ConjugateGradient, seed: int, budget: floa
     return {"score": round(score(samples), 3), **spent}
 
 
-def bilinear(lr: float, solver: ConjugateGradient, seed: int, budget: float) -> Any:
+def bilinear(lr: float, options: Mapping[str, Any], seed: int, budget: float) -> Any:
     """Play ``x'A y`` with a random A [20, 20]; return the last distance from 0 over the first.
 
     Steps adapt to the size of A, so that the learning rate is the strength of the interaction.
@@ -114,7 +115,7 @@ def bilinear(lr: float, solver: ConjugateGradient, seed: int, budget: float) -> 
         torch.randn(20, generator=random, dtype=torch.float64).requires_grad_() for _ in range(2)
     )
     start = torch.cat([x, y]).norm().item()
-    optimizer = ACGD([x], [y], lr=lr, solver=solver)
+    optimizer = ACGD([x], [y], lr=lr, **options)
     spent = _play(optimizer, lambda: x @ matrix @ y, budget)
     return {"score": float(f"{torch.cat([x, y]).norm().item() / start:.3g}"), **spent}
 
@@ -130,43 +131,57 @@ def _play(optimizer: ACGD, loss: Callable[[], Tensor], budget: float) -> dict[st
     return {"steps": steps, "products": round(products / steps, 2)}
 
 
-def runs() -> Iterator[tuple[str, str, Callable[[int, float], Any]]]:
-    """Yield problem, solver, and what makes its result from a seed and a budget."""
-    for (name, solver), kind, loss in product(SOLVERS.items(), GANS, LOSSES):
-        yield (
-            f"{kind}, {loss}",
-            name,
-            lambda seed, budget, a=(kind, loss, solver): gan(*a, seed, budget),
-        )
-    for (name, solver), lr in product(SOLVERS.items(), (0.01, 0.1, 1.0)):
-        yield (
-            f"bilinear, lr {lr:g}",
-            name,
-            lambda seed, budget, a=(lr, solver): bilinear(*a, seed, budget),
-        )
+Make: TypeAlias = Callable[[int, float], Any]
+"""Makes the result of a run from its seed and its budget."""
 
 
-def table(results: dict[str, Any]) -> str:
-    """Return the mean score of each problem and solver, its range over seeds, and products."""
+def gans(ways: Ways) -> Iterator[tuple[str, str, Make]]:
+    """Yield problem, way, and what makes its result, of all GANs."""
+    for (way, options), kind, loss in product(ways.items(), GANS, LOSSES):
+        yield f"{kind}, {loss}", way, partial(gan, kind, loss, options)
+
+
+def runs() -> Iterator[tuple[str, str, Make]]:
+    """Yield problem, solver, and what makes its result."""
+    yield from gans(SOLVERS)
+    for (way, options), lr in product(SOLVERS.items(), (0.01, 0.1, 1.0)):
+        yield f"bilinear, lr {lr:g}", way, partial(bilinear, lr, options)
+
+
+def table(results: dict[str, Any], ways: Iterable[str] = SOLVERS) -> str:
+    """Return the mean score of each problem and way, its range over seeds, and products."""
     rows = []
-    for problem, by_solver in results.items():
+    for problem, by_way in results.items():
         cells = []
-        for name in SOLVERS:
-            found = by_solver[name]
+        for way in ways:
+            found = by_way[way]
             scores = [run["score"] for run in found]
             mean = statistics.mean(scores)
             ends = f"{min(scores):.2g} to {max(scores):.2g}"
-            cells.append(
-                f"{mean:.2g} ({ends}; {statistics.mean(r['products'] for r in found):.1f})"
-            )
+            products = statistics.mean(run["products"] for run in found)
+            cells.append(f"{mean:.2g} ({ends}; {products:.1f})")
         rows.append([problem, *cells])
-    return markdown_table(["problem", *SOLVERS], rows)
+    return markdown_table(["problem", *ways], rows)
 
 
-def main() -> None:
-    """Run what has not been run yet, write the results and print the table."""
-    parser = arguments(__doc__, out=RESULT)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
+def collect(
+    description: str | None,
+    out: Path,
+    runs: Callable[[], Iterable[tuple[str, str, Make]]],
+    ways: Iterable[str],
+    seeds: int = SEEDS,
+) -> None:
+    """Run what has not been run yet, write the results and print the table.
+
+    Args:
+        description: of the command.
+        out: where results are written, unless an argument of the command says otherwise.
+        runs: yields problem, way, and what makes its result.
+        ways: columns of the table.
+        seeds: how many there are, unless an argument of the command says otherwise.
+    """
+    parser = arguments(description, out=out)
+    parser.add_argument("--seeds", type=int, default=seeds)
     parser.add_argument("--budget", type=float, default=BUDGET, help="gradient calls of a run")
     options = parser.parse_args()
     result = read_result(options.out, {"budget": options.budget, "runs": {}})
@@ -174,13 +189,13 @@ def main() -> None:
         parser.error(f"{options.out} has runs with another budget. Use --out.")
     result.pop("conditions", None)
     for seed in track(range(options.seeds), "seeds"):
-        for problem, name, make in runs():
-            found = result["runs"].setdefault(problem, {}).setdefault(name, [])
+        for problem, way, make in runs():
+            found = result["runs"].setdefault(problem, {}).setdefault(way, [])
             if len(found) <= seed:
                 found.append(make(seed, options.budget))
                 write_result(options.out, result, indent=None)
-    print(table(json.loads(options.out.read_text())["runs"]))
+    print(table(json.loads(options.out.read_text())["runs"], ways))
 
 
 if __name__ == "__main__":
-    main()
+    collect(__doc__, RESULT, runs, SOLVERS)

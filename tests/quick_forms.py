@@ -53,6 +53,7 @@ SLOW = {
         "{command} --workloads poisson --optimizers compopt-one --rounds 1 --out {out}"
     ),
     "python -m benchmarks.step_scaling": "{command} --rounds 1 --points 4 --out {out}",
+    "python -m benchmarks.strengths": "{command} --seeds 1 --budget 1 --out {out}/strengths.json",
     "python -m benchmarks.tolerances": "{command} --seeds 1 --budget 1 --out {out}/tolerances.json",
     "python -m benchmarks.weak_scaling": "{command} --out {out}",
     "python tests/plant_faults.py": "{command} digest",

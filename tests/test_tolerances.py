@@ -1,11 +1,13 @@
-"""The benchmark of tolerances plays its games, and its stored runs are complete."""
+"""The benchmarks of tolerances and strengths play their games; stored runs are complete."""
 
 import json
 
+import pytest
 import torch
 
-from benchmarks import tolerances
-from benchmarks.tolerances import RESULT, SOLVERS, bilinear, frechet, gan, runs
+from benchmarks import strengths, tolerances
+from benchmarks.strengths import STRENGTHS
+from benchmarks.tolerances import SOLVERS, bilinear, frechet, gan
 
 
 def test_the_frechet_distance_of_gaussians():
@@ -26,15 +28,19 @@ def test_budgets_are_kept_and_strong_interaction_needs_a_tolerance():
     assert one["steps"] == 100
     assert solved["score"] < 0.7 * one["score"]
     assert gan("ring", "Wasserstein", SOLVERS["0.1"], 0, 5.0)["steps"] >= 1
+    assert gan("ring", "Wasserstein", STRENGTHS["0 lr"], 0, 5.0)["products"] == 0
 
 
-def test_stored_runs_are_complete_and_in_every_column():
-    stored = json.loads(RESULT.read_text())
+@pytest.mark.parametrize(
+    ("script", "ways"), [(tolerances, SOLVERS), (strengths, STRENGTHS)], ids=["tol", "strength"]
+)
+def test_stored_runs_are_complete_and_in_every_column(script, ways):
+    stored = json.loads(script.RESULT.read_text())
     assert stored["budget"] == tolerances.BUDGET
-    for problem, name, _ in runs():
-        assert len(stored["runs"][problem][name]) >= tolerances.SEEDS
-    lines = tolerances.table(stored["runs"]).splitlines()
-    assert lines[0].count("|") == len(SOLVERS) + 2
+    for problem, name, _ in script.runs():
+        assert len(stored["runs"][problem][name]) >= script.SEEDS
+    lines = tolerances.table(stored["runs"], ways).splitlines()
+    assert lines[0].count("|") == len(ways) + 2
     # Whatever the order in which they are stored.
     heads, (row,) = lines[0], [line for line in lines if line.startswith("| digits, Wasserstein")]
     for head, cell in list(zip(heads.split("|"), row.split("|"), strict=True))[2:-1]:

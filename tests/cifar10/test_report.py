@@ -12,7 +12,13 @@ from PIL import Image
 from benchmarks.cifar10.__main__ import main
 from benchmarks.cifar10.config import RunConfig
 from benchmarks.cifar10.report import PAGE, write_report
-from benchmarks.cifar10.report.contents import Report, headline, methods_table, monitor_text
+from benchmarks.cifar10.report.contents import (
+    Report,
+    headline,
+    methods_table,
+    monitor_text,
+    trials_table,
+)
 from benchmarks.cifar10.report.page import RESULTS, committed_text
 from benchmarks.cifar10.stored import load_results, monitored
 from benchmarks.cifar10.terms import TermConfig
@@ -119,6 +125,16 @@ def test_trials_are_drawn_and_are_not_in_the_tables(stored, tmp_path):
     assert "Nothing was tuned" in headline(Report(load_results(stored), PAIRS))
     write(stored, "acgd-tuned_wgan_none", 8, 0.1)
     assert "Nothing was tuned" not in headline(Report(load_results(stored), PAIRS))
+
+
+def test_the_best_trial_is_shown_with_its_options(stored):
+    for number, distance in enumerate([0.9, 0.3, 0.5]):
+        choices = {"lr": 10.0 ** -(number + 2), "interaction": number + 1, "solver": "one"}
+        write(stored, "acgd_wgan_none", 100, distance, name=f"trial{number}", choices=choices)
+    *_, row = trials_table(Report(load_results(stored), PAIRS)).splitlines()
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    options = "learning rate 0.001, strength 2, solver one"
+    assert cells == ["ACGD, Wasserstein loss", "3", "0.3", "0.5", options]
 
 
 def test_alarms_are_counted_in_good_and_in_lost_runs(stored):
