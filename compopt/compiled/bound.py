@@ -1,4 +1,4 @@
-"""The tensors that a step works on, found once and looked at in each step."""
+"""The tensors that a compiled step reads and writes, located once and read in each step."""
 
 import operator
 from typing import Any
@@ -14,16 +14,16 @@ from compopt.compiled.twin import StateKey
 from compopt.optim.two_player import TwoPlayerCompetitive
 
 _Slot = tuple[dict[str, Any], str]
-"""A dictionary of a module and a key: where a tensor is that may be replaced."""
+"""A dictionary of a module and a key: the place of a tensor that may be replaced."""
 
 
 class BoundTensors:
     """The parameters of an optimizer, their state, and the other tensors of its networks.
 
     Attributes:
-        by_player: the parameters that are trained.
-        params: those of both players, in order.
-        names: of ``params`` in the networks.
+        by_player: the trainable parameters of each player.
+        params: the trainable parameters of both players, in order.
+        names: the names of ``params`` in the networks.
     """
 
     def __init__(self, optimizer: TwoPlayerCompetitive, module: LossModule) -> None:
@@ -43,7 +43,7 @@ class BoundTensors:
         self._layouts = {p: FlatLayout.of(params) for p, params in self.by_player.items()}
 
     def are_current(self) -> bool:
-        """Return whether optimizer and networks still have these parameters, trained or not."""
+        """Return True if optimizer and networks hold the same parameters, trainable as before."""
         given = self._optimizer._all_params()
         return (
             len(given) == len(self._given)
@@ -56,25 +56,25 @@ class BoundTensors:
         )
 
     def are_training(self) -> list[bool]:
-        """Return the modes of all modules."""
+        """Return the training flag of each module."""
         return [module.training for module in self._modules]
 
     def others(self) -> dict[str, Tensor]:
-        """Return what the networks have besides :attr:`params`, by name."""
+        """Return the buffers and the other parameters of the networks, by name."""
         return {name: values[key] for name, (values, key) in self._others.items()}
 
     def steps(self) -> list[Tensor | None]:
-        """Return the count of steps in the state of each of :attr:`params`."""
+        """Return the step count in the state of each of :attr:`params`, None without one."""
         state = self._optimizer.state
-        # Looking must not make an entry.
+        # The state is a defaultdict: indexing would create an entry.
         return [state[param].get("step") if param in state else None for param in self.params]
 
     def counts(self) -> list[float]:
-        """Return the steps that each of :attr:`params` took."""
+        """Return the number of steps taken by each of :attr:`params`."""
         return [0.0 if step is None else step.item() for step in self.steps()]
 
     def vectors(self) -> dict[StateKey, Tensor]:
-        """Return the vectors of the state, zeros where there are none."""
+        """Return the state vectors, zeros where there are none."""
         optimizer, found = self._optimizer, {}
         for player, params in self.by_player.items():
             for key in optimizer._state_keys(player):

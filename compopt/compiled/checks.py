@@ -1,4 +1,4 @@
-"""What cannot be one program, each with what to do instead."""
+"""Checks that a step can be one program; each error names an alternative."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -35,7 +35,7 @@ def check_arguments(optimizer: object, loss_fn: object, networks: Sequence[objec
 
 
 def check_program(optimizer: TwoPlayerCompetitive) -> None:
-    """Raise unless all steps of ``optimizer`` do the same operations."""
+    """Raise unless a step of ``optimizer`` can be traced into a program on the CPU."""
     check_fixed(optimizer)
     device = _device(optimizer)
     if device.type != "cpu":
@@ -51,7 +51,7 @@ def check_program(optimizer: TwoPlayerCompetitive) -> None:
 
 
 def check_graph(optimizer: TwoPlayerCompetitive) -> None:
-    """Raise unless steps of ``optimizer`` can be captured, and their rates be changed."""
+    """Raise unless steps can be captured, with learning rates that schedulers can change."""
     check_fixed(optimizer)
     device = _device(optimizer)
     check_graph_device(device)
@@ -75,7 +75,7 @@ def check_graph(optimizer: TwoPlayerCompetitive) -> None:
 
 
 def check_graph_device(device: torch.device) -> None:
-    """Raise unless ``device`` has graphs."""
+    """Raise unless ``device`` is a CUDA device."""
     if device.type != "cuda":
         raise ValueError(
             f'`mode="graph"` needs parameters on a CUDA device, got {device}. Use `mode="auto"`, '
@@ -89,7 +89,7 @@ def _device(optimizer: TwoPlayerCompetitive) -> torch.device:
 
 
 def check_fixed(optimizer: TwoPlayerCompetitive) -> None:
-    """Raise unless the solver has a fixed count, and this process works alone."""
+    """Raise unless the solver has a fixed iteration count and no processes share the step."""
     optimizer._check_groups()
     if type(optimizer.process_group) is not Placement:
         raise ValueError(
@@ -107,7 +107,7 @@ def check_fixed(optimizer: TwoPlayerCompetitive) -> None:
 
 
 def check_inputs(leaves: Iterable[object]) -> None:
-    """Raise unless what is no tensor among the inputs is a plain value."""
+    """Raise unless all inputs other than tensors are numbers, strings or None."""
     for leaf in leaves:
         if not (leaf is None or leaf is HERE or isinstance(leaf, bool | int | float | str)):
             raise TypeError(
@@ -121,8 +121,8 @@ def check_owned(names: Mapping[Tensor, str], params: Mapping[Player, Sequence[Te
     """Raise unless all parameters of the players belong to the networks.
 
     Args:
-        names: of the networks' parameters.
-        params: of the players.
+        names: the names of the networks' parameters.
+        params: the players' parameters.
     """
     for player, tensors in params.items():
         for index, param in enumerate(tensors):

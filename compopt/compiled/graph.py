@@ -20,7 +20,7 @@ WARM_UP = 3
 
 
 class DeviceGraph:
-    """What a function does on a device, captured without running it."""
+    """The device operations of a function, captured without running them."""
 
     def __init__(self, function: Callable[[], object], device: torch.device) -> None:
         self._graph = torch.cuda.CUDAGraph()
@@ -28,12 +28,12 @@ class DeviceGraph:
             function()
 
     def replay(self) -> None:
-        """Do it, on the current stream of the device."""
+        """Run the operations, on the current stream of the device."""
         self._graph.replay()
 
 
 def on_side_stream(function: Callable[[], Any], device: torch.device) -> Any:
-    """Return what a function does on a stream of its own, as is asked for before a capture."""
+    """Return the result of a function run on a side stream, as torch asks before a capture."""
     with torch.cuda.device(device):
         stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
@@ -46,9 +46,9 @@ def on_side_stream(function: Callable[[], Any], device: torch.device) -> Any:
 class GraphStep(CompiledStep):
     """The step as a device graph.
 
-    The first steps are taken as usual. The graph works on memory that must stay where it is: where
-    parameters, state, buffers or rates are other tensors than before, as after loading a state
-    dict, or where inputs have another shape, it is captured anew, after as many usual steps.
+    The first steps are eager. The graph reads and writes fixed addresses: if parameters, state,
+    buffers or learning rates are replaced, as by loading a state dict, or if the shape of an input
+    changes, the graph is captured again, after the same number of eager steps.
     """
 
     mode = "graph"
@@ -88,7 +88,7 @@ class GraphStep(CompiledStep):
         if self._num_steps < WARM_UP:
             losses: Losses = on_side_stream(lambda: self._eager_step(inputs), device)
             self._num_steps += 1
-            # The first step makes the state.
+            # The first step creates the state.
             memory = self._used_memory()
             self._memory, self._addresses = memory, [tensor.data_ptr() for tensor in memory]
             return losses
@@ -103,17 +103,17 @@ class GraphStep(CompiledStep):
         optimizer._opt_called = True  # type: ignore[attr-defined]
         optimizer.last_step = self._report
         assert self._losses is not None
-        # The next replay writes into these.
+        # Clone: the next replay overwrites these.
         if isinstance(self._losses, tuple):
             return self._losses[0].clone(), self._losses[1].clone()
         return self._losses.clone()
 
     def _keep(self, losses: Losses) -> None:
-        """Keep what is in memory of the graph, which each replay writes."""
+        """Keep the losses and the report, whose tensors each replay overwrites."""
         self._losses, self._report = losses, self.optimizer.last_step
 
     def _used_memory(self) -> list[Tensor]:
-        """Return the tensors that steps read and write, besides inputs."""
+        """Return the tensors that steps read and write, except inputs."""
         optimizer, bound = self.optimizer, self._bound
         states = [optimizer.state[param] for param in bound.params if param in optimizer.state]
         return [

@@ -52,14 +52,14 @@ class LossModule(nn.Module):
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a program works on.
+    """The arguments of a program.
 
     Attributes:
-        params: of both players, those that are trained.
-        vectors: of the state, by player and name.
+        params: the trainable parameters of both players.
+        vectors: the state vectors, by player and name.
         others: buffers and further parameters of the networks, by name.
-        numbers: [c + g] float64, the counts of steps that differ and the learning rates of groups.
-        inputs: tensors among the leaves of the inputs.
+        numbers: [c + g] float64, the distinct step counts and the learning rates of the groups.
+        inputs: the tensors among the inputs of the loss.
     """
 
     params: list[Tensor]
@@ -69,7 +69,7 @@ class Arguments:
     inputs: list[Tensor]
 
     def flat(self) -> list[Tensor]:
-        """Return all of them in order."""
+        """Return all tensors in order."""
         return [
             *self.params,
             *self.vectors.values(),
@@ -81,14 +81,14 @@ class Arguments:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a program takes for granted.
+    """How a program interprets its arguments.
 
     Attributes:
-        names: of ``Arguments.params`` in the networks.
-        count_of: for each of them the place of its count among the numbers.
-        num_counts: how many counts there are.
+        names: the names of ``Arguments.params`` in the networks.
+        count_of: for each parameter, the index of its step count in ``Arguments.numbers``.
+        num_counts: the number of distinct step counts.
         solved: the player whose move is solved for.
-        inputs: how the tensors among them make up the inputs.
+        inputs: the nesting of the inputs, and those that are not tensors.
     """
 
     names: Sequence[str]
@@ -100,14 +100,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program gives: new values, and the figures of the step.
+    """The results of a program: new values, and the figures of the step.
 
     Attributes:
-        params: new values, the old ones where nothing is taken.
-        vectors: of the state, likewise.
-        others: buffers and further parameters, taken or not.
-        figures: float64, whether the step or its fallback is taken, then the report's tensors.
-        losses: detached.
+        params: new values; the old ones if no step is taken.
+        vectors: new state vectors, likewise.
+        others: buffers and further parameters, whether or not a step is taken.
+        figures: float64, 1 if the step or its fallback is taken, then the report's tensors.
+        losses: the detached losses.
     """
 
     params: list[Tensor]
@@ -118,14 +118,14 @@ class Outcome:
 
 
 class Program:
-    """A step of an optimizer as one compiled function, which changes nothing.
+    """A step of an optimizer as one compiled function without side effects.
 
     Args:
-        optimizer: whose step.
-        module: the loss.
-        arguments: such as the program will get.
-        layout: of them.
-        backend: of ``torch.compile``.
+        optimizer: the optimizer.
+        module: the loss function with its networks.
+        arguments: example arguments.
+        layout: how to interpret the arguments.
+        backend: a backend of ``torch.compile``.
 
     Attributes:
         changed: names of the buffers that a step changes.
@@ -150,7 +150,7 @@ class Program:
         self._call = _compiled(graph, arguments.flat(), backend)
 
     def __call__(self, arguments: Arguments) -> Outcome:
-        """Return what a step from ``arguments``, which stay as they are, makes of them."""
+        """Return the outcome of a step from ``arguments``, which are not modified."""
         return self._outcome(self._call(*arguments.flat()))
 
     def _outcome(self, tensors: Sequence[Any]) -> Outcome:
@@ -166,7 +166,7 @@ class Program:
         return StepReport(**self._report.filled(figures.unbind()[1:]))
 
     def _step(self, *tensors: Tensor) -> list[Tensor]:
-        """Take a step of a twin on copies; return what :class:`Outcome` has."""
+        """Take a step of a twin on copies; return the tensors of an :class:`Outcome`."""
         layout, (keys, names) = self._layout, self._names
         remaining = iter(tensors)
         leaves = [next(remaining).detach().clone().requires_grad_() for _ in self._params]
@@ -184,7 +184,7 @@ class Program:
         replaced = {**dict(zip(layout.names, leaves, strict=True)), **others}
         inputs = layout.inputs.filled(remaining)
         losses = twin._step(lambda: functional_call(self._module, replaced, inputs), Terms())
-        # Buffers that a module assigns anew come back in the dictionary.
+        # `functional_call` puts buffers that a module reassigns into the dictionary.
         for name, old in others.items():
             _check_like(name, old, replaced[name])
             if replaced[name] is not old or old._version:
@@ -201,14 +201,14 @@ class Program:
         ]
 
     def _drop_unchanged(self, graph: GraphModule) -> None:
-        """Return in place of buffers that stay as they are what was given."""
+        """Let the graph return the given tensors in place of buffers that do not change."""
         nodes = graph.graph.nodes
         given = [node for node in nodes if node.op == "placeholder"]
         output = next(node for node in nodes if node.op == "output")
         returned = list(output.args[0])
         first = len(self._params) + len(self._names[0])
         for place, name in enumerate(self._names[1], first):
-            # Torch does not count what normalizations do to their statistics.
+            # Batch normalization does not increase the version of its statistics.
             if any("batch_norm" in str(use.target) for use in _uses(given[place])):
                 self.changed.add(name)
             if name not in self.changed:
@@ -218,7 +218,7 @@ class Program:
 
 
 def _traced(step: Callable[..., Any], arguments: Sequence[Tensor]) -> GraphModule:
-    """Return a function as a graph of tensor operations; nothing of it is computed."""
+    """Return a function as a graph of tensor operations, traced without computing values."""
     try:
         graph = make_fx(step, tracing_mode="fake")(*arguments)
     except Exception as error:
@@ -243,11 +243,11 @@ def _compiled(
 ) -> Callable[..., Any]:
     """Return a graph compiled by a backend of ``torch.compile``.
 
-    Not by way of ``torch.compile`` itself, which would trace the graph again, and would compare
-    what it was compiled for with what it is given once more in each step.
+    The backend is called directly: ``torch.compile`` would trace the graph again and check guards
+    in each step.
     """
     if backend == "inductor":
-        # Launched from C++ a small step takes two thirds of the time.
+        # With launches from C++ a small step takes two thirds of the time.
         options = {"cpp_wrapper": True}
         compiled: Callable[..., Any] = torch._inductor.compile(graph, [*tensors], options=options)
         return compiled
@@ -267,7 +267,7 @@ _COPIES = (torch.ops.aten.detach.default, torch.ops.aten.clone.default)
 
 
 def _uses(node: Node) -> list[Node]:
-    """Return the operations on a tensor, and on its copies."""
+    """Return the operations on a tensor and on its copies."""
     found: list[Node] = []
     for user in node.users:
         found += [user, *(_uses(user) if user.target in _COPIES else [])]

@@ -1,4 +1,4 @@
-"""Steps as compiled programs, one for each way in which steps may differ."""
+"""Steps as compiled programs, one for each set of terms."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -21,14 +21,14 @@ from compopt.optim.two_player import TwoPlayerCompetitive
 from compopt.solvers import ConjugateGradient
 
 MOST_PROGRAMS = 8
-"""That a step may need before it is taken to need a new one each time."""
+"""Limit of programs: a step that needs more probably needs a new one each time."""
 
 
 class ProgramStep(CompiledStep):
     """The step as a compiled function of parameters, buffers, state and inputs.
 
-    A program changes nothing. What it returns is written when all of it is there, as an eager step
-    does.
+    A program has no side effects. Its results are written once all are computed, as in an eager
+    step.
     """
 
     mode = "program"
@@ -46,12 +46,12 @@ class ProgramStep(CompiledStep):
         self._module = LossModule(loss_fn, networks)
         self._programs: list[tuple[Terms, Program]] = []
         self._bound = BoundTensors(optimizer, self._module)
-        # Runs the hooks of `step`, and is a range in profiles.
+        # Runs the hooks of `step` and records a profiler range.
         self._hooked = torch.optim.Optimizer.profile_hook_step(self._step)
 
     def __call__(self, *inputs: Any) -> Losses:
         """Take one step."""
-        # What schedulers look for in `step`.
+        # Schedulers warn if this is not set.
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
         losses: Losses = self._hooked(self.optimizer, *inputs)
         return losses
@@ -106,11 +106,11 @@ class ProgramStep(CompiledStep):
         return None
 
     def _finish(self, program: Program, arguments: Arguments, outcome: Outcome) -> None:
-        """Take what a program has returned: buffers in any case, the rest if the step is good."""
+        """Write the results of a program: buffers in any case, the rest if a step is taken."""
         optimizer, bound = self.optimizer, self._bound
         report = program.report(outcome.figures)
         for (name, old), new in zip(arguments.others.items(), outcome.others, strict=True):
-            # As an eager loss does, whatever becomes of the step.
+            # An eager loss also updates buffers, whether or not the step is taken.
             if name in program.changed:
                 old.copy_(new)
         optimizer._pending = None

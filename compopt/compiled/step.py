@@ -1,4 +1,4 @@
-"""The call that makes a step one program."""
+"""The function that turns a step into one program."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -20,8 +20,8 @@ class CompiledStep(ABC):
     """A step of an optimizer as a function of the inputs of its loss; see :func:`compile`.
 
     Attributes:
-        optimizer: whose step it is.
-        networks: that the loss takes.
+        optimizer: the optimizer.
+        networks: the networks that the loss takes.
         mode: how steps are taken: "program", "graph" or "eager".
     """
 
@@ -42,7 +42,7 @@ class CompiledStep(ABC):
         """Take one step.
 
         Args:
-            inputs: what ``loss_fn`` takes after the networks.
+            inputs: the arguments of ``loss_fn`` after the networks.
 
         Returns:
             The detached loss, or pair of losses, before the step.
@@ -72,48 +72,50 @@ def compile(  # noqa: A001
 ) -> CompiledStep:
     """Return the whole step of ``optimizer`` as one program: ``step(*inputs) -> loss``.
 
-    Loss, gradients, products, solver and moves are one function, where an eager step is thousands
-    of operations that Python launches one by one. Parameters and state stay those of the
-    optimizer: checkpoints, eager steps in between, schedulers and hooks on ``step`` work as
-    before, and the moves are the same up to rounding.
+    Loss, gradients, products, solver and moves become one function, instead of thousands of
+    operations that Python launches one by one. Parameters and state remain those of the optimizer:
+    checkpoints, eager steps in between, schedulers and hooks on ``step`` work as before, and the
+    moves are the same up to rounding.
 
-    On the CPU the step is traced and compiled by ``torch.compile``, at the first call and whenever
-    something else than values of tensors changes: shapes and dtypes of inputs, inputs that are no
-    tensors, ``train()`` and ``eval()``, hyperparameters other than ``lr``, the solver, which
-    parameters require gradients. That takes from seconds to minutes, and at most eight times. On a
-    GPU the eager step is captured as a device graph, after three steps that are taken as usual.
+    On the CPU the step is traced and compiled by a backend of ``torch.compile``, at the first call
+    and whenever anything but tensor values changes: shapes and dtypes of inputs, inputs that are
+    not tensors, ``train()`` and ``eval()``, hyperparameters other than ``lr``, the solver, which
+    parameters require gradients. Compiling takes seconds to minutes; more than eight programs are
+    an error. On a GPU the eager step is captured as a device graph, after three eager steps.
 
-    ``loss_fn`` runs in Python only while it is traced or captured. What it does besides operations
-    on tensors is not done again, and what it decides there stays decided.
+    ``loss_fn`` runs in Python only until it is traced or captured. Later steps repeat its tensor
+    operations alone, along the branches that were taken then.
 
     Args:
         optimizer: a :class:`~compopt.CGD` or :class:`~compopt.ACGD` with a fixed count of
-            iterations, such as ``solver=ConjugateGradient(rtol=0.0, max_iter=1)``. For a device
-            graph with ``capturable=True``, and ``lr`` a tensor on the device.
+            iterations, such as ``solver=ConjugateGradient(rtol=0.0, max_iter=1)``. A device graph
+            needs ``capturable=True``, and ``lr`` as a tensor on the device.
         loss_fn: ``loss_fn(*networks, *inputs)`` returns what a step takes: a loss, a pair, a
             :class:`~compopt.Game` with penalties, or :class:`~compopt.MicroBatches` of these.
-        networks: modules that have all parameters of the optimizer. Their buffers, such as the
-            statistics of BatchNorm, come out of a step as they would eagerly.
-        mode: "program" and "graph" are the two forms; "auto" takes that of the parameters' device;
-            "eager" the plain step, for scripts that run everywhere.
-        backend: of ``torch.compile``. ``"aot_eager"`` traces the step without compiling it.
+        networks: modules that contain all parameters of the optimizer. Their buffers, such as the
+            statistics of BatchNorm, are updated as in an eager step.
+        mode: "program" or "graph"; "auto" chooses the one for the parameters' device; "eager" takes
+            the plain step, for scripts that run everywhere.
+        backend: a backend of ``torch.compile``. ``"aot_eager"`` traces the step without compiling
+            it.
 
     Returns:
         A function of the inputs that takes a step and returns the detached loss, or pair of losses.
         Inputs are tensors, numbers, strings, and tuples, lists and dictionaries of them.
 
     Raises:
-        TypeError, ValueError: if the step cannot be one program, naming what to use instead: a
-            solver with a tolerance, ``process_group``, a positive definite ``mirror``, parameters
-            that no network has.
+        TypeError, ValueError: if the step cannot be one program, because of a solver with a
+            tolerance, ``process_group``, a positive definite ``mirror`` or parameters that no
+            network contains. The message says what to use instead.
         RuntimeError: from the step, if ``loss_fn`` reads values or uses tensors that are neither
-            inputs nor parts of the networks, and after more than eight programs.
-        StepError: from the step, as eagerly. After any error parameters and state are as before.
+            inputs nor parts of the networks, or if the step needs more than eight programs.
+        StepError: from the step, as from an eager one. Any error leaves parameters and state
+            unchanged.
 
     Note:
-        ``optimizer.last_step`` is as after an eager step. Random numbers are drawn anew in each
-        step, but compiled ones are not those of the eager step. Not looked for are a loss that was
-        multiplied by the scale of a ``GradScaler``, and products that are zero.
+        ``optimizer.last_step`` is set as by an eager step. Each step draws new random numbers, but
+        a compiled step draws others than an eager one. A loss multiplied by the scale of a
+        ``GradScaler`` and products that are zero are not detected.
 
     Example:
         >>> import compopt, torch
@@ -129,9 +131,9 @@ def compile(  # noqa: A001
         True
 
     Cost: see the recipes. Memory: a program returns new parameters and state, which are then
-    copied; a graph keeps what a step needs for as long as it lives.
+    copied; a graph holds the memory of a step as long as it exists.
     """
-    # Not before somebody asks for it: tracing imports much of torch.
+    # Imported only here: tracing imports much of torch.
     from compopt.compiled.graph import GraphStep
     from compopt.compiled.program_step import ProgramStep
 

@@ -1,4 +1,4 @@
-"""What a program or a graph takes for granted."""
+"""The conditions under which a program or a graph can be reused."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from compopt.optim.two_player import TwoPlayerCompetitive
 
 
 class Terms(NamedTuple):
-    """What must be alike in two steps for one program, by the names that messages use."""
+    """What two steps must share to use one program, by the names that messages use."""
 
     inputs: Any
     networks: Any
@@ -32,15 +32,15 @@ def terms_of(
     device: str,
     *counts: object,
 ) -> Terms:
-    """Return the terms of the step that would be taken now.
+    """Return the terms of the next step.
 
     Args:
-        optimizer: whose step.
-        bound: its tensors, and those of its networks.
-        tensors: among the inputs.
+        optimizer: the optimizer.
+        bound: the tensors of the optimizer and of its networks.
+        tensors: the tensors among the inputs.
         tree: the rest of the inputs.
-        device: its type.
-        counts: what matters of the steps so far.
+        device: the device type.
+        counts: what the program assumes about the steps taken so far.
     """
     keys = [key for key in ("player", *optimizer.defaults) if key != "lr"]
     return Terms(

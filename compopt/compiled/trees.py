@@ -1,4 +1,4 @@
-"""Nested values, with their tensors apart."""
+"""Nested values, separated from their tensors."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch.utils import _pytree as pytree
 
 
 class _Here:
-    """Stands where a tensor was."""
+    """The type of the mark that replaces a tensor."""
 
     def __repr__(self) -> str:
         return "tensor"
@@ -21,10 +21,10 @@ HERE = _Here()
 
 @dataclass(frozen=True)
 class Tree:
-    """What is left of nested tuples, lists and dictionaries without their tensors.
+    """Nested tuples, lists and dictionaries, with marks in place of their tensors.
 
     Attributes:
-        leaves: values that are no tensors, and marks in the places of tensors.
+        leaves: values other than tensors, and marks in place of tensors.
         spec: how they are nested.
     """
 

@@ -1,4 +1,4 @@
-"""A step as a function of tensors: that of a twin of the optimizer, on tensors that are traced."""
+"""A step as a function of tensors: a twin of the optimizer steps on traced tensors."""
 
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping, Sequence
@@ -29,16 +29,16 @@ def twin_of(
 ) -> TwoPlayerCompetitive:
     """Return an optimizer that moves ``tensors`` as ``optimizer`` would move its parameters.
 
-    It reads nothing on the host, and writes to what it was given only.
+    It reads no value on the host, and writes only to the tensors that it is given.
 
     Args:
-        optimizer: which keeps what it has.
-        tensors: by parameter, leaves of the same values.
-        counts: 0-dim, of steps, for each of ``tensors`` in order. Only counts that are one tensor
-            are taken for equal.
-        rates: 0-dim, the learning rates of the groups.
-        vectors: [size of the player] of the state.
-        solved: whose move is solved for.
+        optimizer: the optimizer. Its parameters and state are not modified.
+        tensors: by parameter, leaf tensors with the same values.
+        counts: 0-dim step counts of ``tensors``, in order. Counts are treated as equal only if
+            they are the same tensor.
+        rates: 0-dim learning rates of the groups.
+        vectors: [size of the player] state vectors.
+        solved: the player whose move is solved for.
     """
     groups = [
         {**group, "params": [tensors.get(param, param) for param in group["params"]], "lr": rate}
@@ -60,16 +60,16 @@ def twin_of(
         }
     )
     twin._flat_state = _GivenVectors(vectors)
-    # What is to be said once is said once for both.
+    # Share the reporter, so that each warning is given once for both.
     twin._reporter = optimizer._reporter
-    # A loss that a `GradScaler` has scaled is looked for by reading its factors.
+    # Skip the check for a loss scaled by a `GradScaler`: it reads values.
     twin._call_checks.leave_out("step")
     vars(twin)["_solved"] = lambda: (solved,)
     return twin
 
 
 class _GivenVectors(FlatState):
-    """State that is these vectors, and written in place."""
+    """State that consists of the given vectors, written in place."""
 
     def __init__(self, vectors: Mapping[StateKey, Tensor]) -> None:
         self._vectors = vectors
@@ -86,7 +86,7 @@ class _GivenVectors(FlatState):
 
 
 class _OneKernelEach(Placement):
-    """Gathers a vector in one operation: compilers make a kernel of each write to a part."""
+    """Gathers a vector in one operation: compilers emit a kernel for each write to a slice."""
 
     def gather(
         self, source: Pass, out: Tensor, *, added: Any = None, **options: Any

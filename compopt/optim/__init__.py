@@ -23,7 +23,7 @@ __all__ = [
     "rivals",
 ]
 
-# Imported when first asked for, out of sight of type checkers, as in `compopt`.
+# Imported on first access, which type checkers need not see, as in `compopt`.
 if TYPE_CHECKING:
     from compopt.optim import rivals
 else:

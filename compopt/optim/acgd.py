@@ -12,7 +12,7 @@ For the same cost of training, GANs do as well with it as with smaller ones or b
 coupled games are still solved (``python -m benchmarks.tolerances``).
 """
 RTOL_WARM = 1e-2
-"""That from a warm start, where what a solve leaves of the last move adds up over steps."""
+"""Default tolerance with a warm start, where the errors of solves accumulate over steps."""
 
 
 class ACGD(TwoPlayerCompetitive):
@@ -33,9 +33,9 @@ class ACGD(TwoPlayerCompetitive):
         \delta_y &= +A_y (\nabla_y f + D_{yx} \delta_x)
 
     Args:
-        min_params: of the first player, which minimises the loss: tensors, named tensors or group
-            dictionaries (several networks, hyperparameters per group).
-        max_params: of the second player, which maximises it.
+        min_params: parameters of the first player, which minimises the loss: tensors, named
+            tensors or group dictionaries (several networks, hyperparameters per group).
+        max_params: parameters of the second player, which maximises it.
         lr: a number, a 0-dim tensor, or a pair (min, max) of them.
         beta: decay rate of the average of squared gradients.
         eps: added to the root of the average, before the bias correction is applied (unlike
@@ -45,9 +45,9 @@ class ACGD(TwoPlayerCompetitive):
         weight_decay: see :class:`~compopt.CGD`, as for all arguments that follow.
         max_grad_norm: applied before the average is updated.
         mirror: see :class:`~compopt.CGD`.
-        solver: of the linear system; if None ``ConjugateGradient(rtol=0.3)``, for a pair of losses
-            ``GMRES(rtol=0.3)``, and with a warm start the same with ``rtol=1e-2``.
-        warm_start: see :class:`~compopt.CGD`. The last move is scaled by the present step sizes.
+        solver: solver of the linear system. If None, ``ConjugateGradient(rtol=0.3)``, or
+            ``GMRES(rtol=0.3)`` for a pair of losses; with a warm start ``rtol=1e-2``.
+        warm_start: see :class:`~compopt.CGD`. The last move is scaled by the current step sizes.
         solve_for: see :class:`~compopt.CGD`.
         on_failure: see :class:`~compopt.CGD`.
         capturable: see :class:`~compopt.CGD`.
@@ -55,14 +55,14 @@ class ACGD(TwoPlayerCompetitive):
         process_group: see :class:`~compopt.CGD`.
 
     Attributes:
-        last_step: a :class:`~compopt.StepReport` of the last step; an AttributeError
+        last_step: the :class:`~compopt.StepReport` of the last step; raises AttributeError
             before the first.
 
     Note:
         The published code solves to 1e-6 relative (its ``tol=1e-12`` is on squared norms), which
         ``solver=ConjugateGradient(rtol=1e-6, max_iter=1000)`` restores. On mini-batches that gains
         nothing: exact steps on two batches differ by more than their own length. In a game without
-        noise, take ``ConjugateGradient()``.
+        noise, use ``ConjugateGradient()``.
 
     Cost: as :class:`~compopt.CGD`. Memory: three vectors per player are kept from step to step.
 

@@ -31,11 +31,11 @@ Mirrors: TypeAlias = Mirror | tuple[Mirror, ...]
 
 
 class AdaptiveOptimizer(TwoPhaseOptimizer):
-    """Gives each player its coordinates and its step sizes.
+    """Base of the optimizers with mirror maps and adaptive step sizes.
 
-    Coordinates are those in which the metric of each group's mirror map is the identity. Where all
-    groups are Euclidean these are the parameters themselves, and nothing is done. Step sizes are
-    the learning rate of the group, and in groups with a ``beta`` those of ACGD.
+    In local coordinates the metric of each group's mirror map is the identity. If all groups are
+    Euclidean, local coordinates are the parameters themselves. Step sizes are the group's
+    ``interaction`` or else its learning rate; groups with a ``beta`` scale them as in ACGD.
     """
 
     _beta_is_optional: ClassVar[bool] = False
@@ -47,7 +47,7 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
 
     def _defaults_of(self, player: Any, defaults: Mapping[str, Any]) -> dict[str, Any]:
         mirror, count = defaults["mirror"], len(self._players)
-        # A box is a tuple as well, which begins with its name.
+        # A box is itself a tuple, which begins with its name.
         is_box = isinstance(mirror, tuple | list) and mirror[:1] in (("box",), ["box"])
         if isinstance(mirror, tuple | list) and len(mirror) == count and not is_box:
             mirror = mirror[self._players.index(player)]
@@ -78,7 +78,7 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
         return placement
 
     def _to_local_coordinates(self, derivatives: Derivatives[Any]) -> None:
-        """Let gradients and products be in the coordinates of the mirror maps, where they are."""
+        """Switch gradients and products to the local coordinates of the mirror maps."""
         charts: dict[Tensor, Chart] = {}
         self._charts, self._player_charts = charts, {}
         if all(group["mirror"] == "euclidean" for group in self.param_groups):
@@ -111,7 +111,7 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
     def _set_up(
         self, derivatives: Derivatives[K], plans: Mapping[K, Plan], solved: Collection[K]
     ) -> dict[K, StepSizes]:
-        """Return the step sizes of all players, of whom the moves of ``solved`` are solved for."""
+        """Return the step sizes of all players; the moves of ``solved`` are solved for."""
         step_sizes = {}
         for player, grad in derivatives.grads.items():
             sign = derivatives.signs[player] if player in solved else None
@@ -125,9 +125,9 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
         """Return the step sizes of a player.
 
         Args:
-            plan: of the player.
-            grad: [size of the player] of its own objective. Not modified.
-            sign: that the right-hand side has, None if the player's move is not solved for.
+            plan: the player's plan.
+            grad: [size of the player] gradient of its own objective. Not modified.
+            sign: sign of the right-hand side; None if the player's move is not solved for.
         """
         player, is_solved = plan.player, sign is not None
         if is_solved not in plan.work:
@@ -142,7 +142,7 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
             for where, group, _ in segments:
                 values[where].fill_(interaction_strength(group))
             return StepSizes.of(values, grad, sign, root, scaled)
-        # The average is of the magnitude, the step along the gradient.
+        # The average uses the magnitude, the step the gradient itself.
         charts = self._player_charts
         magnitude = charts[player].magnitude(grad) if charts else grad
         average = self._flat_state.read(self.state, player, plan.params, "exp_avg_sq")
@@ -166,8 +166,8 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
         return StepSizes(values, root, scaled, are_adaptive=True)
 
     def _stage_averages(self, commit: Commit, plan: Plan, grad: Tensor, advance: Advance) -> None:
-        """Add to a commit the averages that adaptive step sizes come from."""
-        # Formed anew rather than kept since `_step_sizes`: a pass is cheaper than a vector.
+        """Add the update of the averages of squared gradients to a commit."""
+        # Computed again, not kept since `_step_sizes`: a pass costs less than a vector.
         player, charts = plan.player, self._player_charts
         average = self._flat_state.stage(commit, self.state, player, plan.params, "exp_avg_sq")
         magnitude = charts[player].magnitude(grad) if charts else grad
@@ -179,7 +179,7 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
                     commit.add(partial(own.mul_, beta), own)
                     commit.add(partial(own.addcmul_, grad, grad, value=1 - beta), own)
             return
-        # Written aside, so that the commit has one operation for it. The step sizes have been used.
+        # Use the memory of the step sizes, no longer needed, so that the commit only copies.
         new = self._workspace.vector(plan.layout, player, "step_sizes")
         new.copy_(average)
         for where, group, _ in segments:
@@ -189,9 +189,9 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
 
 
 def _at(where: slice, *vectors: Any) -> Sequence[Any]:
-    """Return what lies at ``where`` in vectors of one size; those that are None stay."""
+    """Return the slices ``where`` of vectors of one size; None stays None."""
     if where.stop - where.start == vectors[0].numel():
-        # A slice of everything takes as long as an operation.
+        # Skip a slice of everything: it takes as long as an operation.
         return vectors
     return [None if vector is None else vector[where] for vector in vectors]
 

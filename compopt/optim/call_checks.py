@@ -1,4 +1,4 @@
-"""What each call is looked through for, and what only the first, because it takes too long."""
+"""Checks of each call, and slower ones of first calls only."""
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import is_
@@ -22,23 +22,23 @@ STALE = (
 
 
 class CallChecks:
-    """Looks at calls, longest at the first of each kind: with penalties and without.
+    """Checks calls, most thoroughly the first of each kind, with penalties and without.
 
     Attributes:
-        know_parts: whether micro-batches have been seen to be of one form.
+        know_parts: True once the micro-batches of a call have been compared.
     """
 
     def __init__(self) -> None:
         self.know_parts = False
         self._seen: set[tuple[str, bool]] = set()
         self._left_out: set[str] = set()
-        # Versions of the parameters at the first call; None once they have changed.
+        # Versions of the parameters at the first call, empty before it; None after the check.
         self._versions: dict[Tensor, int] | None = {}
-        # By group, its values when they were last checked, and the versions of tensors among them.
+        # By id of a group: its values at the last check, and the versions of tensors among them.
         self._checked: dict[int, tuple[list[Any], list[tuple[Tensor, int]]]] = {}
 
     def leave_out(self, call: str) -> None:
-        """Look at no ``call`` of this kind, nor at groups."""
+        """Skip the checks of this kind of call, of groups and of old parts."""
         self._left_out.add(call)
 
     def check_groups(
@@ -47,8 +47,8 @@ class CallChecks:
         """Raise if a value that was set in a group since the last call is not valid.
 
         Args:
-            groups: of the optimizer.
-            check: raises for one that is not valid.
+            groups: the groups of the optimizer.
+            check: raises if a group is not valid.
         """
         for group in () if self._left_out else groups:
             values = [*group.values()]
@@ -58,7 +58,7 @@ class CallChecks:
                 continue
             settings = {key: value for key, value in group.items() if key != "params"}
             check({**settings, "lr": without_rounding(group["lr"])})
-            # Values are kept, so that no other gets the identity of one.
+            # Keep the values alive, so that no new object takes the identity of one.
             versions = [(v, v._version) for v in values if isinstance(v, Tensor)]
             self._checked[id(group)] = (values, versions)
 
@@ -74,11 +74,11 @@ class CallChecks:
         """Raise if losses were scaled by hand, or hooks would not see gradients.
 
         Args:
-            call: its kind.
-            game: that the call was given.
-            params: that it is differentiated by.
+            call: the kind of call.
+            game: the game of the call.
+            params: the parameters by which it is differentiated.
             how_to_scale: what to do instead of scaling by hand.
-            hooks: whether to check hooks; not where there are none.
+            hooks: whether to check the hooks of ``params``.
         """
         if call in self._left_out:
             return
@@ -92,14 +92,14 @@ class CallChecks:
 
     @property
     def looks_for_old_parts(self) -> bool:
-        """Whether the first step, or the one after it, is still to come."""
+        """True until a call after the first step has been checked."""
         return self._versions is not None
 
     def look_for_old_parts(self, game: AnyGame[Any], params: Iterable[Tensor]) -> None:
-        """Warn if operations of the first call are in the graph of one after a step.
+        """Warn if the graph of a call after a step contains operations of the first call.
 
-        Autograd raises for most: where it has kept a parameter that has moved since, or freed what
-        it kept. It does neither where products follow and operations are linear.
+        Autograd itself raises in most cases: if it saved a parameter that has moved since, or has
+        freed its saved tensors. It does neither if the graph is kept and operations are linear.
         """
         if self._versions is None or self._left_out:
             return
@@ -115,7 +115,7 @@ class CallChecks:
                 continue
             seen.add(node)
             if not versions:
-                # The dictionary lives as long as the operation.
+                # `metadata` lives as long as the operation.
                 node.metadata[self] = True
             elif self in node.metadata and (found := _leads_to(node, moved)) is not None:
                 warn(STALE.format(shape=tuple(found.shape)), StepWarning)
@@ -125,7 +125,7 @@ class CallChecks:
 
 
 def _leads_to(node: object, params: Iterable[Tensor]) -> Tensor | None:
-    """Return the first parameter to which the graph behind an operation leads."""
+    """Return the first parameter that the graph behind an operation reaches, or None."""
     by_identity = {id(param): param for param in params}
     leaves = (by_identity.get(id(getattr(each, "variable", None))) for each in walk([node]))
     return next((leaf for leaf in leaves if leaf is not None), None)

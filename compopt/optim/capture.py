@@ -1,4 +1,4 @@
-"""What a step must be like to be captured as a device graph."""
+"""Checks that a step can be captured as a device graph."""
 
 import warnings
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from compopt.solvers import Solver
 
 
 def check_capturable(solver: Solver | None, on_failure: str) -> None:
-    """Raise unless steps are alike and read nothing on the host."""
+    """Raise unless all steps run the same operations and read nothing on the host."""
     if not getattr(solver, "has_fixed_count", False):
         raise ValueError(
             f"`capturable` needs a solver with a fixed iteration count, got {solver!r}. "
@@ -22,10 +22,10 @@ def check_capturable(solver: Solver | None, on_failure: str) -> None:
 
 
 def warn_of_fixed_rates(entries: Iterable[tuple[Tensor, dict[str, Any]]]) -> None:
-    """Warn in a capture of learning rates that no scheduler could change in the graph.
+    """Warn, during a capture, of learning rates that schedulers cannot change in the graph.
 
     Args:
-        entries: parameters of one device and their groups.
+        entries: parameters on one device, each with its group.
     """
     for param, group in entries:
         if not Place.of(param).capturing:

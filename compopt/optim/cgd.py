@@ -20,52 +20,52 @@ class CGD(TwoPlayerCompetitive):
     once, from one evaluation of the loss.
 
     Args:
-        min_params: of the first player, which minimises the loss: tensors, named tensors or group
-            dictionaries (several networks, hyperparameters per group).
-        max_params: of the second player, which maximises it.
-        lr: step size, a number, a 0-dim tensor, or a pair (min, max) of them.
+        min_params: parameters of the first player, which minimises the loss: tensors, named
+            tensors or group dictionaries (several networks, hyperparameters per group).
+        max_params: parameters of the second player, which maximises it.
+        lr: step size: a number, a 0-dim tensor, or a pair (min, max) of them.
         interaction: step size alpha of the interaction terms, separate from that of the move:
             ``dx = -lr (I + alpha^2 D_xy D_yx)^-1 (g_x + alpha D_xy g_y)``, known as
             competitive gradient optimization. ``lr`` if None. If 0, in all groups of both players,
-            nothing is solved: each takes the gradient step with its own step sizes, from no mixed
-            product. That is the control to compare a competitive step with.
+            nothing is solved: each player takes the gradient step with its own step sizes, without
+            mixed products. Use this as the baseline of a competitive step.
         weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
-            0 where ``mirror`` is not Euclidean.
+            Must be 0 where ``mirror`` is not Euclidean.
         max_grad_norm: largest Euclidean norm of a group's gradient; longer ones are scaled down.
         mirror: the mirror map of the set that parameters stay in, or a pair (min, max) of them;
             groups may have their own: ``"euclidean"``, ``"nonnegative"``, ``"simplex"``,
             ``("box", low, high)`` or ``"positive-definite"``. Parameters must lie strictly inside
-            their sets. See :mod:`compopt.optim.mirrors`. Gradients are clipped before they are
-            taken to local coordinates, where the last move of a warm start is kept and the norms
-            of moves in ``last_step`` are measured. Costs two passes over the constrained parameters
-            for each product; three eigendecompositions a step for each positive definite matrix.
-        solver: of the linear system; if None :class:`~compopt.solvers.ConjugateGradient` with its
-            defaults, and for a pair of losses :class:`~compopt.solvers.GMRES` with its own.
+            their sets. See :mod:`compopt.optim.mirrors`. Gradients are clipped before the change to
+            local coordinates. The last move of a warm start and the norms of moves in ``last_step``
+            are in local coordinates. Costs two passes over the constrained parameters for each
+            product; three eigendecompositions a step for each positive definite matrix.
+        solver: solver of the linear system. If None, :class:`~compopt.solvers.ConjugateGradient`,
+            or :class:`~compopt.solvers.GMRES` for a pair of losses, with default arguments.
         warm_start: whether to start the solver from the player's last move, which costs one
-            product and saves iterations where successive steps are alike. With mini-batches they
+            product and saves iterations if successive steps are similar. With mini-batches they
             are not, and the errors of loose solves accumulate: give the solver an ``rtol`` of
             1e-2 or less.
-        solve_for: the player whose move is solved for, the other replying in closed form:
-            ``"min"``, ``"max"``, ``"smaller"`` (the one with fewer parameters, which takes least
+        solve_for: the player whose move is solved for; the other replies in closed form:
+            ``"min"``, ``"max"``, ``"smaller"`` (the one with fewer parameters, which needs least
             memory) or ``"alternate"`` (as the published code does, beginning with the max player).
-            An exact solve gives the same step whichever it is.
-        on_failure: what to do when the solve fails or anything is not finite. ``"fallback"`` takes
-            the plain gradient step of both players with the same step sizes, or nothing if the
-            gradients themselves are not finite; ``"skip"`` takes nothing; ``"raise"`` raises
-            :class:`~compopt.StepError`. A step not taken leaves parameters and state as they were.
-        capturable: whether a step must read nothing on the host, for device graphs. Needs a solver
-            with a fixed iteration count, and ``lr`` as a tensor on the device if it is to change: a
-            graph keeps a number. A step that fails is left out without a warning; see
+            An exact solve gives the same step for each choice.
+        on_failure: what to do when the solve fails or a value is not finite. ``"fallback"`` takes
+            the plain gradient step of both players with the same step sizes, or none if the
+            gradients themselves are not finite; ``"skip"`` takes no step; ``"raise"`` raises
+            :class:`~compopt.StepError`. If no step is taken, parameters and state are unchanged.
+        capturable: whether steps must read nothing on the host, as device graphs require. Needs a
+            solver with a fixed iteration count, and ``lr`` as a tensor on the device if it changes:
+            in a graph, numbers are constants. A step that fails gives no warning; see
             ``last_step.taken`` and ``last_step.failure()``.
-        backend: of the vector kernels: ``"torch"``, ``"triton"`` (an error where it is
+        backend: backend of the vector kernels: ``"torch"``, ``"triton"`` (an error if it is
             missing), or ``"auto"``: Triton for CUDA tensors if it can be imported.
-        process_group: of ``torch.distributed`` whose processes share each step, every one with its
-            own part of the batch: the loss of a step is then the mean of theirs, and the loss that
-            ``step`` returns too. See :class:`~compopt.distributed.Replicated`, and
+        process_group: a ``torch.distributed`` group whose processes share each step. Each process
+            computes the loss of its part of the batch; the step uses, and ``step`` returns, the
+            mean of these losses. See :class:`~compopt.distributed.Replicated`, and
             :class:`~compopt.distributed.Sharded` for state that does not fit.
 
     Attributes:
-        last_step: a :class:`~compopt.StepReport` of the last step; an AttributeError
+        last_step: the :class:`~compopt.StepReport` of the last step; raises AttributeError
             before the first.
 
     Note:

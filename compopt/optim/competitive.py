@@ -43,9 +43,9 @@ class CompetitiveOptions(TypedDict, total=False):
 
 
 class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
-    """Base of CGD, ACGD and PolymatrixCGD: gradients, step sizes, solve, commit if it is good.
+    """Base of CGD, ACGD and PolymatrixCGD: gradients, step sizes, solve, commit of a good step.
 
-    Subclasses say what game a loss is, and solve for the moves. The arguments are those of
+    Subclasses turn losses into a game and solve for the moves. The arguments are those of
     :class:`~compopt.CGD`.
     """
 
@@ -101,7 +101,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
 
     @property
     def last_step(self) -> StepReport[K]:
-        """What the last step did; an AttributeError before the first."""
+        """The report of the last step; raises AttributeError before the first."""
         if self._last_step is None:
             raise AttributeError("`last_step` is about the last step, but none has been taken yet.")
         return self._last_step
@@ -134,13 +134,13 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
     def _solve(
         self, derivatives: Derivatives[K], sizes: Mapping[K, StepSizes], solver: Solver | None
     ) -> Update[K]:
-        """Return the moves of all players, their plain steps without a solver."""
+        """Return the moves of all players, or their gradient steps if ``solver`` is None."""
 
     def _step(self, closure: Any, terms: tuple[Any, ...], player: K | None = None) -> Any:
         """Take a step of all players, or of one; see :meth:`~compopt.CGD.step`."""
         backend, device = self.backend, self.param_groups[0]["params"][0].device
         if backend == "auto" and device.type != "cuda":
-            # So that kernels need not find it out one by one.
+            # Resolve the backend once, not in each kernel.
             backend = "torch"
         with torch.no_grad(), use_backend(backend), self._together(closure):
             if player is not None:
@@ -183,7 +183,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             return self._result(derivatives.losses)
 
     def _step_alone(self, player: K, closure: Any, terms: tuple[Any, ...]) -> Any:
-        """Take the gradient step of ``player``; others' parameters and state stay."""
+        """Take the gradient step of ``player``, without changing the other players."""
         if closure is None:
             raise TypeError(f"`step(loss, player={player!r})` needs a loss, got None.")
         # A prepared step would be one from where the player has been.
@@ -218,12 +218,12 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         if advance is not False:
             if sizes.are_adaptive:
                 self._stage_averages(commit, plan, grad, advance)
-            # Checkpoints have all of a player's state or none.
+            # Create all state vectors: checkpoints have all of a player's state or none.
             for key in self._state_keys(player):
                 self._stage_state(commit, player, key)
             self._stage(commit, plan, delta, {}, advance)
         commit.run()
-        # Losses of others are not differentiated, so they have not been averaged.
+        # Only the loss that was differentiated has been averaged over processes.
         losses = [
             derivatives.losses[0]
             if player in objective.signs
@@ -233,7 +233,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         return self._result(losses)
 
     def _clip(self, derivatives: Derivatives[K], settings: Settings) -> dict[K, Tensor]:
-        """Clip each group's gradient to its ``max_grad_norm``; return the norms before."""
+        """Clip gradients, then switch them to local coordinates; return the norms before both."""
         norms = self._placement.norms(derivatives.grads, of_any_size=self.capturable)
         if settings.clips:
             for player, grad in derivatives.grads.items():
@@ -284,7 +284,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                     update.delta.values(), [step_sizes[p].plain_step(grads[p]) for p in grads]
                 ),
             )
-        # In the order of the players, in which state is made.
+        # In the order of the players, in which state is created.
         deltas = {player: update.delta[player] for player in grads}
         if use_solution is not True:
             deltas = {

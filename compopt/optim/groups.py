@@ -23,8 +23,8 @@ from compopt._typing import PLAYERS, Params
 def player_groups(min_params: Params, max_params: Params | None) -> list[dict[str, Any]]:
     """Return the group dictionaries of both players, each tagged with its ``player``.
 
-    With ``max_params`` None, ``min_params`` must be the groups of both players, tagged already:
-    the form in which wrappers rebuild an optimizer from its ``param_groups``.
+    If ``max_params`` is None, ``min_params`` must be the tagged groups of both players, as when a
+    wrapper rebuilds an optimizer from its ``param_groups``.
     """
     if max_params is None:
         groups = list(check_iterable("min_params", min_params))
@@ -61,7 +61,7 @@ def complete_group(
     defaults_of: Callable[[Any], Mapping[str, Any]],
     players: Sequence[Any] = PLAYERS,
 ) -> dict[str, Any]:
-    """Return a copy of ``param_group`` with the defaults filled in; its parameters are checked."""
+    """Check the parameters of ``param_group``; return a copy with the defaults filled in."""
     if not isinstance(param_group, dict):
         raise TypeError(f"`param_group` must be a dictionary, got {type(param_group).__name__}.")
     group = dict(param_group)
@@ -72,7 +72,7 @@ def complete_group(
         raise ValueError("`param_group` must have `params`, the parameters of the group.")
     params = group["params"]
     entries: list[Any] = [params] if isinstance(params, Tensor) else list(params)
-    # Sets have no order; the base class refuses them by that name.
+    # Keep sets: the base class raises an error for them, as they have no order.
     group["params"] = params if isinstance(params, Tensor | set) else entries
     tensors = [
         entry[1] if isinstance(entry, tuple) and len(entry) == 2 else entry for entry in entries
@@ -92,7 +92,7 @@ def complete_group(
 
 
 def check_hyperparameters(group: dict[str, Any]) -> None:
-    """Raise unless the hyperparameters that all algorithms have are valid in ``group``."""
+    """Raise unless the hyperparameters common to all algorithms are valid in ``group``."""
     check_direction(group)
     check_non_negative("weight_decay", group["weight_decay"])
     if group["max_grad_norm"] is not None:
@@ -100,7 +100,7 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
 
 
 def check_direction(group: dict[str, Any]) -> None:
-    """Raise unless the group moves its player the way the player goes by itself."""
+    """Raise if a negative ``lr`` or ``maximize`` would reverse the direction of a player."""
     player = group["player"]
     rates = "The max player raises the loss by itself: give both players positive rates."
     remedy = (
@@ -121,9 +121,9 @@ def check_direction(group: dict[str, Any]) -> None:
 
 
 MISSPELT = 0.85
-"""How alike a key and a hyperparameter are, at most, by :mod:`difflib`, to be different words."""
+"""Similarity, by :mod:`difflib`, from which a key is taken for a misspelt hyperparameter."""
 
-# What would be taken for a setting of the group, were it passed over in silence.
+# Hyperparameters of some optimizer: to ignore one silently would look like accepting it.
 _OF_OTHERS = frozenset(
     [
         "beta",
@@ -161,12 +161,12 @@ _OF_THE_WHOLE = frozenset(
 def check_keys(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Raise if a group has a hyperparameter that this optimizer does not take from groups.
 
-    Keys that no optimizer knows are anybody's, unless they look like a hyperparameter misspelt.
+    Keys that no optimizer knows are allowed, unless they look like a misspelt hyperparameter.
 
     Args:
-        optimizer: its name.
-        group: of parameters.
-        defaults: of the hyperparameters that groups have.
+        optimizer: the name of the optimizer.
+        group: the parameter group.
+        defaults: default hyperparameters of the optimizer's groups.
     """
     for key in group:
         if key in _OF_THE_WHOLE and key not in defaults:
@@ -174,7 +174,7 @@ def check_keys(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, 
                 f"A group of {optimizer} takes no `{key}`: it is set for all parameters at once, "
                 f"as an argument, by optimizers that have it."
             )
-        # None sets nothing.
+        # A value of None sets nothing.
         if key in _OF_OTHERS and key not in defaults and group[key] is not None:
             hint = HINTS.get(key, f"There are {', '.join(defaults)}.")
             raise ValueError(f"A group of {optimizer} takes no `{key}`. {hint}")
@@ -182,7 +182,7 @@ def check_keys(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, 
 
 
 def check_spelling(optimizer: str, group: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    """Raise if a key of a group is a hyperparameter misspelt; see :func:`check_keys`."""
+    """Raise if a key of a group is a misspelt hyperparameter; see :func:`check_keys`."""
     known = {*defaults, "maximize"}
     for key in group:
         close = difflib.get_close_matches(str(key).lower(), known, n=1, cutoff=MISSPELT)
@@ -196,7 +196,7 @@ def check_spelling(optimizer: str, group: Mapping[str, Any], defaults: Mapping[s
 def player_lr(player: Any, lr: Any, players: Sequence[Any] = PLAYERS) -> Any:
     """Return the player's learning rate from one rate or one for each of ``players``.
 
-    A tensor is copied: schedulers write into it, once for each group.
+    A tensor is cloned: schedulers write to it in place, once for each group.
     """
     if isinstance(lr, Sequence) and not isinstance(lr, str):
         if len(lr) != len(players):

@@ -1,4 +1,4 @@
-"""Whether a competitive step is taken."""
+"""The decision whether a competitive step is taken."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -20,14 +20,14 @@ from compopt.solvers import Status
 
 @dataclass(frozen=True)
 class Verdict(Generic[K]):
-    """What is done with a step.
+    """The decision on a step.
 
     Attributes:
-        report: of the step.
+        report: the report of the step.
         use_solution: whether the competitive moves are taken.
-        advance: whether anything is taken; if not the solution, then the plain step.
-        status: why the solver stopped; None where nothing is read on the host.
-        signs: the names of the signs that hold.
+        advance: whether any step is taken; the plain step if ``use_solution`` is False.
+        status: why the solver stopped; None if nothing is read on the host.
+        signs: the names of the flags that are set.
     """
 
     report: StepReport[K]
@@ -49,27 +49,28 @@ def judge(
     is_clipped: bool,
     signs: Mapping[str, Tensor],
 ) -> Verdict[K]:
-    """Judge a step by its solve, and by whether its numbers are finite.
+    """Judge a step by its solve and by whether its values are finite.
 
     Args:
-        update: of all players.
-        derivatives: with clipped gradients.
-        grad_norm: before clipping, by player. Infinite also where squares overflow.
-        placement: of the players' vectors.
-        reads: whether the host may wait for the device, as it does here once. A step that is not
-            good then gets a second look, at norms that do not overflow. Without it the first look
-            is at those.
-        falls_back: whether a failed solve leaves the plain step.
-        squared: the players whose step sizes are made of squares of gradients, which must be
-            finite then.
+        update: the moves of all players.
+        derivatives: the derivatives, with clipped gradients.
+        grad_norm: norms before clipping, by player. With ``reads``, infinite also if squares
+            overflow.
+        placement: placement of the players' vectors.
+        reads: whether values may be read on the host, which waits for the device once. A step that
+            is not good is then judged again, by norms that do not overflow. If False, such norms
+            are used at once.
+        falls_back: whether the plain step replaces a failed solve.
+        squared: the players whose step sizes are computed from squared gradients. These squares
+            must be finite.
         is_clipped: whether gradients were clipped.
-        signs: 0-dim flags to read along, by name.
+        signs: 0-dim flags to read at the same time, by name.
     """
     on_host = reads and is_free_to_read(derivatives.losses[0].device)
     delta_norm = placement.norms(update.delta, of_any_size=not reads)
     norms = grad_norm
     if squared and is_clipped and not reads:
-        # Norms of what was clipped are not computed again.
+        # `grad_norm` is before clipping, but the squares are of clipped gradients.
         norms = placement.norms(derivatives.grads, of_any_size=True)
     report = _report(update, derivatives, norms, grad_norm, delta_norm, squared, on_host)
     if not reads:
@@ -96,8 +97,8 @@ class OutcomeAlone:
     """Whether a step of one player is finite, on the device until it is read.
 
     Attributes:
-        player: who moves.
-        norm: of its gradient, as clipped.
+        player: the player that moves.
+        norm: the norm of its clipped gradient.
         has_squares: whether the gradient is finite, and its squares where they are needed.
         taken: whether the move is finite as well.
     """
@@ -123,11 +124,11 @@ def judge_alone(
     """Return whether a step of ``player`` is finite.
 
     Args:
-        player: who moves.
-        grad: [size of the player], as clipped.
+        player: the player that moves.
+        grad: [size of the player] its clipped gradient.
         delta: [size of the player] its move.
-        placement: of the player's vectors.
-        squares_gradients: whether step sizes are made of squares, which must be finite then.
+        placement: placement of the player's vectors.
+        squares_gradients: whether step sizes use squared gradients, which must then be finite.
     """
     norm, length = (
         placement.norms({player: vector}, of_any_size=True)[player] for vector in (grad, delta)
@@ -145,7 +146,7 @@ def _report(
     squared: Collection[K],
     on_host: bool,
 ) -> StepReport[K]:
-    """Return the figures of a step; what they come to is a bool if it may be read ``on_host``."""
+    """Return the report of a step, whose outcome is a bool if ``on_host``, else a tensor."""
     solution, losses = update.solution, derivatives.losses
     sizes: list[Any] = [
         _square(norm, derivatives.grads[player].dtype, on_host) if player in squared else norm
@@ -175,13 +176,13 @@ _LAST_SOLVED = int(Status.MAX_ITER)
 
 
 def _finite(numbers: Collection[Any]) -> Tensor:
-    """Return whether all numbers are finite, 0-dim: their sum keeps what is not."""
+    """Return whether all numbers are finite, 0-dim: NaN and Inf remain in their sum."""
     first, *others = (number.reshape(()) for number in numbers)
     return torch.isfinite(sum(others, first))
 
 
 def _square(norm: Tensor, dtype: torch.dtype, on_host: bool) -> Number:
-    """Return the square of a norm, infinite where ``dtype`` does not have it."""
+    """Return the square of a norm, infinite if it overflows ``dtype``."""
     if on_host:
         square = norm.item() * norm.item()
         return square if square <= torch.finfo(dtype).max else math.inf
@@ -195,13 +196,13 @@ def _finite_on_host(numbers: Collection[Any]) -> bool:
 def _read(
     report: StepReport[K], falls_back: bool, placement: Placement, signs: Mapping[str, Tensor]
 ) -> Verdict[K]:
-    """Return the verdict as the host knows it, and as all processes do."""
+    """Read the outcome on the host; return the verdict on which all processes agree."""
     flags = [report._status_code, report._taken, report._has_gradients, *signs.values()]
     if isinstance(report._taken, bool):
         outcome: Any = [int(flag) for flag in flags]
     else:
         outcome = torch.stack([torch.as_tensor(flag).long() for flag in flags])
-    # The one place where a step waits for the device, after all its work is queued.
+    # The only place where a step waits for the device, after all its work is queued.
     code, taken, has_gradients, *answers = placement.agree(outcome)
     return Verdict(
         report,

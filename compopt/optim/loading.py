@@ -11,10 +11,10 @@ NOT_NEGATIVE = frozenset({"exp_avg_sq"})
 """State that is an average of squares."""
 
 MOST_STEPS = 2**53
-"""Counts of steps from here on are those of damaged files."""
+"""Step counts from this number on are taken for damage of a file."""
 
 OPTIONAL = frozenset({"delta"})
-"""State that an optimizer may begin without, and that one without warm start may be given."""
+"""State that may be missing, and that an optimizer without warm start also accepts."""
 
 
 def check_loadable(
@@ -24,21 +24,21 @@ def check_loadable(
     check_group: Callable[[dict[str, Any]], None],
     kept_by_hooks: Set[str] = frozenset(),
 ) -> None:
-    """Raise unless a state dict belongs to the same players, and its tensors to the parameters.
+    """Raise unless a state dict fits the players and the parameters of an optimizer.
 
-    Groups that differ in number or size are left to ``torch.optim``, which refuses them. A
-    parameter without any state is as before its first step.
+    Groups that differ in number or size are left to ``torch.optim``, which raises an error. A
+    parameter without state is treated as before its first step.
 
     Args:
-        param_groups: of the optimizer.
-        state_dict: to be loaded.
-        state_keys: returns the names of the vectors that a player keeps; None if others decide,
-            who then check them.
+        param_groups: the groups of the optimizer.
+        state_dict: the state dict to load.
+        state_keys: returns the names of the vectors that a player keeps; None to leave the check
+            of state to the caller.
         check_group: raises unless the hyperparameters of a group are valid.
-        kept_by_hooks: names of further vectors that may be there.
+        kept_by_hooks: names of further vectors that the state may contain.
 
     Raises:
-        TypeError, ValueError: naming the entry.
+        TypeError, ValueError: if it does not fit, naming the entry.
     """
     missing = {"state", "param_groups"} - set(state_dict)
     if missing:
@@ -75,7 +75,7 @@ def check_loadable(
             )
         if len(group["params"]) != len(saved["params"]):
             return
-        # Hyperparameters that it lacks stay as they are.
+        # Hyperparameters missing from the state dict keep their values.
         check_group({**group, **saved, "params": group["params"]})
         known.update(saved["params"])
         for param, index in zip(group["params"], saved["params"], strict=True):
@@ -87,7 +87,7 @@ def check_loadable(
             if entry and state_keys is not None:
                 keys = set(state_keys(group["player"]))
                 _check_entry(index, param, entry, keys, OPTIONAL | kept_by_hooks)
-    # Under keys of their own, others may keep what they like: that is passed through.
+    # Other keys are allowed: what other tools store in the state is passed through.
     unknown = [
         key
         for key, entry in state_dict["state"].items()
@@ -123,7 +123,7 @@ def _check_entry(
             f"The loaded `step` of parameter {index} must be a number, got shape "
             f"{tuple(count.shape)} and dtype {count.dtype}."
         )
-    # A count on a device is not read.
+    # Do not read a count on a device.
     if not isinstance(count, Tensor) or count.device.type == "cpu":
         value = math.inf if isinstance(count, int) and count >= MOST_STEPS else float(count)
         if not (math.isfinite(value) and value >= 0):

@@ -1,4 +1,4 @@
-"""What stays the same from step to step, and how a step reads the hyperparameters of groups."""
+"""Plans that are kept from step to step, and how a step reads the hyperparameters of groups."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,17 +13,17 @@ from compopt._remedies import called, how_to_move_alone
 from compopt.distributed import Placement
 
 LARGEST_ROUNDING = 1e-6
-"""Of a rate that a schedule takes down to zero."""
+"""Largest rounding error of a learning rate that a schedule takes down to zero."""
 
 
 def learning_rate(group: dict[str, Any]) -> float | Tensor:
-    """Return the group's learning rate. Schedules down to zero may end below it by rounding."""
+    """Return the group's learning rate, at least 0: schedules may end below it by rounding."""
     lr: float | Tensor = group["lr"]
     return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)
 
 
 def without_rounding(lr: Any) -> Any:
-    """Return a learning rate for a check: zero where it is below it by rounding alone."""
+    """Return a learning rate for a check: 0 if it is negative only by rounding."""
     is_read = isinstance(lr, float)
     if isinstance(lr, Tensor):
         is_read = lr.device.type == "cpu" and lr.dim() == 0
@@ -31,16 +31,16 @@ def without_rounding(lr: Any) -> Any:
 
 
 def interaction_strength(group: dict[str, Any]) -> float | Tensor:
-    """Return the step size with which the group's interaction counts.
+    """Return the step size of the group's interaction terms.
 
-    It is the learning rate if ``interaction`` is None, and also if it is 0: then nothing is solved,
-    and the step sizes are those of the move itself.
+    It is the learning rate if ``interaction`` is None or 0. With 0, nothing is solved and this is
+    the step size of the move itself.
     """
     return group["interaction"] or learning_rate(group)
 
 
 class Segment(NamedTuple):
-    """A run of a player's flat vector that shares its hyperparameters and its step count."""
+    """A slice of a player's flat vector with one group and one step count."""
 
     where: slice
     group: dict[str, Any]
@@ -75,15 +75,15 @@ class Plan:
     """A player's trainable parameters, in the order of its vectors.
 
     Attributes:
-        player: whose.
+        player: the player.
         entries: the parameters, each with its group.
         params: the parameters.
-        size: entries of all of them.
-        layout: of the part of its vectors that this process keeps.
-        parts: the groups that have trainable parameters, where the entries of each are in the
-            vectors, and which of ``params`` they are.
+        size: the number of entries of all parameters.
+        layout: layout of the part of the player's vectors that this process keeps.
+        parts: for each group with trainable parameters: the group, its slice of the vectors and its
+            slice of ``params``.
         groups: all of the player's groups.
-        segments: of this step, once they have been asked for.
+        segments: the segments of this step; None until they are computed.
         work: vectors that are kept from step to step, by whether the player's move is solved for.
     """
 
@@ -129,7 +129,7 @@ class Plan:
         )
 
     def is_current(self, param_groups: Sequence[Mapping[str, Any]], player: Any) -> bool:
-        """Return whether the player still has these parameters in these groups."""
+        """Return True if the player's groups and parameters, trainable or not, are the same."""
         groups, members, flags = [], [], []
         for group in param_groups:
             if group["player"] == player:
@@ -151,11 +151,11 @@ class Plan:
         return betas.count(None) < len(betas)
 
     def segments_of(self, counts: Sequence[Any]) -> list[Segment]:
-        """Return the segments of the player's vectors, as few as there can be.
+        """Return the fewest segments that cover the player's vectors.
 
         Args:
-            counts: the steps that each parameter took, numbers or tensors of a device, which are
-                not read. Those that are one tensor are equal then, and no others.
+            counts: the step count of each parameter, a number or a tensor on a device. Tensors are
+                not read: counts are treated as equal only if they are the same tensor.
         """
         first = counts[0]
         on_device = isinstance(first, Tensor)
@@ -177,11 +177,11 @@ class Plan:
 
 
 class Settings(NamedTuple):
-    """What a step does, by the hyperparameters of all groups.
+    """What a step does, according to the hyperparameters of all groups.
 
     Attributes:
-        interacts: whether the players' interaction counts at all.
-        is_rescaled: whether it counts with a step size of its own in some group.
+        interacts: whether the step uses the interaction of the players.
+        is_rescaled: whether some group has a separate step size for it.
         clips: whether some group's gradient is clipped.
         has_mirrors: whether some group's coordinates are not Euclidean.
     """
@@ -193,10 +193,10 @@ class Settings(NamedTuple):
 
     @classmethod
     def of(cls, param_groups: Iterable[Mapping[str, Any]]) -> "Settings":
-        """Return what these groups ask for.
+        """Return the settings of these groups.
 
         Raises:
-            ValueError: if the interaction counts for some groups and not for others.
+            ValueError: if ``interaction`` is 0 in some groups and not in others.
         """
         does, does_not, is_rescaled, clips, has_mirrors = False, False, False, False, False
         for group in param_groups:
@@ -215,7 +215,7 @@ class Settings(NamedTuple):
 
 
 def scale_to_learning_rate(segments: Iterable[Segment], *vectors: Tensor) -> None:
-    """Scale vectors [size of the player] in place, from the strength to the learning rate."""
+    """Scale vectors [size of the player] in place, from ``interaction`` to the learning rate."""
     for where, group, _ in segments:
         if group["interaction"]:
             factor = learning_rate(group) / group["interaction"]
@@ -226,7 +226,7 @@ def scale_to_learning_rate(segments: Iterable[Segment], *vectors: Tensor) -> Non
 def scaled_to_strength(segments: Iterable[Segment], delta: Tensor) -> Tensor:
     """Return a move as it was before :func:`scale_to_learning_rate`; ``delta`` if that is the same.
 
-    A learning rate of zero leaves no move to scale: zeros then.
+    Returns zeros where the learning rate is zero.
     """
     result = delta
     for where, group, _ in segments:
@@ -234,7 +234,7 @@ def scaled_to_strength(segments: Iterable[Segment], delta: Tensor) -> Tensor:
             result = delta.clone() if result is delta else result
             rate = learning_rate(group)
             if not isinstance(rate, Tensor):
-                # Not copied from the host, which would wait for the device.
+                # Filled on the device: a copy from the host would wait for it.
                 rate = delta.new_full((), rate)
             result[where].mul_(torch.where(rate > 0, group["interaction"] / rate, 0))
     return result

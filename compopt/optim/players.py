@@ -37,28 +37,28 @@ ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
 
 
 class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
-    """Base of the optimizers of two players. Subclasses give ``step``.
+    """Base of the optimizers of two players. Subclasses implement ``step``.
 
-    Parameter groups carry ``player``. State is kept per parameter and worked on as one flat vector
-    per player. A parameter that does not require grad is left out of its player for the time being.
+    Each parameter group has a ``player``. State is stored per parameter and updated as one flat
+    vector per player. A parameter is skipped as long as it does not require grad.
 
     Args:
-        min_params: of the player that minimises the loss; or the tagged groups of both players.
-        max_params: of the player that maximises it; None if the first argument has both.
-        defaults: of the hyperparameters of a group.
-        capturable: whether nothing may be read on the host during a step, as device graphs need.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        min_params: parameters of the player that minimises the loss, or the tagged groups of both.
+        max_params: parameters of the player that maximises it; None if the first argument has both.
+        defaults: default hyperparameters of a group.
+        capturable: whether steps must read nothing on the host, as device graphs require.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Attributes:
-        state_keys_of_hooks: names of vectors that hooks keep in the state of a parameter, beside
-            the optimizer's own. A state dict may have them.
+        state_keys_of_hooks: names of vectors that hooks add to the state of a parameter. A state
+            dict may contain them.
     """
 
     _knows_its_state: ClassVar[bool] = True
-    """Whether all of the state but that of hooks is the optimizer's own."""
+    """Whether all state, except that of hooks, belongs to this optimizer."""
 
     _options: ClassVar[tuple[str, ...]] = ("capturable",)
-    """Attributes that copying and pickling keep, in addition to the groups."""
+    """Attributes that copies and pickles keep, in addition to the groups."""
 
     _players: tuple[Any, ...] = PLAYERS
     """What players are called, in order."""
@@ -109,13 +109,13 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
 
     @abstractmethod
     def _place(self, process_group: ProcessGroup) -> Placement:
-        """Return where the vectors of a step live."""
+        """Return the placement of the vectors of a step."""
 
     def _reset_transient(self) -> None:
-        """Set what belongs to this process and this moment only."""
+        """Set the attributes that are neither copied nor pickled."""
         self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
-        # Hooks stay where a state dict is loaded, and are not copied.
+        # Like hooks, kept when a state dict is loaded, and not copied.
         self.state_keys_of_hooks: set[str] = getattr(self, "state_keys_of_hooks", set())
         self._plans: dict[Any, Plan] = {}
         self._is_stepping = False
@@ -147,7 +147,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         return {**defaults, "lr": player_lr(player, defaults["lr"], self._players)}
 
     def _check_group(self, group: dict[str, Any]) -> None:
-        # Called for the defaults themselves, before they are set.
+        # Also called for the defaults themselves, before they are set.
         check_keys(type(self).__name__, group, getattr(self, "defaults", group))
         check_hyperparameters(group)
         self._check_hyperparameters(group)
@@ -156,19 +156,19 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
         return [param for group in self.param_groups for param in group["params"]]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what :meth:`load_state_dict` takes, without state of parameters that left."""
+        """Return the state dict, without the state of parameters that are in no group any more."""
         drop_removed(self.state, self.param_groups)
         return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state dict as ``torch.optim`` does, keeping the precision of saved vectors.
 
-        Hyperparameters that its groups lack stay as they are.
+        Hyperparameters missing from its groups keep their values.
 
         Raises:
             TypeError, ValueError: if the groups belong to other players, groups or tensors differ
-                in size, or entries are missing, unknown or not valid. The optimizer is then as
-                before.
+                in size, or entries are missing, unknown or not valid. The optimizer is then
+                unchanged.
         """
         loaded: list[dict[str, Any]] = []
 
@@ -178,7 +178,7 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
             check_loadable(self.param_groups, state_dict, keys, self._check_group, hooks)
             loaded.append(state_dict)
 
-        # What the dictionary does not know of, having been saved before it existed, stays.
+        # Keep hyperparameters that did not exist when the state dict was saved.
         present = [{**group} for group in self.param_groups]
 
         def restore(_: torch.optim.Optimizer) -> None:
@@ -190,8 +190,8 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
                 return
             restore_state(self.state, self._all_params(), loaded[0], capturable=self.capturable)
 
-        # As the last hook before and the first one after, these see what other hooks have made of
-        # the dictionary, and leave to them what has become of the state.
+        # As the last pre-hook, `check` sees the state dict as other hooks changed it; as the first
+        # post-hook, `restore` leaves the loaded state to other hooks.
         handles = [
             self.register_load_state_dict_pre_hook(check),
             self.register_load_state_dict_post_hook(restore, prepend=True),

@@ -1,4 +1,4 @@
-"""Competitive gradient descent of any number of players."""
+"""Competitive gradient descent for any number of players."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias, overload
@@ -22,7 +22,7 @@ Penalties: TypeAlias = Sequence[Tensor | None]
 
 
 class PolymatrixCGD(CompetitiveOptimizer[int]):
-    r"""Competitive gradient descent of n players, each with a loss of its own.
+    r"""Competitive gradient descent for n players, each with its own loss.
 
     Each step plays the Nash equilibrium of the local game in which every pair of players interacts
     bilinearly:
@@ -34,7 +34,7 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
     :class:`~compopt.ACGD`. Two players take the steps of CGD and ACGD.
 
     Args:
-        params: for each player what ``torch.optim`` accepts: tensors, named tensors or group
+        params: for each player, what ``torch.optim`` accepts: tensors, named tensors or group
             dictionaries.
         lr: a number, a 0-dim tensor, or one of these for each player.
         beta: decay rate of the average of squared gradients; None for constant step sizes.
@@ -43,15 +43,15 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
         weight_decay: decoupled.
         max_grad_norm: largest Euclidean norm of a group's gradient.
         mirror: the mirror map, or groups may have their own.
-        solver: of the joint linear system; :class:`~compopt.GMRES` with its defaults if None.
+        solver: solver of the joint linear system; :class:`~compopt.GMRES` with defaults if None.
         warm_start: whether to start the solver from the last moves.
         on_failure: what to do when the solve fails.
-        capturable: whether a step must read nothing on the host.
-        backend: of the vector kernels.
-        process_group: whose processes share each step.
+        capturable: whether steps must read nothing on the host.
+        backend: backend of the vector kernels.
+        process_group: the processes that share each step.
 
     Attributes:
-        last_step: a :class:`~compopt.StepReport` of the last step; an AttributeError
+        last_step: the :class:`~compopt.StepReport` of the last step; raises AttributeError
             before the first.
 
     Cost: one backward pass for each loss, by all players' parameters, and for each product of the
@@ -121,11 +121,11 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
 
         Args:
             closure: a sequence of one scalar loss per player with its graph, or a function without
-                arguments that returns it. None, given or returned, takes the step that
-                :meth:`backward` has prepared, and changes nothing if there is none.
+                arguments that returns it. None, passed or returned, takes the step that
+                :meth:`backward` has prepared; if there is none, only missing state is created.
             penalties: for each player None or a scalar that it also minimises. They are
                 differentiated once and never enter the products.
-            player: the number of a player that moves alone, by its gradient step; see
+            player: the number of a player that moves alone, by a gradient step; see
                 :meth:`CGD.step <compopt.CGD.step>`.
 
         Returns:
@@ -133,8 +133,8 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
 
         Raises:
             StepError: if the step failed and ``on_failure="raise"``.
-            TypeError, ValueError: if there is not one scalar with a graph for each player. After
-                any error parameters and state are as before.
+            TypeError, ValueError: if there is not one scalar with a graph for each player. Any
+                error leaves parameters and state unchanged.
         """
         losses: list[Tensor] | None = self._step(closure, _as_terms(penalties), player)
         return losses

@@ -1,4 +1,4 @@
-"""What the last step did, read only when asked for."""
+"""The report of a step, read from the device only on access."""
 
 import math
 from dataclasses import dataclass, field
@@ -23,29 +23,29 @@ class ConvergenceWarning(UserWarning):
 
 
 class StepWarning(UserWarning):
-    """A step failed and was replaced or left out, or its loss is probably not what was meant.
+    """A step failed and was replaced or skipped, or its loss is probably not what was intended.
 
     Each kind is given once per optimizer.
     """
 
 
 class StepError(RuntimeError):
-    """A step failed and was not taken; parameters and state are as before."""
+    """A step failed and was not taken; parameters and state are unchanged."""
 
 
 @dataclass(frozen=True)
 class StepReport(Generic[K]):
     """Figures of one step.
 
-    Norms, residual, status and outcome live on the device until they are read, so that keeping a
+    Norms, residual, status and outcome stay on the device until they are read, so that keeping a
     report costs no synchronisation; each property that reads one synchronises with the device.
 
     Attributes:
-        num_hvp: mixed Hessian-vector products made.
-        num_iter: iterations of the solver.
-        solved_for: the player whose move was solved for, None if all were together.
-        residual_is_predicted: whether :attr:`relative_residual` is what the solver expected of its
-            last iteration rather than computed (see :class:`~compopt.ConjugateGradient`).
+        num_hvp: number of mixed Hessian-vector products.
+        num_iter: number of solver iterations.
+        solved_for: the player whose move was solved for; None if all moves were solved for jointly.
+        residual_is_predicted: whether :attr:`relative_residual` is predicted for the last iteration
+            rather than computed (see :class:`~compopt.ConjugateGradient`).
     """
 
     num_hvp: int
@@ -132,9 +132,9 @@ def why_not_taken(
 
     Args:
         numbers: the losses, gradients or their norms by name.
-        status: of the solve.
+        status: the status of the solve.
         has_squares: whether the squares of the gradients are finite, where they are needed.
-        moves: the moves that are not finite, with the verb.
+        moves: the moves that are not finite, followed by the verb.
     """
     names = not_finite(numbers)
     said = f"{names} not finite. " if names else ""
@@ -146,7 +146,7 @@ def why_not_taken(
 
 
 def not_finite(numbers: dict[str, Tensor]) -> str:
-    """Return the names of the numbers that are not finite, with the verb, as a sentence begins."""
+    """Return the names of the numbers that are not finite and the verb, to start a sentence."""
     names = [name for name, number in numbers.items() if not bool(torch.isfinite(number).all())]
     listed = " and ".join(names)
     return f"{listed[:1].upper()}{listed[1:]} {'is' if len(names) == 1 else 'are'}" if names else ""

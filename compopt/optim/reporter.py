@@ -1,4 +1,4 @@
-"""What is done about a step that failed, and solvers that would fail."""
+"""Errors and warnings about steps, and checks of solvers."""
 
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Literal, TypeAlias
@@ -37,7 +37,7 @@ ZERO_PRODUCTS = (
 )
 
 INDEPENDENCE, APART, STRETCHED = "independence", "apart", "stretched"
-"""What a step may be told for: a loss that lacks a player, products of zero, a singular system."""
+"""Kinds of warnings: a loss that lacks a player, products of zero, a singular system."""
 
 
 def check_solver(solver: object) -> None:
@@ -53,7 +53,7 @@ def check_solver(solver: object) -> None:
 
 
 def check_shardable(solver: Solver | None) -> None:
-    """Raise unless a solver can work on vectors of which it sees a part."""
+    """Raise unless a solver can work on sharded vectors."""
     if solver is not None and not isinstance(solver, ConjugateGradient | GMRES):
         raise TypeError(
             "Sharded vectors need `solver=ConjugateGradient(...)`, or `GMRES(...)` for a pair of "
@@ -67,7 +67,7 @@ class Reporter:
     """Warns of failed, unfinished and doubtful solves, each kind once.
 
     Attributes:
-        watches: whether the first products of a step are still to be checked.
+        watches: True until the first products of a step have been checked.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,7 @@ class Reporter:
             self.warn_once(INDEPENDENCE, independence(pairs), StepWarning)
 
     def report_without_gradient(self, derivatives: Derivatives[Any]) -> None:
-        """Warn of parameters on which the loss does not depend, at the first step."""
+        """Warn, at the first step, of parameters on which the loss does not depend."""
         for player, places in derivatives.without_gradient.items() if self.watches else ():
             params = derivatives.params[player]
             missing = [place for place in places if params[place].numel()]
@@ -114,8 +114,8 @@ class Reporter:
     def report_apart(self, derivatives: Derivatives[Any]) -> None:
         """Warn, at the first call, if products with the players' gradients are all zero.
 
-        For optimizers whose own products may be of other vectors, such as zeros. Cost: one product
-        per player, once.
+        For optimizers whose own products may be with other vectors, such as zeros. Cost: one
+        product per player, once.
         """
         if not self.watches:
             return
@@ -135,10 +135,10 @@ class Reporter:
             )
 
     def signs(self, update: Update[Any]) -> dict[str, Tensor]:
-        """Return what :meth:`report` needs in addition to the status, as 0-dim flags.
+        """Return the 0-dim flags that :meth:`report` needs in addition to the status.
 
-        Most steps have none: zeros in the first products are looked for once, and only of two
-        losses can the system amplify what it is solved for.
+        Most steps have none: the first products are checked for zeros once, and only the system of
+        a game that is not zero-sum can amplify its right-hand side.
         """
         signs = {}
         if len(update.products) == (1 if update.solved is None else 2):
@@ -148,7 +148,7 @@ class Reporter:
         return signs
 
     def sign_of_gain(self, solution: Solution) -> dict[str, Tensor]:
-        """Return whether a solution is far longer than its right-hand side, until it has been."""
+        """Return the flag of a solution far longer than its right-hand side, until warned of it."""
         if solution.value_norm is None or STRETCHED in self._warned:
             return {}
         return {STRETCHED: solution.value_norm > LARGEST_GAIN * solution.rhs_norm}
@@ -165,20 +165,20 @@ class Reporter:
         failure: Callable[[], str],
         stretch: Callable[[], float],
     ) -> None:
-        """Raise or warn of a step that was not taken, warn of one that was not solved.
+        """Raise or warn if a step was not taken; warn if its solve is unfinished or doubtful.
 
         Args:
-            status: of the solve.
-            taken: whether the step was.
-            signs: the names of those of :meth:`signs` that hold.
-            solver: of the linear system.
-            step: figures of the step, to be printed.
-            on_failure: of the optimizer.
+            status: the status of the solve.
+            taken: whether the step was taken.
+            signs: the names of the flags of :meth:`signs` that are set.
+            solver: the solver of the linear system.
+            step: the report of the step, for the messages.
+            on_failure: the optimizer's ``on_failure``.
             failure: returns why the step was not taken, and what to try.
-            stretch: returns how many times as long as the plain gradient steps the moves are.
+            stretch: returns the length of the moves relative to the plain gradient steps.
 
         Raises:
-            StepError: if it was not taken and ``on_failure="raise"``.
+            StepError: if the step was not taken and ``on_failure="raise"``.
         """
         self.watches = False
         if not taken:
@@ -215,10 +215,10 @@ class Reporter:
     def report_alone(
         self, player: Any, taken: bool, failure: Callable[[], str], *, on_failure: OnFailure
     ) -> None:
-        """Raise or warn of a step of one player that was not taken.
+        """Raise or warn if a step of one player was not taken.
 
         Raises:
-            StepError: if it was not taken and ``on_failure="raise"``.
+            StepError: if the step was not taken and ``on_failure="raise"``.
         """
         if taken:
             return
@@ -229,14 +229,14 @@ class Reporter:
         self.warn_once("failure", f"{message} {reason}", StepWarning)
 
     def warn_once(self, what: str, message: str, category: type[Warning]) -> None:
-        """Warn, if not of this before."""
+        """Warn, unless this was warned of before."""
         if what not in self._warned:
             self._warned.add(what)
             warn(message, category)
 
 
 def stretch_of(moves: Iterable[Tensor], plain_steps: Iterable[Tensor]) -> float:
-    """Return how many times as long as the plain steps the moves of all players are. Reads it."""
+    """Return the length of all moves relative to the plain steps, read on the host."""
     lengths = [
         torch.stack([norm_of_any_size(vector) for vector in vectors]).norm()
         for vectors in (moves, plain_steps)

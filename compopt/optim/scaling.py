@@ -30,9 +30,9 @@ SCALED_BY_HAND = (
     "moves would be those of the scaled loss. {remedy}"
 )
 SMALLEST_NUMBER = 16.0
-"""Smaller numbers in front of a loss are taken for weights."""
+"""Smaller numbers that multiply a loss are taken for weights."""
 
-# What leaves a loss the multiple of a scaled one, or makes it the mean of scaled ones.
+# Operations after which a scaled loss is still scaled, and those that average scaled losses.
 _LINEAR = (
     *("Add", "Sub", "Neg", "Div", "Mean", "Sum", "Stack", "Select"),
     *("View", "Reshape", "Unsqueeze", "Squeeze", "ToCopy", "Clone"),
@@ -45,8 +45,8 @@ def check_unscaled(losses: Mapping[str, Tensor | None], remedy: str, *, reads: b
     Args:
         losses: scalars by name.
         remedy: what to do instead.
-        reads: whether factors on a device are read, for scales that were copied. Otherwise they
-            are compared by identity.
+        reads: whether to read factors on a device, to detect copied scales. Otherwise such
+            factors are compared by identity.
 
     Cost: nothing without a scaler; with one, a walk over the last operations of each loss.
     """
@@ -54,7 +54,7 @@ def check_unscaled(losses: Mapping[str, Tensor | None], remedy: str, *, reads: b
     if not scalers:
         return
     for name, loss in losses.items():
-        # What is no tensor is refused by name later.
+        # Skip what is not a tensor: a later check raises an error with its name.
         if not isinstance(loss, Tensor) or Place.of(loss).capturing:
             continue
         for factor in _factors(loss):
@@ -64,7 +64,7 @@ def check_unscaled(losses: Mapping[str, Tensor | None], remedy: str, *, reads: b
 
 
 def check_ready(scaler: GradScaler, optimizer: torch.optim.Optimizer) -> None:
-    """Raise if ``scaler`` would leave new gradients of ``optimizer`` as they are."""
+    """Raise if ``scaler`` would not unscale new gradients of ``optimizer``."""
     if _stage(scaler, optimizer) not in ("READY", None):
         raise RuntimeError(NOT_UPDATED)
 
@@ -79,7 +79,7 @@ def check_taken_back(scaler: GradScaler, scale: float, optimizer: torch.optim.Op
 
 def _stage(scaler: GradScaler, optimizer: torch.optim.Optimizer) -> str | None:
     """Return what ``scaler`` has done for ``optimizer`` since its update; None if unknown."""
-    # Torch has no public way to ask.
+    # Torch has no public interface for this.
     states = getattr(scaler, "_per_optimizer_states", None)
     if states is None:
         return None
@@ -88,7 +88,7 @@ def _stage(scaler: GradScaler, optimizer: torch.optim.Optimizer) -> str | None:
 
 
 def _factors(loss: Tensor) -> Iterator[Tensor]:
-    """Yield the 0-dim tensors by which the last operations multiply."""
+    """Yield the 0-dim tensors by which the last operations of a loss multiply."""
     nodes = [loss.grad_fn]
     for node in nodes:
         kind = type(node).__name__
@@ -106,25 +106,25 @@ def _saved(node: object, name: str) -> Tensor | None:
     try:
         value = getattr(node, name)
     except RuntimeError:
-        # The graph was freed, which others report.
+        # The graph was freed: other checks report it.
         return None
     return value if isinstance(value, Tensor) else None
 
 
 def _scale_among(factor: Tensor, scalers: list[GradScaler], reads: bool) -> float | None:
-    """Return the scale of one of these scalers, if ``factor`` is it."""
+    """Return the value of ``factor`` if it is the scale of one of these scalers, else None."""
     for scaler in scalers:
         if factor is getattr(scaler, "_scale", None):
-            # A scale of one changes nothing as yet.
+            # A scale of one changes nothing.
             return scaler.get_scale() if scaler.get_scale() != 1.0 else None
     if factor.is_complex() or factor.is_meta or not (reads or factor.device.type == "cpu"):
         return None
     try:
         number = float(factor)
     except RuntimeError:
-        # Modes that see all operations (counters, fake tensors) are not given a number's tensor.
+        # Under modes that see all operations (counters, fake tensors), a number cannot be read.
         return None
-    # Scalers keep float32 tensors; numbers come as float64 or int64.
+    # Scalers keep float32 tensors; Python numbers become float64 or int64.
     is_candidate = factor.dtype == torch.float32 or number >= SMALLEST_NUMBER
     if not is_candidate or number == 1.0:
         return None
@@ -140,16 +140,16 @@ class _Scalers:
         self._num_references = -1
 
     def in_use(self) -> list[GradScaler]:
-        """Return those that are enabled.
+        """Return the enabled scalers.
 
-        Cost: that of looking through all objects of the process, where one may have come or gone.
+        Cost: a search of all objects of the process, if a scaler may have been created or deleted.
         """
-        # Every object holds a reference to its class, and every class to those it derives from.
+        # Objects hold references to their class, classes to their bases: the counts show changes.
         scalers = [found() for found in self._found]
         is_known = sum(map(sys.getrefcount, self._classes)) == self._num_references
         if not is_known or any(scaler is None for scaler in scalers):
             self._classes = classes = _with_subclasses(GradScaler)
-            # Asking for types: proxies would import what they stand for.
+            # Check types: `isinstance` would make lazy proxies import their modules.
             scalers = [
                 found for found in gc.get_referrers(*classes) if issubclass(type(found), GradScaler)
             ]

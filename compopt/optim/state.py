@@ -17,21 +17,21 @@ State = MutableMapping[Tensor, dict[str, Any]]
 
 
 STEP = "step"
-"""The key of a parameter's count of steps."""
+"""The key of a parameter's step count."""
 
 
 class FlatState:
     """Reads and writes per-parameter state tensors as one vector per player.
 
     ``optimizer.state[param]`` holds views of the vectors written here, so checkpoints see ordinary
-    per-parameter state and a step sees one vector. Where the views have been replaced (a loaded
-    checkpoint, a changed set of parameters), the vector is gathered anew.
+    per-parameter state and a step sees one vector. If the views have been replaced (a loaded
+    checkpoint, a changed set of parameters), the vector is gathered again.
     """
 
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._written: dict[tuple[Player, str], tuple[Tensor, list[Tensor]]] = {}
-        # Vectors that were found in the state during a step.
+        # Cache of vectors found in the state during a step; None outside of steps.
         self.seen: dict[tuple[Player, str], Tensor | None] | None = None
 
     def read(
@@ -54,9 +54,9 @@ class FlatState:
     ) -> Tensor:
         """Return the vector [size of the player] that later writes of ``commit`` may change.
 
-        It is the stored one where that is still in use, so that addresses stay the same from step
-        to step. Otherwise it is a new one of the same values, zeros where there are none, which
-        ``commit`` will store; the same one each time within a commit.
+        This is the stored vector if it is still in use, so that addresses stay the same from step
+        to step. Otherwise it is a new vector of the same values, zeros where there are none, which
+        ``commit`` will store. Within a commit, all calls return the same vector.
         """
         staged = commit.vectors.get((player, key))
         if staged is not None:
@@ -73,7 +73,7 @@ class FlatState:
         return vector
 
     def counts(self, state: State, player: Player, params: Sequence[Tensor]) -> list[float]:
-        """Return the steps that each parameter took, where counts live on the host."""
+        """Return the step count of each parameter, for counts that live on the host."""
         vector = self._stored(state, player, params, STEP)
         if vector is None:
             return [float(count or 0) for count in _entries(state, params, STEP)]
@@ -90,22 +90,22 @@ class FlatState:
         *,
         on_device: bool,
     ) -> bool:
-        """Add the advance of the parameters' counts by a step, from zero where there is none.
+        """Add an increment of the parameters' step counts to a commit; missing counts start at 0.
 
         As in torch.optim, a count lives on the host unless a device graph has to advance it.
 
         Args:
-            commit: to add to.
-            state: of all parameters of an optimizer.
-            player: whose parameters.
-            params: of the player.
-            advance: whether the step is taken; None to begin counts at zero and leave the others.
-            on_device: whether counts live on the device. Counts that have advanced together so far
-                are then one tensor, so that they are known to be equal without reading them:
-                their parameters can be worked on together. Otherwise they lie in one vector.
+            commit: the commit to add to.
+            state: the state of the optimizer.
+            player: the player.
+            params: the player's parameters.
+            advance: whether the step is taken; None to create missing counts, without increments.
+            on_device: whether counts live on the device. If True, parameters that have advanced
+                together so far share one count tensor: equal counts are known without a read, and
+                their parameters can be updated together. If False, counts lie in one vector.
 
         Returns:
-            Whether there may be parameters that had no count.
+            True if there may be parameters that had no count.
         """
         if not on_device:
             vector = self._stored(state, player, params, STEP)
@@ -118,7 +118,7 @@ class FlatState:
                 commit.add(partial(vector.add_, 1), vector)
             return is_new
         counts = _entries(state, params, STEP)
-        # Others may keep what they like under keys of their own.
+        # Other tools may store anything under keys that are not tensors.
         entries = [entry for key, entry in state.items() if isinstance(key, Tensor)]
         holders = Counter(id(entry[STEP]) for entry in entries if STEP in entry)
         own = Counter(id(count) for count in counts if count is not None)
@@ -128,7 +128,7 @@ class FlatState:
                 if count is None:
                     advanced[id(count)] = torch.zeros((), dtype=torch.float32, device=param.device)
                 elif advance is not None and holders[id(count)] > own[id(count)]:
-                    # Whoever shares the count and stays behind keeps it.
+                    # Clone: other parameters that share this count do not advance.
                     advanced[id(count)] = count.clone()
                 else:
                     advanced[id(count)] = count
@@ -155,7 +155,7 @@ class FlatState:
         vector: Tensor,
         entries: list[Tensor],
     ) -> None:
-        """Let the state of parameters be pieces of a vector, once ``commit`` is made."""
+        """Make the state of parameters pieces of a vector when ``commit`` runs."""
 
         def attach() -> None:
             self._written[player, key] = (vector, entries)
@@ -166,7 +166,7 @@ class FlatState:
 
     def _gathered(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
         layout = self._placement.layout(params)
-        # Sharded state is flat, and may be loaded where it is whole.
+        # Reshape: sharded state is flat, and may be loaded into an optimizer with whole state.
         pieces = [
             None if tensor is None else self._placement.piece(param, tensor).reshape(shape)
             for param, tensor, shape in zip(params, tensors, layout.shapes, strict=True)
@@ -176,7 +176,7 @@ class FlatState:
     def _stored(
         self, state: State, player: Player, params: Sequence[Tensor], key: str
     ) -> Tensor | None:
-        """Return the vector whose pieces the state has, None if there is none."""
+        """Return the vector whose pieces the state holds, None if there is none."""
         seen, name = self.seen, (player, key)
         if seen is not None and name in seen:
             return seen[name]
@@ -184,7 +184,7 @@ class FlatState:
         if len(entries) != len(params):
             vector = None
         for param, entry in zip(params, entries, strict=False):
-            # Looking must not make an entry.
+            # The state is a defaultdict: indexing would create an entry.
             held = state.get(param)
             if held is None or held.get(key) is not entry:
                 vector = None
@@ -202,9 +202,9 @@ def _entries(state: State, params: Sequence[Tensor], key: str) -> list[Tensor | 
 
 
 def drop_removed(state: State, param_groups: Sequence[Mapping[str, Any]]) -> None:
-    """Drop the state of parameters that are in no group any more, as where they were replaced.
+    """Drop the state of parameters that are in no group any more, as when they were replaced.
 
-    Nothing else would, and a state dict cannot name them. Keys that are no tensors stay.
+    Torch keeps this state, but a state dict cannot name it. Keys that are not tensors stay.
     """
     present = {id(param) for group in param_groups for param in group["params"]}
     for key in [key for key in state if isinstance(key, Tensor) and id(key) not in present]:
@@ -224,18 +224,18 @@ def restore_state(
     would round the float32 vectors of half-precision parameters.
 
     Args:
-        state: of the optimizer, loaded from ``state_dict``.
-        params: of all groups, in order.
-        state_dict: what was loaded.
+        state: the state of the optimizer, loaded from ``state_dict``.
+        params: the parameters of all groups, in order.
+        state_dict: the loaded state dict.
         capturable: whether step counts live on the device.
     """
-    # Equal counts on the device are one tensor; loading is the time to see which are.
+    # Equal counts on the device share one tensor. Only here are their values compared.
     counts: dict[tuple[float, torch.device], Tensor] = {}
     saved_ids = [index for group in state_dict["param_groups"] for index in group["params"]]
     for index, param in zip(saved_ids, params, strict=True):
         for key, saved in state_dict["state"].get(index, {}).items():
             if key == "step" and isinstance(saved, int | float):
-                # Before torch 1.12 counts were numbers, and some tools still write them so.
+                # Before torch 1.12 counts were numbers, and some tools still save numbers.
                 saved = torch.tensor(float(saved), dtype=torch.float32, device="cpu")
             if isinstance(saved, Tensor):
                 device = param.device if capturable or key != "step" else torch.device("cpu")
@@ -247,7 +247,7 @@ def restore_state(
 
 @contextmanager
 def kept_whole(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Put groups and state back where an error comes from loading others in their place."""
+    """Restore groups and state if loading raises an error."""
     state, groups = optimizer.state, optimizer.param_groups
     try:
         yield
@@ -257,7 +257,7 @@ def kept_whole(optimizer: torch.optim.Optimizer) -> Iterator[None]:
 
 
 def unshare_state(state: State) -> None:
-    """Copy the tensors of loaded state, which ``torch.optim`` shares with the dictionary."""
+    """Copy the tensors of loaded state, which ``torch.optim`` shares with the state dict."""
     for param, entry in state.items():
         if isinstance(param, Tensor):
             for key, value in entry.items():

@@ -26,11 +26,11 @@ from compopt.optim.terms import plain, terms_of
 
 
 class SteppingOptimizer(TwoPlayerOptimizer):
-    """Base of what takes steps, alone or shared by processes.
+    """Base of the optimizers that take steps, on one process or shared by several.
 
-    The processes must make the same calls on the same terms. This is checked when a
-    call begins to need the others; parameters and state are compared the first time, and the first
-    time after a state dict was loaded.
+    The processes must make the same calls with the same settings. This is checked before a call
+    communicates. Parameters and state are compared the first time, and the first time after a state
+    dict was loaded.
     """
 
     _pending: object | None = None
@@ -57,7 +57,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
 
     @contextmanager
     def _stepping(self) -> Iterator[dict[Any, Plan]]:
-        """Let what is known of groups and step counts stay as it is, once the loss is known.
+        """Cache plans, segments and state vectors for the rest of a step, once the loss is known.
 
         Yields the plans of all players.
         """
@@ -97,7 +97,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
     def _read_state(self, player: Any, key: str) -> Tensor | None:
         """Return a state vector [size of the player], None if there is none.
 
-        It may be the stored one: modify it only to write it.
+        It may be the stored one: modify it only to update the state.
         """
         return self._flat_state.read(self.state, player, self._params(player), key)
 
@@ -114,7 +114,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
                 grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
 
     def _num_steps(self) -> float:
-        """Return the steps that all players took so far. Reads counts, so not when capturable."""
+        """Return the number of steps of all players so far. Reads counts: not if capturable."""
         return min(
             max(float(segment.num_steps) for segment in self._segments(player))
             for player in self._players
@@ -131,18 +131,18 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         """Add to a commit: decay, move by ``delta``, store ``state``, count the step.
 
         Args:
-            commit: to add to.
-            plan: of the player whose parameters these are.
-            delta: [size of the player].
+            commit: the commit to add to.
+            plan: the plan of the player.
+            delta: [size of the player] the move.
             state: vectors [size of the player] by key.
-            advance: whether to do any of this.
+            advance: whether the step is taken.
         """
         if self.capturable:
             warn_of_fixed_rates(plan.entries)
         views = self._placement.whole(plan.params, plan.layout, delta)
         for group, _, which in plan.parts:
             params, moves = plan.params[which], views[which]
-            # The parameters of a group have one mirror map.
+            # All parameters of a group have the same mirror map.
             if self._charts and params[0] in self._charts:
                 for param, move in zip(params, moves, strict=True):
                     moved = self._charts[param].moved(move).to(param.dtype)
@@ -165,16 +165,16 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         advance: Advance | None,
         params: Sequence[Tensor] | None = None,
     ) -> None:
-        """Add to a commit the advance of the counts of steps; see :class:`FlatState`."""
+        """Add the increment of step counts to a commit; see :class:`FlatState`."""
         params = self._params(player) if params is None else params
         if self._flat_state.stage_counts(
             commit, self.state, player, params, advance, on_device=self.capturable
         ):
-            # A parameter may have come in the place of another.
+            # A new parameter may have replaced another.
             commit.add(partial(drop_removed, self.state, self.param_groups))
 
     def _refuse_gradients(self) -> None:
-        """Raise if ``.grad`` holds anything: a step without a loss would not see it."""
+        """Raise if a ``.grad`` is not zero: a step without a loss would ignore it."""
         if any(bool(param.grad.any()) for param in self._all_params() if param.grad is not None):
             raise RuntimeError(
                 "`step()` found gradients but no graph: `loss.backward()` frees what a step of "
@@ -182,7 +182,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             )
 
     def _check_call(self, call: str, game: AnyGame[Any], *players: Any) -> None:
-        """Check a call of this kind: by ``players``, whose hooks are checked too, or by all."""
+        """Check a call by ``players``, including their hooks, or by all, without hooks."""
         found = [param for player in players or self._players for param in self._params(player)]
         self._call_checks.check(call, game, found, self._how_to_scale, hooks=bool(players))
 
@@ -210,24 +210,24 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         return derivatives
 
     def _look_for_old_parts(self, game: AnyGame[Any]) -> None:
-        """Warn if a part of a game that has been differentiated is older than the last step."""
+        """Warn if a part of a differentiated game is older than the last step."""
         if self._call_checks.looks_for_old_parts:
             found = [p for player in self._players for p in self._params(player)]
             self._call_checks.look_for_old_parts(game, found)
 
     def _check_groups(self) -> None:
-        """Raise if what was set in a group since the last call is not valid."""
+        """Raise if a value set in a group since the last call is not valid."""
         self._call_checks.check_groups(self.param_groups, self._check_group)
 
     def _refuse_hooks(self) -> None:
-        """Raise if a parameter has a hook, which products would go through."""
+        """Raise if a parameter has a hook: products would run it too."""
         check_hooks([param for player in self._players for param in self._params(player)])
 
     def _parts_of(self) -> Mapping[Any, Sequence[Tensor]] | None:
-        """Return by which parameters the first micro-batches are told apart, None of later ones."""
+        """Return the players' parameters to compare micro-batches by; None after the first ones."""
         if self._call_checks.know_parts:
             return None
-        # Frozen ones too: a player that is frozen altogether may stay while another moves alone.
+        # Include frozen parameters: a player may be fully frozen while another moves alone.
         parts: dict[Any, list[Tensor]] = {player: [] for player in self._players}
         for group in self.param_groups:
             parts[group["player"]] += group["params"]
@@ -244,9 +244,9 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         commit.run()
 
     def _together(self, closure: object) -> AbstractContextManager[None]:
-        """Return a context for a call with this ``closure``, which processes make together."""
-        # Counted before the loss is computed: a rank that fails there and goes on is found out. A
-        # call that only creates the state is made by one alone, to save it.
+        """Return the context of a call with this ``closure``, which processes make together."""
+        # Count before the loss is computed, to detect a rank that fails there and continues. Do not
+        # count a call that only creates state: one rank may make it alone, to save a checkpoint.
         self._num_calls += closure is not None or self._pending is not None
         if self._placement.is_shared:
             return self._shared_call()
@@ -260,7 +260,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             yield
 
     def _further_settings(self) -> dict[str, str]:
-        """Return, as texts by name, what else has to be alike on all processes."""
+        """Return further settings that must be equal on all processes, as texts by name."""
         return {}
 
     def _meet(
@@ -270,13 +270,13 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         scale: float = 1.0,
         player: Any | None = None,
     ) -> None:
-        """Begin what processes do together; raise on all of them unless they can.
+        """Begin a call of all processes; raise on all of them if their calls or settings differ.
 
         Args:
-            act: which call this is.
-            game: of this process, None if it was differentiated before.
-            scale: of the loss.
-            player: who moves alone, None if both do.
+            act: the kind of call.
+            game: the game of this process; None if it was differentiated before.
+            scale: the scale of the loss.
+            player: the player that moves alone; None if all move.
         """
         if not self._placement.is_shared:
             return
@@ -293,7 +293,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             keys = ("player", *self.defaults)
             return terms_of(self.param_groups, keys, settings, state, self._state_keys)
 
-        # A device graph cannot have a message that is read, and holds what is compared beforehand.
+        # A device graph cannot read a message: with `capturable`, only the first call compares.
         is_silent = self.capturable and self._has_met
         device = self.param_groups[0]["params"][0].device
         self._placement.meet(act, self._num_calls, None if is_silent else terms, device)

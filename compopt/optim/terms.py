@@ -1,4 +1,4 @@
-"""What the processes that share an optimizer's steps must have alike."""
+"""What must be equal on the processes that share an optimizer's steps."""
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,13 @@ def terms_of(
     state: Mapping[Tensor, Mapping[str, Any]] | None,
     state_keys: Callable[[Any], Sequence[str]],
 ) -> Terms:
-    """Return what has to be alike.
+    """Return what must be equal.
 
     Args:
-        param_groups: of the optimizer.
+        param_groups: the groups of the optimizer.
         keys: the hyperparameters of a group.
-        settings: further ones, as texts by name.
-        state: of the optimizer, which is compared with the parameters; None to compare neither.
+        settings: further settings, as texts by name.
+        state: the state of the optimizer; None to compare neither state nor parameters.
         state_keys: returns the names of the vectors that a player keeps.
 
     Cost: some microseconds, and with ``state`` three passes over parameters and state, and a read
@@ -33,7 +33,7 @@ def terms_of(
     """
     values = [plain(group[key]) for group in param_groups for key in keys]
     params = [param for group in param_groups for param in group["params"]]
-    # What the sizes of messages follow from. Shapes are compared with the parameters.
+    # These determine the sizes of messages. Shapes are compared along with the parameters.
     sizes = array("q")
     for param in params:
         sizes.extend((param.requires_grad, param.numel(), param.element_size()))
@@ -58,7 +58,7 @@ def terms_of(
         for key in ("step", *state_keys(group["player"]))
     ]
     entries += [group[key] for group in param_groups for key in keys]
-    # What is sharded differs from process to process.
+    # Sharded tensors differ between processes.
     kept = [e if isinstance(e, Tensor) and not is_sharded(e) else None for e in entries]
     numbers = fingerprints([*params, *kept])
     kinds = str([_kind(param) for param in params]).encode()
@@ -71,14 +71,14 @@ def terms_of(
 
 
 def plain(value: object) -> str:
-    """Return a text that is equal on processes whose values are: without addresses in memory."""
+    """Return a text that is equal on processes with equal values: without memory addresses."""
     if value is None or isinstance(value, bool | str):
         return repr(value)
     if isinstance(value, float | int | Real):
         # 1 and 1.0 are the same setting.
         return repr(float(value)).removesuffix(".0")
     if isinstance(value, Tensor):
-        # Those on a device are compared with the state, without a read of their own.
+        # Tensors on a device are compared along with the state, without a separate read.
         return repr(value.tolist()) if value.device.type == "cpu" else f"on {value.device.type}"
     if isinstance(value, tuple | list):
         return f"({', '.join(plain(entry) for entry in value)})"

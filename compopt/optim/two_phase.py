@@ -1,4 +1,4 @@
-"""Steps in two phases: gradients first, then the step that solves with them."""
+"""Steps in two phases: first the gradients, then the step that solves with them."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -44,25 +44,25 @@ class TwoPhaseOptimizer(SteppingOptimizer):
     def _reset_transient(self) -> None:
         super()._reset_transient()
         self._pending: Derivatives[Any] | None = None
-        # What has scaled the gradients of the prepared step, and by what.
+        # The scaler of the prepared step's gradients, and its scale at that time.
         self._pending_scaler: tuple[torch.amp.GradScaler, float] | None = None
         self._pending_params: dict[Any, list[Tensor]] = {}
-        # Whether a scaler has had the prepared step, which it skips if gradients are not finite.
+        # Whether a scaler was given the prepared step: it skips one with gradients that overflowed.
         self._was_offered = False
         self._reporter = Reporter()
 
     @abstractmethod
     def _as_game(self, closure: Any, terms: Any, player: Any = None) -> AnyGame[Any]:
-        """Return the game that a loss and further terms stand for.
+        """Return the game of a loss and further terms.
 
         Args:
-            closure: what a step is given.
-            terms: given beside it.
-            player: who moves alone, None if all do.
+            closure: the first argument of a step.
+            terms: the further arguments.
+            player: the player that moves alone; None if all move.
         """
 
     def _prepared(self, terms: tuple[Any, ...]) -> Derivatives[Any] | None:
-        """Return the derivatives of the step that :meth:`backward` prepared, None without one."""
+        """Return the derivatives of the step that :meth:`backward` prepared, if any."""
         self._check_prepared()
         pending, self._pending = self._pending, None
         if any(term is not None for term in terms):
@@ -142,13 +142,13 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         return False
 
     def _check_prepared(self) -> None:
-        """Raise unless the prepared step can be taken: of these parameters, by unscaled gradients.
+        """Raise unless the prepared step can be taken.
 
-        Its gradients may have been scaled by a scaler.
+        Its parameters must be the same, without hooks, and scaled gradients must be unscaled.
         """
         if self._pending is None:
             return
-        # One may have been added since.
+        # A hook may have been added since `backward`.
         self._refuse_hooks()
         if self._pending_scaler is not None:
             check_taken_back(*self._pending_scaler, self)
@@ -167,13 +167,13 @@ class TwoPhaseOptimizer(SteppingOptimizer):
         self._pending = None
 
     def _warn_of_lost_step(self) -> None:
-        """Warn if a prepared step is about to be dropped that no scaler has skipped."""
+        """Warn before a prepared step is dropped, unless a scaler has skipped it."""
         if self._pending is not None and not self._was_offered:
             self._reporter.warn_once("lost step", LOST_STEP, StepWarning)
 
 
 def _scaled(game: AnyGame[Any], scaler: torch.amp.GradScaler | None) -> tuple[AnyGame[Any], float]:
-    """Return the game that ``scaler`` makes of a game, and its scale; 1 without it."""
+    """Return the game scaled by ``scaler``, and the scale: 1 without a scaler."""
     if scaler is None:
         return game, 1.0
     if not isinstance(game, Game) or game.max_loss is not None:

@@ -79,30 +79,30 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         """Take one competitive step of both players, or a gradient step of one.
 
         Args:
-            closure: the scalar loss with its graph, or a pair (min, max) of losses of which each
+            closure: the scalar loss with its graph, or a pair (min, max) of losses, where each
                 player minimises its own, or a :class:`~compopt.Game`, or
                 :class:`~compopt.MicroBatches` of these, which are averaged; or a function without
-                arguments that returns one of these and does not call ``backward()``. None, given
-                or returned, takes the step that :meth:`backward` has prepared, and changes nothing
-                if there is none.
+                arguments that returns one of these and does not call ``backward()``. None, passed
+                or returned, takes the step that :meth:`backward` has prepared; if there is none,
+                only missing state is created.
             min_penalty: scalar that the min player also minimises. It is differentiated once
                 and never enters the mixed products.
             max_penalty: scalar that the max player also *minimises*.
-            curvature_loss: a loss whose mixed second derivatives are taken for those of the loss,
-                such as that of a part of the batch, from a forward pass of its own. Products cost
-                in proportion to it; gradients are those of the loss.
+            curvature_loss: a loss whose mixed second derivatives replace those of the loss, such as
+                the loss of a part of the batch, from a separate forward pass. Products cost in
+                proportion to it; gradients are those of the loss.
             player: "min" or "max" moves this player alone, by the gradient step with the same step
                 sizes, averages and counts, as for several steps of a critic. The loss need not
                 depend on the other player (``fake.detach()``); one backward pass. A prepared step
-                is dropped, and ``last_step`` stays that of both players' last step.
+                is dropped, and ``last_step`` still reports the last step of both players.
 
         Returns:
             The detached loss, or pair of losses.
 
         Raises:
             StepError: if the step failed and ``on_failure="raise"``.
-            TypeError, ValueError: if the loss is not a scalar with a graph. After any error
-                parameters and state are as before.
+            TypeError, ValueError: if the loss is not a scalar with a graph. Any error leaves
+                parameters and state unchanged.
         """
         terms = Terms(min_penalty, max_penalty, curvature_loss)
         loss: Losses | None = self._step(closure, terms, player)
@@ -120,21 +120,21 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         """Put each player's own gradient into ``.grad`` and keep the graph for :meth:`step`.
 
         The max player's own objective is the negative loss. Clip, log or unscale the gradients as
-        usual, then call ``step()`` without arguments; it solves with what is in ``.grad``.
+        usual, then call ``step()`` without arguments; it solves with the gradients in ``.grad``.
 
         Args:
             closure: as in :meth:`step`.
             min_penalty: as in :meth:`step`.
             max_penalty: as in :meth:`step`.
             curvature_loss: as in :meth:`step`.
-            scaler: scales the loss against underflow in half precision. Give the loss unscaled,
-                then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual; a loss
-                scaled by hand would scale the mixed products as well, and is refused there.
+            scaler: scales the loss against underflow in half precision. Pass the unscaled loss,
+                then call ``scaler.step(optimizer)`` and ``scaler.update()`` as usual. A loss
+                scaled by hand raises an error: it would scale the mixed products as well.
 
         Returns:
-            The detached loss. Existing ``.grad`` is replaced, not added to: micro-batches go into
+            The detached loss. Existing ``.grad`` is replaced, not added to: pass micro-batches in
             one call, as :class:`~compopt.MicroBatches`. A step that was prepared before and never
-            taken is lost, which a StepWarning says the first time; ``zero_grad()`` drops one.
+            taken is lost, with a StepWarning the first time; ``zero_grad()`` drops it without one.
         """
         terms = Terms(min_penalty, max_penalty, curvature_loss)
         loss: L_co = self._backward(closure, terms, scaler)
@@ -146,7 +146,7 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
             check_alone(player, terms)
             device = self._params(player)[0].device
             return as_game(closure, terms, device, allows_pair=True, players=self._parts_of())
-        # Conjugate gradients would refuse the operator, without a word about the losses.
+        # Refuse pairs here: the error of ConjugateGradient would not mention the losses.
         pairs = not isinstance(self.solver, ConjugateGradient)
         game = as_game(
             closure,
@@ -183,8 +183,8 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         return (self.solve_for,)
 
     def _solved(self) -> tuple[Player, ...]:
-        # The published code begins with the maximising player. Counting from the state makes a
-        # resumed run alternate as if it had not stopped.
+        # The published code begins with the maximising player. The count comes from the state, so
+        # that a resumed run alternates as if it had not stopped.
         players = self._solvable()
         return players[:1] if len(players) == 1 or self._num_steps() % 2 else players[1:]
 
@@ -194,7 +194,7 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         sizes: Mapping[Player, StepSizes],
         solver: Solver | None,
     ) -> Update[Player]:
-        # The one whose step sizes have roots.
+        # The player whose step sizes have roots.
         (solved,) = (player for player, own in sizes.items() if own.root is not None)
         previous = self._read_state(solved, "delta") if self.warm_start else None
         if previous is not None:

@@ -1,4 +1,4 @@
-"""One competitive step: the page to read against the paper."""
+"""One competitive step: the module to compare with the paper."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ class StepSizes:
 
     Attributes:
         values: [n] H, >= 0.
-        root: [n] S, of the player whose move is solved for; None of its opponent.
+        root: [n] S for the player whose move is solved for; None for its opponent.
         scaled_grad: [n] ``sign S g`` of the player whose move is solved for, with the sign that
-            its objective has in the loss; ``H g`` of its opponent. A solver may write here.
+            its objective has in the loss; ``H g`` of its opponent. A solver may overwrite it.
     """
 
     values: Tensor
@@ -41,15 +41,15 @@ class StepSizes:
         *,
         are_adaptive: bool = False,
     ) -> "StepSizes":
-        """Form what belongs to ``values`` [n] and ``grad`` [n].
+        """Return step sizes with their root, and the gradient scaled with them.
 
         Args:
-            values: of the step sizes.
-            grad: of the player's own objective. Not modified.
+            values: [n] the step sizes.
+            grad: [n] gradient of the player's own objective. Not modified.
             sign: 1 or -1 if the player's move is solved for, None if not.
             root: [n] where to write the roots, if there is a sign; a new vector if None.
             scaled_grad: [n] where to write the scaled gradient; a new vector if None.
-            are_adaptive: whether they are made of squares of gradients.
+            are_adaptive: whether step sizes are computed from squared gradients.
         """
         if sign is None:
             return cls(values, None, torch.mul(values, grad, out=scaled_grad), are_adaptive)
@@ -59,7 +59,7 @@ class StepSizes:
         return cls(values, root, scaled_grad, are_adaptive)
 
     def plain_step(self, grad: Tensor) -> Tensor:
-        """Return the gradient step ``-H grad``: what a failed solve falls back to."""
+        """Return the gradient step ``-H grad``, the fallback of a failed solve."""
         return (self.values * grad).neg_()
 
 
@@ -68,13 +68,13 @@ class Update(Generic[K]):
     """Increments of all players, applied by addition.
 
     Attributes:
-        delta: per player, [size of the player]. In the workspace, so good until the next step.
-        solution: of the linear system.
+        delta: by player, [size of the player]. In the workspace: valid until the next step.
+        solution: solution of the linear system.
         solved: the player whose move was solved for, to which the other replied; None if all moves
-            were solved for together.
+            were solved for jointly.
         is_zero_sum: whether the operator's eigenvalues are at least one.
-        products: of the first two products, of the first of several players, if they were watched,
-            whether what was multiplied and what came out have an entry other than zero; 0-dim.
+        products: 0-dim flags of the first two products, for several players of the first, if they
+            were watched: whether the vector and the product have an entry other than zero.
     """
 
     delta: dict[K, Tensor]
@@ -116,19 +116,19 @@ def competitive_update(
 
     and in ``u = -S_x^{-1} dx`` and ``w = -dy`` the second line is ``w = H_y (g_y - D_yx g S_x u)``,
     whichever player is solved for. The reduced operator is not symmetric then.
-    :class:`~compopt.operators.TwoPlayerOperator` is both.
+    :class:`~compopt.operators.TwoPlayerOperator` implements both.
 
     Args:
-        derivatives: of the game. Its gradients are not modified.
-        step_sizes: of both players, with their scaled gradients: ``sign S g`` of ``player`` and
-            ``H g`` of the other. The scaled gradients are overwritten.
-        solver: of the linear system.
-        player: whose move is solved for. An exact solve gives the same step for either.
+        derivatives: derivatives of the game. The gradients are not modified.
+        step_sizes: step sizes of both players, with scaled gradients: ``sign S g`` of ``player``
+            and ``H g`` of the other. The scaled gradients are overwritten.
+        solver: solver of the linear system; None for the gradient steps.
+        player: the player whose move is solved for. An exact solve gives the same step for either.
         previous_delta: [size of ``player``] a move to start the solver from, such as the last
-            one, or None. It is scaled by the present step sizes.
-        watches: whether to look for zeros in the first two products.
-        may_read: whether numbers may be read where that costs nothing.
-        workspace: where large vectors come from; a new one if None.
+            one, or None. It is scaled by the current step sizes.
+        watches: whether to check the first two products for zeros.
+        may_read: whether values may be read on the host where that costs nothing.
+        workspace: provides large vectors; a new one if None.
 
     Returns:
         The increments of both players.
@@ -154,13 +154,13 @@ def competitive_update(
     operator.watched = [] if watches else None
     x0 = None
     if previous_delta is not None:
-        # A zero step size leaves no move to scale.
+        # Avoid 0 / 0 where the step size is zero.
         x0 = torch.where(scale > 0, previous_delta / scale * -sign, 0)
     scaled = {p: sizes.scaled_grad for p, sizes in step_sizes.items()}
     solution = solve_coupled(solver, operator, scaled[player], grads[other], scaled[other], x0)
     if solution.inner_value is None:
         raise TypeError(f"`solve_coupled` of {solver!r} must return an `inner_value`.")
-    # The solver's vectors are ours: they become the increments in place.
+    # No one else uses the solver's vectors: scale them to the increments in place.
     move = solution.value.mul_(scale)
     delta = {
         player: move if sign < 0 else move.neg_(),
@@ -184,11 +184,11 @@ def joint_update(
     ``d = -S u`` with ``(I + S H_o S) u = S xi``.
 
     Args:
-        derivatives: of the game. Its gradients are not modified.
-        step_sizes: of all players, with their roots, and with ``S xi`` as scaled gradients.
-        solver: of the joint system.
+        derivatives: derivatives of the game. The gradients are not modified.
+        step_sizes: step sizes of all players, with roots, and with ``S xi`` as scaled gradients.
+        solver: solver of the joint system; None for the gradient steps.
         previous: by player, [size of the player] moves to start the solver from, or None.
-        watches: whether to look for zeros in the first product.
+        watches: whether to check the first product for zeros.
 
     References:
         Ma, Letcher, Schäfer, Shi and Anandkumar (2021). https://arxiv.org/abs/2111.08565
@@ -209,7 +209,7 @@ def joint_update(
 
 
 def nothing_solved(delta: Tensor) -> Solution:
-    """Return what stands for a solution where nothing is solved."""
+    """Return a placeholder for the solution if nothing is solved."""
     zero = torch.zeros((), dtype=delta.dtype, device=delta.device)
     return Solution(
         value=delta,

@@ -3,7 +3,7 @@
 With ``mirror=`` the step of :class:`~compopt.CGD` or :class:`~compopt.ACGD` keeps parameters inside
 a set. Each player has a mirror map psi of its set. With the metrics ``P = Hess psi_x(x)`` and
 ``Q = Hess psi_y(y)`` a step plays the Nash equilibrium of the local bilinear game in which moving
-costs ``d^T P d / (2 lr)``, and follows the moves d in the dual geometry, which leaves no set:
+costs ``d^T P d / (2 lr)``, and follows the moves d in the dual geometry, inside the sets:
 
     dx = -(P / lr + lr D_xy Q^-1 D_yx)^-1 (g_x + lr D_xy Q^-1 grad_y f)
     grad psi_x(x+) = grad psi_x(x) + P dx
@@ -28,9 +28,9 @@ that every option of the optimizer applies.
 
 Without interaction the step on a simplex is that of multiplicative weights. Moves are relative to
 the metric: with an entropy ``lr`` times the gradient is the change of the logarithm. ACGD scales
-each mirror map by the inverse of its step sizes: entries with a constraint of their own have their
-own, from the average of the squared gradient; those that share one, a row of a simplex or a matrix,
-share one step size, from the average of ``grad^T P^-1 grad``.
+each mirror map by the inverse of its step sizes. Entries that are constrained one by one have one
+step size each, from the average of the squared gradient. Entries that share a constraint (a row of
+a simplex, a matrix) share one step size, from the average of ``grad^T P^-1 grad``.
 
 References:
     Schäfer, Anandkumar and Owhadi (2020), Competitive mirror descent.

@@ -1,4 +1,4 @@
-"""What a mirror map does at a point."""
+"""The interface of a mirror map at a point."""
 
 from abc import ABC, abstractmethod
 from typing import TypeAlias
@@ -6,7 +6,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 Mirror: TypeAlias = str | tuple[str, float, float]
-"""Names a mirror map: plain data, so that checkpoints load with ``weights_only``."""
+"""The name of a mirror map: plain data, so that checkpoints load with ``weights_only``."""
 
 
 class Chart(ABC):
@@ -26,19 +26,19 @@ class Chart(ABC):
 
     @abstractmethod
     def moved(self, local: Tensor) -> Tensor:
-        """Return the point w+ with ``grad psi(w+) = grad psi(w) + P S local``, feasible strictly.
+        """Return the point w+ with ``grad psi(w+) = grad psi(w) + P S local``, strictly feasible.
 
-        Strictly as floating-point numbers: a boundary is approached up to the last digit. A move of
-        zero leaves every bit in place.
+        This holds in floating point: a boundary is approached up to the last digit. A move of zero
+        preserves every bit.
         """
 
     @abstractmethod
     def magnitude(self, gradient: Tensor) -> Tensor:
-        """Return what adaptive step sizes average the square of.
+        """Return the values whose squares adaptive step sizes average.
 
-        Entries with a constraint of their own have that of their gradient by w. Those that share
-        one share a rate, from the norm of their gradient in local coordinates.
+        For entries that are constrained one by one, these are their gradients by w. Entries that
+        share a constraint have the norm of their gradient in local coordinates.
 
         Args:
-            gradient: in local coordinates.
+            gradient: the gradient in local coordinates.
         """

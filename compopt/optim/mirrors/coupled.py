@@ -16,7 +16,7 @@ class Simplex(Chart):
 
     def __init__(self, point: Tensor) -> None:
         self.point = point
-        # Of unit length, even where the point has drifted off the simplex.
+        # Of unit length, even if the point has drifted off the simplex.
         self.root = (point / point.sum(-1, keepdim=True)).sqrt()
 
     def _project(self, local: Tensor) -> Tensor:
@@ -32,14 +32,14 @@ class Simplex(Chart):
         return self._project(self.root * gradient)
 
     def moved(self, local: Tensor) -> Tensor:
-        """Return where ``local`` leads."""
+        """Return the point to which ``local`` leads."""
         logits = self.point.log() + (self._project(local) / self.root)
-        # Those too small for the dtype are rounded to its smallest numbers instead of to zero.
+        # Values too small for the dtype are rounded to its smallest number, not to zero.
         moved = torch.softmax(logits, -1).clamp(min=torch.finfo(local.dtype).tiny)
         return torch.where((local == 0).all(-1, keepdim=True), self.point, moved)
 
     def magnitude(self, gradient: Tensor) -> Tensor:
-        """Return the norm of what shares the constraint, in each of its entries."""
+        """Return, in each entry, the norm over the entries that share its constraint."""
         norm: Tensor = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
         return norm.expand_as(gradient)
 
@@ -48,8 +48,8 @@ class PositiveDefinite(Chart):
     """Symmetric positive definite matrices [..., n, n] with ``psi = -log det``.
 
     The metric is ``P[D] = W^-1 D W^-1``. With ``W = L L^T``, moves are ``D = L U L^T`` for
-    symmetric U, and ``grad psi = -W^-1`` leads to ``W+ = L (I - U)^-1 L^T``. That exists while the
-    eigenvalues of U are below 1, beyond which the dual step leaves the domain of the mirror map;
+    symmetric U, and ``grad psi = -W^-1`` leads to ``W+ = L (I - U)^-1 L^T``. That exists if all
+    eigenvalues of U are below 1; otherwise the dual step leaves the domain of the mirror map;
     above 1/2 the inverse is continued by an exponential with the same value and slope.
     """
 
@@ -69,7 +69,7 @@ class PositiveDefinite(Chart):
         return pulled
 
     def moved(self, local: Tensor) -> Tensor:
-        """Return where ``local`` leads."""
+        """Return the point to which ``local`` leads."""
         values, vectors = torch.linalg.eigh(_symmetric(local))
         excess = (2 * (values - 0.5)).clamp(0, MAX_EXPONENT)
         growth = excess.exp() / (1 - values.clamp(max=0.5))
@@ -78,7 +78,7 @@ class PositiveDefinite(Chart):
         return torch.where(stays, self.point, _bounded_gram(factor))
 
     def magnitude(self, gradient: Tensor) -> Tensor:
-        """Return the norm of what shares the constraint, in each of its entries."""
+        """Return, in each entry, the norm over the entries that share its constraint."""
         norm: Tensor = torch.linalg.matrix_norm(gradient)[..., None, None]
         return norm.expand_as(gradient)
 
@@ -88,13 +88,13 @@ def _symmetric(matrix: Tensor) -> Tensor:
 
 
 def _bounded_gram(factor: Tensor) -> Tensor:
-    """Return ``factor @ factor^T`` with eigenvalues kept above their rounding and finite."""
+    """Return ``factor @ factor^T``, finite, with eigenvalues above their rounding error."""
     limits, size = torch.finfo(factor.dtype), factor.shape[-1]
     scale = factor.abs().amax((-2, -1), keepdim=True)
     scaled = factor / scale
     values, vectors = torch.linalg.eigh(scaled @ scaled.mT)
     floor = values[..., -1:] * (8 * size * limits.eps)
     values = torch.maximum(values, floor).unsqueeze(-2)
-    # The scaled entries are at most as large as the matrix.
+    # Entries of `gram` are at most the number of rows: bound the scale to keep products finite.
     gram = _symmetric((vectors * values) @ vectors.mT)
     return gram * scale.square().clamp(max=limits.max / (2 * size))

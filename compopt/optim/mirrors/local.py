@@ -12,8 +12,8 @@ class PlayerCharts:
     """The charts of a player's parameters, as maps of its flat vectors [size of the player].
 
     Args:
-        layout: of the parameters.
-        charts: one per parameter, None where its coordinates are Euclidean.
+        layout: the layout of the parameters.
+        charts: one per parameter, None if its coordinates are Euclidean.
     """
 
     def __init__(self, layout: FlatLayout, charts: Sequence[Chart | None]) -> None:
@@ -21,15 +21,15 @@ class PlayerCharts:
         self._charts = [(index, chart) for index, chart in enumerate(charts) if chart is not None]
 
     def push(self, local: Tensor) -> Tensor:
-        """Return the move that ``local`` stands for; ``local`` itself if all is Euclidean."""
+        """Return the move with coordinates ``local``; ``local`` itself if all is Euclidean."""
         return self._mapped("push", local)
 
     def pull(self, gradient: Tensor) -> Tensor:
-        """Return ``gradient`` in local coordinates; itself if all is Euclidean."""
+        """Return ``gradient`` in local coordinates; ``gradient`` itself if all is Euclidean."""
         return self._mapped("pull", gradient)
 
     def magnitude(self, gradient: Tensor) -> Tensor:
-        """Return what adaptive step sizes average the square of."""
+        """Return the values whose squares adaptive step sizes average."""
         return self._mapped("magnitude", gradient)
 
     def _mapped(self, method: str, vector: Tensor) -> Tensor:

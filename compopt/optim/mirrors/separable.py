@@ -25,13 +25,13 @@ class NonNegative(Chart):
         return self.root * gradient
 
     def moved(self, local: Tensor) -> Tensor:
-        """Return where ``local`` leads."""
+        """Return the point to which ``local`` leads."""
         exponent = (local / self.root).clamp(max=MAX_EXPONENT)
         limits = torch.finfo(local.dtype)
         return (self.point * exponent.exp()).clamp(limits.tiny, limits.max)
 
     def magnitude(self, gradient: Tensor) -> Tensor:
-        """Return the gradient by the entries themselves."""
+        """Return the gradient with respect to the entries themselves."""
         return gradient / self.root
 
 
@@ -56,15 +56,15 @@ class Box(Chart):
         return self.root * gradient
 
     def moved(self, local: Tensor) -> Tensor:
-        """Return where ``local`` leads."""
+        """Return the point to which ``local`` leads."""
         exponent = (local / self.root).clamp(-MAX_EXPONENT, MAX_EXPONENT)
         logit = self.below.log() - self.above.log() + exponent
-        # Not copied from the host, which would wait for the device.
+        # Filled on the device: a copy from the host would wait for it.
         low, high = (local.new_full((), end) for end in (self.low, self.high))
         moved = self.low + (self.high - self.low) * torch.sigmoid(logit)
         inner = torch.clamp(moved, torch.nextafter(low, high), torch.nextafter(high, low))
         return torch.where(local == 0, self.point, inner)
 
     def magnitude(self, gradient: Tensor) -> Tensor:
-        """Return the gradient by the entries themselves."""
+        """Return the gradient with respect to the entries themselves."""
         return gradient / self.root

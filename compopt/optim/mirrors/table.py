@@ -21,7 +21,7 @@ START = {
     "positive-definite": "Start from a symmetric matrix with positive eigenvalues: "
     "`param.data.copy_(torch.eye(param.shape[-1]))`.",
 }
-"""Where to start, by mirror map."""
+"""Advice for a feasible start, by mirror map."""
 
 
 def check_mirror(mirror: object) -> None:
@@ -84,7 +84,7 @@ def _is_inside(mirror: Mirror, value: Tensor) -> bool:
 
 
 def make_chart(mirror: Mirror, point: Tensor) -> Chart | None:
-    """Return the chart at ``point``, None for Euclidean coordinates, which are local already."""
+    """Return the chart at ``point``; None if Euclidean, where coordinates are local already."""
     if mirror == "euclidean":
         return None
     if mirror == "nonnegative":

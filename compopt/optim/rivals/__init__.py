@@ -1,4 +1,4 @@
-"""Other optimizers of two players, under the interface of CGD."""
+"""Other optimizers of two players, with the interface of CGD."""
 
 from compopt.optim.rivals.adam import ExtraAdam, OptimisticAdam
 from compopt.optim.rivals.adjusted import SGA, ConsensusOptimization

@@ -20,7 +20,7 @@ class Moments(NamedTuple):
 
 
 class AdamFieldOptimizer(FieldOptimizer):
-    """Base of the optimizers that take Adam's direction for the gradient."""
+    """Base of the optimizers that step along Adam's direction instead of the gradient."""
 
     def __init__(
         self,
@@ -52,14 +52,14 @@ class AdamFieldOptimizer(FieldOptimizer):
     def _direction(
         self, player: Player, moments: Moments, grad: Tensor, *, per_step: int = 1, nth: int = 1
     ) -> Tensor:
-        """Take ``grad`` into ``moments`` and return Adam's step, negative and with its rate.
+        """Update ``moments`` with ``grad``; return Adam's step, with sign and learning rate.
 
         Args:
-            player: whose.
-            moments: changed in place.
-            grad: [size of the player].
-            per_step: how many gradients a step takes in.
-            nth: which of them this is, from 1.
+            player: the player.
+            moments: updated in place.
+            grad: [size of the player] the gradient.
+            per_step: the number of gradients in a step.
+            nth: the index of this gradient in the step, from 1.
         """
         move = torch.empty_like(grad)
         for where, group, num_steps in self._segments(player):
@@ -78,7 +78,7 @@ class AdamFieldOptimizer(FieldOptimizer):
 class ExtraAdam(AdamFieldOptimizer):
     r"""Extragradient with Adam's directions.
 
-    Adam's averages are advanced at both half steps, the t-th of which is
+    Adam's averages are updated at both half steps. The t-th half step has the direction
 
     .. math:: d_t = \frac{\hat m_t}{\sqrt{\hat v_t} + \epsilon}
 
@@ -94,7 +94,7 @@ class ExtraAdam(AdamFieldOptimizer):
         eps: added to the root of the second average, after the bias correction.
         weight_decay: decoupled, of the second half step.
         max_grad_norm: applied at both points.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Note:
         The published settings for CIFAR-10 are lr = (5e-5, 5e-4) with the default ``betas`` and an
@@ -139,7 +139,7 @@ class OptimisticAdam(AdamFieldOptimizer):
         eps: added to the root of the second average, after the bias correction.
         weight_decay: decoupled.
         max_grad_norm: see :class:`~compopt.CGD`.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss and one backward pass. Memory: three vectors per player are
     kept.

@@ -16,7 +16,7 @@ Vectors = dict[Player, Tensor]
 
 
 class AdjustedOptions(FieldOptions, total=False):
-    """Keywords of the optimizers here."""
+    """Keywords of the optimizers in this module."""
 
     coefficient: float
 
@@ -41,7 +41,7 @@ class AdjustedFieldOptimizer(SecondOrderOptimizer):
 
     @abstractmethod
     def _adjustment(self, field: Derivatives[Player]) -> Vectors:
-        """Return what is added to the field, per unit of the coefficient."""
+        """Return the adjustment of the field, per unit of the coefficient."""
 
     def _moves(self, evaluate: Evaluation) -> dict[Player, Move]:
         field = evaluate()
@@ -55,13 +55,13 @@ class AdjustedFieldOptimizer(SecondOrderOptimizer):
 
 
 class ConsensusOptimization(AdjustedFieldOptimizer):
-    r"""Consensus optimization: descent on half the squared field beside descent-ascent.
+    r"""Consensus optimization: descent-ascent, and descent on half the squared norm of the field.
 
     .. math:: w^+ = w - \eta (\xi + \gamma J^T \xi),
               \qquad J^T \xi = \tfrac12 \nabla |\xi|^2
 
-    The diagonal blocks of the Jacobian J are part of it, so it is drawn to stationary points of any
-    kind, maxima of the min player's loss too.
+    The diagonal blocks of the Jacobian J are included, so the method is attracted to stationary
+    points of any kind, including maxima of the min player's loss.
 
     Args:
         min_params: see :class:`~compopt.CGD`, as for the next two.
@@ -70,7 +70,7 @@ class ConsensusOptimization(AdjustedFieldOptimizer):
         coefficient: gamma.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its product.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph.
 
@@ -93,8 +93,8 @@ class SGA(AdjustedFieldOptimizer):
 
     .. math:: \langle \xi, J^T \xi \rangle \langle A^T \xi, J^T \xi \rangle / n + 1/10
 
-    for n parameters, so that the adjustment leads to stable and away from unstable stationary
-    points.
+    for n parameters, so that the adjustment leads to stable stationary points and away from
+    unstable ones.
 
     Args:
         min_params: see :class:`~compopt.CGD`, as for the next two.
@@ -104,7 +104,7 @@ class SGA(AdjustedFieldOptimizer):
         align: whether to choose the sign of lambda.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its products.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
     each player; one more to align. In a general-sum game one more of each kind.

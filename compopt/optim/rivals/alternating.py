@@ -1,4 +1,4 @@
-"""Descent-ascent in turns by any torch optimizer for each player."""
+"""Alternating descent-ascent with any torch optimizer for each player."""
 
 from typing import ClassVar, overload
 
@@ -26,7 +26,7 @@ class AlternatingDescentAscent(DescentAscent):
         lr: learning rate of the players' optimizers.
         optimizer: see :class:`SimultaneousDescentAscent`.
         first: the player that moves first.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: two evaluations of the loss, each with one backward pass for one player, and a copy of
     parameters and state. ``step`` needs a closure.
@@ -67,7 +67,7 @@ class AlternatingDescentAscent(DescentAscent):
 
         Returns:
             The detached loss, or pair of losses, of the first call. If the loss or a gradient is
-            not finite neither player moves, which a StepWarning says the first time.
+            not finite, neither player moves, with a StepWarning the first time.
         """
         with torch.no_grad(), self._together(closure):
             if closure is None:
@@ -97,7 +97,7 @@ class AlternatingDescentAscent(DescentAscent):
             self._meet(Act.STEP, game)
         derivatives = self._differentiate(game.of(player), [player])
         own = derivatives.losses[0]
-        # The other player's loss is not differentiated, so it has not been averaged.
+        # Only the loss that was differentiated has been averaged over processes.
         both = tuple(
             own if player in objective.signs else self._placement.mean(objective.loss.detach())
             for objective in game.objectives()

@@ -11,15 +11,15 @@ def averaged(
 ) -> AveragedModel:
     """Return a copy of ``module`` that averages its parameters over steps.
 
-    Iterates of a game that turn around a solution have it as their average. Call
-    ``average.update_parameters(module)`` after each step; ``average.module`` has the average.
+    Iterates of a game that rotate around a solution average out to it. Call
+    ``average.update_parameters(module)`` after each step; ``average.module`` holds the average.
 
     Args:
         module: a player's network. Not modified.
         decay: None for the uniform average of all updates; a number in [0, 1) for the exponential
-            one, ``average = decay average + (1 - decay) parameters``.
+            average, ``average = decay average + (1 - decay) parameters``.
         use_buffers: whether to average buffers as well, such as those of batch normalization.
-            Otherwise they are copied at the start and stay.
+            Otherwise they are copied once, at the start.
 
     Returns:
         The average, before its first update.

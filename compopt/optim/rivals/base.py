@@ -1,4 +1,4 @@
-"""What the optimizers that follow the gradient field have in common."""
+"""The common parts of the optimizers that follow the gradient field."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ class Move:
 
 
 class RivalOptimizer(SteppingOptimizer):
-    """Base of all optimizers here: says once when a step is not taken."""
+    """Base of all rival optimizers. Warns once if a step is not taken."""
 
     def _reset_transient(self) -> None:
         super()._reset_transient()
@@ -48,8 +48,8 @@ class RivalOptimizer(SteppingOptimizer):
         self._reporter.warn_once("failure", message, StepWarning)
 
     def _are_finite(self, vectors: Iterable[Tensor]) -> bool:
-        """Return whether losses and vectors are finite, on all processes. Reads one value."""
-        # A sum keeps what is not finite in a summand.
+        """Return True if losses and vectors are finite on all processes. Reads one value."""
+        # A sum is not finite if a summand is not.
         sums = [vector.sum().double().reshape(()) for vector in vectors]
         finite = torch.isfinite(torch.stack(sums)).all()
         return bool(self._placement.agree(self._placement.total((~finite).float()) == 0))
@@ -95,7 +95,7 @@ class SimultaneousOptimizer(RivalOptimizer):
 
         Raises:
             TypeError, ValueError: if the loss is not a scalar with a graph, or a closure is needed.
-                After any error, in the closure too, parameters and state are as before.
+                Any error, in the closure too, leaves parameters and state unchanged.
         """
         with torch.no_grad(), self._together(closure):
             if closure is None:
@@ -105,7 +105,7 @@ class SimultaneousOptimizer(RivalOptimizer):
 
 
 class FieldOptions(TypedDict, total=False):
-    """Keywords of all optimizers that follow."""
+    """Keywords of all optimizers that follow the field."""
 
     weight_decay: float
     max_grad_norm: float | None
@@ -113,27 +113,27 @@ class FieldOptions(TypedDict, total=False):
 
 
 class FieldOptimizer(SimultaneousOptimizer):
-    """Base of the optimizers that are a rule on the players' own gradients.
+    """Base of the optimizers that compute moves from the players' own gradients.
 
-    Subclasses give ``_moves``. ``step`` takes one zero-sum loss, or a pair (min, max) of losses of
-    which each player minimises its own.
+    Subclasses implement ``_moves``. ``step`` takes one zero-sum loss, or a pair (min, max) of
+    losses, where each player minimises its own.
 
     Args:
-        min_params: of the first player: tensors, named tensors or group dictionaries.
-        max_params: of the second player; None if the first argument has the groups of both.
+        min_params: parameters of the first player: tensors, named tensors or group dictionaries.
+        max_params: parameters of the second player; None if ``min_params`` has the groups of both.
         lr: a number, a 0-dim tensor, or a pair (min, max) of them.
         weight_decay: decoupled; each step first multiplies parameters by ``1 - lr weight_decay``.
         max_grad_norm: largest Euclidean norm of a group's gradient, at each evaluation.
-        process_group: whose processes share each step, as of :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
     """
 
     needs_closure: ClassVar[bool] = False
-    """Whether a step evaluates the loss at another point than where the parameters are."""
+    """Whether a step evaluates the loss at another point than the parameters."""
 
     _is_second_order: ClassVar[bool] = False
 
     _own: Mapping[str, Any] = {}
-    """Defaults of the hyperparameters that the algorithm alone has."""
+    """Defaults of the algorithm's own hyperparameters."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class FieldOptimizer(SimultaneousOptimizer):
         )
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
-        """Nothing to check beyond what all groups have."""
+        """Accept all groups: there are no further hyperparameters."""
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
         return ()
@@ -170,7 +170,7 @@ class FieldOptimizer(SimultaneousOptimizer):
 
     @abstractmethod
     def _moves(self, evaluate: "Evaluation") -> dict[Player, Move]:
-        """Return what a step does, leaving parameters and state alone."""
+        """Return the moves of a step, without changing parameters or state."""
 
     def _take(
         self, closure: LossOrClosure, min_penalty: Tensor | None, max_penalty: Tensor | None
@@ -179,7 +179,7 @@ class FieldOptimizer(SimultaneousOptimizer):
         try:
             moves = self._moves(evaluate)
         except BaseException:
-            # An interrupt may have come between a look ahead and the way back.
+            # An interrupt may have left the parameters displaced.
             self._way_back.run()
             raise
         vectors = [v for m in moves.values() for v in (m.delta, *m.state.values())]
@@ -208,7 +208,7 @@ class FieldOptimizer(SimultaneousOptimizer):
 
     @contextmanager
     def _displaced(self, deltas: Mapping[Player, Tensor]) -> Iterator[None]:
-        """Move the parameters, and put them back bit for bit, whatever happens."""
+        """Move the parameters within the context, and restore them bit for bit at its end."""
         params = {player: self._params(player) for player in deltas}
         self._way_back = restored = Commit()
         for tensors in params.values():
@@ -231,11 +231,11 @@ class SecondOrderOptimizer(FieldOptimizer):
 
 
 class Evaluation:
-    """Evaluates the gradient field where the parameters are, or displaced from there.
+    """Evaluates the gradient field at the parameters, or displaced from them.
 
     Attributes:
         loss: the detached loss, or pair of losses, of the first evaluation.
-        all_losses: those of all evaluations.
+        all_losses: the losses of all evaluations.
     """
 
     loss: Losses

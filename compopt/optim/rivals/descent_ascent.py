@@ -1,4 +1,4 @@
-"""Descent-ascent by any torch optimizer for each player."""
+"""Descent-ascent with any torch optimizer for each player."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ MakeOptimizers: TypeAlias = MakeOptimizer | tuple[MakeOptimizer, MakeOptimizer]
 
 
 def copied(state: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return a copy of a parameter's state and of the tensors in it."""
+    """Return a copy of a parameter's state, with copies of its tensors."""
     if state is None:
         return None
     return {k: v.clone() if isinstance(v, Tensor) else v for k, v in state.items()}
@@ -54,7 +54,7 @@ class DescentAscent(RivalOptimizer):
             min_params, max_params, {"lr": lr}, capturable=False, process_group=process_group
         )
         for player, make in zip(PLAYERS, pair, strict=True):
-            # It fills its defaults into these groups, which stay ours.
+            # The player's optimizer fills its defaults into these shared groups.
             self._inner[player] = make(self._groups(player), lr=player_lr(player, lr))
             for group in self._groups(player):
                 self._check_group(group)
@@ -69,9 +69,9 @@ class DescentAscent(RivalOptimizer):
             check_spelling(type(inner).__name__, group, inner.defaults)
 
     def _check_hyperparameters(self, group: dict[str, Any]) -> None:
-        """The players' optimizers check theirs."""
+        """Leave the check to the players' optimizers."""
 
-    # It is that of the players' optimizers.
+    # The state belongs to the players' optimizers.
     _knows_its_state = False
 
     def _state_keys(self, player: Player) -> tuple[str, ...]:
@@ -97,13 +97,13 @@ class DescentAscent(RivalOptimizer):
         self._refuse_gradients()
         with self._undone_on_error():
             for player in PLAYERS:
-                # Momentum would move a player that has some.
+                # Skip a player with state: its momentum would move it.
                 if any(self.state.get(param) for param in self._params(player)):
                     continue
                 self._linked(player).step()
 
     def _linked(self, player: Player) -> torch.optim.Optimizer:
-        """Return the player's optimizer, on the present groups and state."""
+        """Return the player's optimizer, linked to the current groups and state."""
         if len(self.state) > len(self._all_params()):
             drop_removed(self.state, self.param_groups)
         inner = self._inner[player]
@@ -112,7 +112,7 @@ class DescentAscent(RivalOptimizer):
         return inner
 
     def _move(self, player: Player, grad: Tensor) -> None:
-        """Take the step of ``player``'s optimizer; ``.grad`` is as before afterwards."""
+        """Take the step of ``player``'s optimizer, then restore ``.grad``."""
         params = self._params(player)
         everything = [param for group in self._groups(player) for param in group["params"]]
         kept = Commit()
@@ -130,7 +130,7 @@ class DescentAscent(RivalOptimizer):
 
     @contextmanager
     def _undone_on_error(self) -> Iterator[None]:
-        """Put parameters and state back bit for bit where an error comes from a player's move."""
+        """Restore parameters and state bit for bit if a player's move raises an error."""
         undo = Commit()
         for player in PLAYERS:
             for param in self._params(player):
@@ -163,7 +163,7 @@ class DescentAscent(RivalOptimizer):
             super().load_state_dict(state_dict)
             for player in PLAYERS:
                 inner = self._linked(player)
-                # Some take the first entry for that of a parameter, whatever it is.
+                # Pass the parameters' entries only: some optimizers inspect the first entry.
                 own = {p: self.state[p] for p in self._all_params() if p in self.state}
                 try:
                     inner.__setstate__({"state": own, "param_groups": inner.param_groups})
@@ -180,20 +180,20 @@ class DescentAscent(RivalOptimizer):
 class SimultaneousDescentAscent(DescentAscent, SimultaneousOptimizer):
     """Descent-ascent in which both players move at once.
 
-    Each player's own gradient, of the loss or of the negative loss, goes to a torch optimizer. With
+    A torch optimizer takes each player's own gradient, of the loss or of the negative loss. With
     :class:`torch.optim.SGD` that is ``w+ = w - lr xi(w)``.
 
     Args:
         min_params: see :class:`~compopt.CGD`, as for the next two.
         max_params: the second player's.
         lr: learning rate of the players' optimizers.
-        optimizer: makes a player's optimizer from its groups and ``lr=``, such as
+        optimizer: creates a player's optimizer from its groups and ``lr=``, such as
             ``torch.optim.Adam`` or ``functools.partial(torch.optim.Adam, betas=(0.5, 0.9))``; or a
-            pair (min, max) of such. Its hyperparameters are those of the groups.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+            pair (min, max) of these. The groups hold its hyperparameters.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss and one backward pass, and a copy of parameters and state, to
-    which they return after an error.
+    restore them after an error.
     """
 
     def _take(

@@ -21,7 +21,7 @@ class ExtraGradient(FieldOptimizer):
         lr: step size of both half steps.
         weight_decay: decoupled, of the second half step.
         max_grad_norm: applied at both points.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: two evaluations of the loss and two backward passes. ``step`` needs a closure.
 
@@ -39,7 +39,7 @@ class ExtraGradient(FieldOptimizer):
 
 
 class PastExtraGradient(FieldOptimizer):
-    r"""Extragradient with the gradient of the last point ahead in place of the present one.
+    r"""Extragradient that looks ahead with the gradient of the previous point ahead.
 
     .. math::
         w'_t &= w_t - \eta \xi(w'_{t-1}) \\
@@ -54,7 +54,7 @@ class PastExtraGradient(FieldOptimizer):
         lr: step size of both half steps.
         weight_decay: decoupled.
         max_grad_norm: see :class:`~compopt.CGD`.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, at the point ahead, and one backward pass. ``step`` needs a
     closure. Memory: one vector per player is kept.

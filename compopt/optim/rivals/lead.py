@@ -25,11 +25,11 @@ class LEAD(SecondOrderOptimizer):
         coupling: alpha.
         weight_decay: decoupled.
         max_grad_norm: see :class:`~compopt.CGD`.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
-    each player. In a general-sum game one more of the first kind. Memory: one vector per player is
-    kept.
+    each player. In a general-sum game one more backward pass with a graph. Memory: one vector per
+    player is kept.
 
     References:
         Askari Hemmat et al. (2023), LEAD: min-max optimization from a physical perspective.

@@ -13,7 +13,7 @@ from compopt.optim.rivals.base import Evaluation, FieldOptions, Move, SecondOrde
 
 
 class _Options(FieldOptions, total=False):
-    """Keywords of the optimizers here."""
+    """Keywords of the optimizers in this module."""
 
     interaction: float | None
 
@@ -64,14 +64,14 @@ class LCGD(_OpponentAware):
         min_params: see :class:`~compopt.CGD`, as for the next two.
         max_params: the second player's.
         lr: step size.
-        interaction: step size that the *opponent* is to expect of the parameters of a group; their
+        interaction: step size that the *opponent* expects for the parameters of a group; their
             learning rate if None.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its products.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
-    each player. In a general-sum game one more of the first kind.
+    each player. In a general-sum game one more backward pass with a graph.
 
     References:
         Schäfer and Anandkumar (2019), Section 2. https://arxiv.org/abs/1905.12103
@@ -89,27 +89,28 @@ class LCGD(_OpponentAware):
 class LOLA(_OpponentAware):
     r"""Learning with opponent-learning awareness: shape the opponent's next step.
 
-    Each player differentiates its loss after the opponent's next gradient step, and counts how its
+    Each player differentiates its loss after the opponent's next gradient step, including how its
     own move changes that step:
 
     .. math:: w^+ = w - \eta \bigl( \xi - \eta H_o \xi - \eta \chi \bigr), \qquad
               \chi_i = \sum_{j \ne i} D_{ij} L_j \, \nabla_j L_i
 
-    The original form has chi alone; with ``anticipate`` the middle term stands beside it. In
-    zero-sum games both terms are equal, so that the original form is :class:`LCGD`.
+    The original form has chi alone; ``anticipate`` adds the middle term. In zero-sum games both
+    terms are equal, so that the original form is :class:`LCGD`.
 
     Args:
         min_params: see :class:`LCGD`, as for all arguments but one.
         max_params: the second player's.
         lr: step size.
-        interaction: step size that the *opponent* is to expect.
+        interaction: step size that the *opponent* expects.
         anticipate: whether to keep the middle term.
         weight_decay: decoupled.
         max_grad_norm: applied to the field before its products.
-        process_group: whose processes share each step.
+        process_group: the processes that share each step.
 
     Cost: one evaluation of the loss, one backward pass with a graph, and one through that graph for
-    each player, two with ``anticipate``. In a general-sum game one more of the first kind.
+    each player, two with ``anticipate``. In a general-sum game one more backward pass with a
+    graph.
 
     References:
         Foerster et al. (2018). https://arxiv.org/abs/1709.04326

@@ -9,7 +9,7 @@ class OGDA(FieldOptimizer):
 
     .. math:: w_{t+1} = w_t - 2 \eta \xi(w_t) + \eta \xi(w_{t-1})
 
-    with zero in place of the gradient before the first. Step sizes that change count for both
+    with zero in place of the gradient before the first. The current step size multiplies both
     gradients.
 
     Args:
@@ -18,7 +18,7 @@ class OGDA(FieldOptimizer):
         lr: step size.
         weight_decay: decoupled.
         max_grad_norm: see :class:`~compopt.CGD`.
-        process_group: whose processes share each step; see :class:`~compopt.CGD`.
+        process_group: the processes that share each step; see :class:`~compopt.CGD`.
 
     Cost: one evaluation of the loss and one backward pass. Memory: one vector per player is kept.
 

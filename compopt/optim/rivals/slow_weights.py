@@ -19,20 +19,21 @@ class LookaheadMinmax:
 
     .. math:: s \leftarrow s + \alpha (w - s), \qquad w \leftarrow s
 
-    with the slow weights s, which begin where the parameters are before the first step. They are
-    kept in the optimizer's state as ``slow`` and the count in its groups as ``lookahead_step``, so
-    checkpoints of the optimizer have both; a copy of the optimizer needs a new LookaheadMinmax.
-    Make it before a state dict is loaded. A step that an optimizer of this package does not take,
+    with the slow weights s, which start at the parameters before the first step. They are stored in
+    the optimizer's state as ``slow``, and the count in its groups as ``lookahead_step``, so
+    checkpoints of the optimizer contain both; a copy of the optimizer needs a new LookaheadMinmax.
+    Create it before a state dict is loaded. A step that an optimizer of this package does not take,
     as after a loss that is not finite, does not count; nor does one that a ``GradScaler`` skips. An
     interrupt between a step and its average leaves the step taken and not averaged.
 
     Args:
-        optimizer: of this package or of torch. It is stepped as usual; hooks do the rest.
+        optimizer: an optimizer of this package or of torch. Call its ``step`` as usual; hooks do
+            the rest.
         interval: steps between two averages.
-        alpha: how much of the way is kept, in [0, 1].
+        alpha: fraction of the way that is kept, in [0, 1].
 
-    Cost: a copy of the parameters is kept. With ``capturable`` steps each waits for the device, to
-    read whether it was taken; they cannot be captured.
+    Cost: a copy of the parameters is kept. With ``capturable``, each step waits for the device, to
+    read whether it was taken, and cannot be captured.
 
     Example:
         >>> from compopt import CGD
@@ -69,7 +70,7 @@ class LookaheadMinmax:
         ]
 
     def remove(self) -> None:
-        """Leave the optimizer to itself."""
+        """Remove the hooks from the optimizer."""
         for handle in self._handles:
             handle.remove()
 
@@ -81,7 +82,7 @@ class LookaheadMinmax:
             )
         if isinstance(optimizer, TwoPlayerOptimizer):
             optimizer._is_taken = False
-        # They go into the state after the step: optimizers take an empty state for a fresh one.
+        # Stored in the state after the step: optimizers initialize state only if it is empty.
         self._starts = {
             param: param.detach().clone()
             for group in optimizer.param_groups
@@ -111,9 +112,9 @@ class LookaheadMinmax:
 
 
 def _keeps_nothing(optimizer: torch.optim.Optimizer, param: Tensor) -> bool:
-    """Return whether a step that was taken moves ``param`` and leaves no state of it.
+    """Return True if a step that was taken moves ``param`` without creating state for it.
 
-    Others without state have not been moved: their first step is to find none.
+    Other parameters without state have not moved: their first step must find the state empty.
     """
     if isinstance(optimizer, TwoPlayerOptimizer):
         return not optimizer._knows_its_state
