@@ -13,7 +13,7 @@ HINTS: Mapping[str, str] = {
     "number. ExtraAdam and OptimisticAdam take `betas`.",
     "scaler": "`backward(loss, scaler=scaler)` of CGD and ACGD takes one, before "
     "`scaler.step(optimizer)`.",
-    "maximize": "The max player raises the loss by itself.",
+    "maximize": "The max player maximizes the loss already.",
 }
 """What other optimizers take and some of these do not."""
 

@@ -138,14 +138,14 @@ CAUSES: tuple[Cause, ...] = (
         r"modified by an inplace operation",
         "A tensor that a derivative needs was overwritten after the forward pass had saved it.",
         "If the loss, or a part of it, is older than the last step, which moved the parameters: "
-        "compute it anew for each step. If a label, a target or a buffer was refilled: make a new "
+        "compute it again for each step. If a label, a target or a buffer was refilled: make a new "
         "tensor. If a network works in place: use the out-of-place form (`x = x + 1` for `x += 1`, "
         "`inplace=False`).",
     ),
     Cause(
         r"backward through the graph a second time",
         "The graph of the loss was freed before the step.",
-        "Do not call `backward()` on the loss, and compute every part of it anew for each step.",
+        "Do not call `backward()` on the loss, and compute every part of it again for each step.",
     ),
     Cause(
         r"does not require grad and does not have a grad_fn",
@@ -171,8 +171,8 @@ def independence(pairs: Iterable[tuple[object, object]]) -> str:
     return (
         f"The players do not interact as they could: {which}. If that is not meant, leave out "
         "`detach()`, `no_grad()` and replayed samples: a competitive step needs both losses with "
-        "the graphs of both players. If it is meant, each player's own optimizer takes the same "
-        "step at less cost."
+        "the graphs of both players. If that is intended, each player's own optimizer takes the "
+        "same step at less cost."
     )
 
 

@@ -222,7 +222,7 @@ GRAPHS = (
         "one-loss-twice",
         twice_on_one_loss,
         RuntimeError,
-        OVERWRITTEN + "is older than the last step.*compute it anew for each step",
+        OVERWRITTEN + "is older than the last step.*compute it again for each step",
         anew_for_each_step,
     ),
     row(
@@ -267,7 +267,7 @@ GRAPHS = (
         "backward-twice",
         accumulated,
         StepWarning,
-        r"are not added up.*`backward\(MicroBatches\(\[loss1, loss2\]\)\)`",
+        r"do not accumulate.*`backward\(MicroBatches\(\[loss1, loss2\]\)\)`",
         in_micro_batches,
     ),
     row(

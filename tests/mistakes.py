@@ -260,7 +260,7 @@ CONSTRUCTIONS = (
         "negative-lr",
         negative_lr,
         ValueError,
-        r"got -0\.1\. The max player raises the loss by itself: give both players positive rates",
+        r"got -0\.1\. The max player maximizes the loss already: give both players positive rates",
         builds(lambda play: CGD(*play.players, lr=(0.1, 0.1))),
     ),
     Mistake(
@@ -281,7 +281,7 @@ CONSTRUCTIONS = (
         "maximize",
         lambda play: play.cgd(maximize=True),
         TypeError,
-        "`CGD` takes no `maximize`. The max player raises the loss by itself",
+        "`CGD` takes no `maximize`. The max player maximizes the loss already",
         builds(lambda play: play.cgd()),
     ),
     Mistake(

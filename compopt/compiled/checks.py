@@ -69,8 +69,8 @@ def check_graph(optimizer: TwoPlayerCompetitive) -> None:
         lr = group["lr"]
         if not isinstance(lr, Tensor) or lr.device != device:
             raise ValueError(
-                f"A device graph keeps the number that `lr` is, {float(lr)}, and schedulers do "
-                f"not reach it. Use `lr=torch.tensor({float(lr)}, device={str(device)!r})`."
+                f"A device graph would keep the present value of `lr`, {float(lr)}, whatever a "
+                f"scheduler sets. Use `lr=torch.tensor({float(lr)}, device={str(device)!r})`."
             )
 
 
@@ -93,8 +93,7 @@ def check_fixed(optimizer: TwoPlayerCompetitive) -> None:
     optimizer._check_groups()
     if type(optimizer.process_group) is not Placement:
         raise ValueError(
-            "A step that processes share cannot be one program. Leave out `process_group`, or "
-            f"{EAGER}."
+            f"A step across processes cannot be compiled. Leave out `process_group`, or {EAGER}."
         )
     solver = optimizer.solver
     if Settings.of(optimizer.param_groups).interacts and not getattr(
@@ -113,7 +112,7 @@ def check_inputs(leaves: Iterable[object]) -> None:
             raise TypeError(
                 "Inputs of a compiled step must be tensors, numbers, strings, and tuples, lists "
                 f"and dictionaries of them, got {type(leaf).__name__}. Convert arrays by "
-                "`torch.as_tensor`; what stays the same belongs into `loss_fn` itself."
+                "`torch.as_tensor`, and let `loss_fn` hold what is constant."
             )
 
 

@@ -63,9 +63,9 @@ class GraphStep(CompiledStep):
         check_graph(optimizer)
         self._module = LossModule(loss_fn, networks)
         self._bound = BoundTensors(optimizer, self._module)
-        self._begin_anew(None, [])
+        self._restart(None, [])
 
-    def _begin_anew(self, terms: Terms | None, memory: list[Tensor]) -> None:
+    def _restart(self, terms: Terms | None, memory: list[Tensor]) -> None:
         self._terms, self._memory = terms, memory
         self._addresses = [tensor.data_ptr() for tensor in memory]
         self._num_steps = 0
@@ -84,7 +84,7 @@ class GraphStep(CompiledStep):
         device = self._bound.params[0].device
         terms = terms_of(optimizer, self._bound, tensors, tree, device.type)
         if terms != self._terms or not self._are_where_they_were():
-            self._begin_anew(terms, self._used_memory())
+            self._restart(terms, self._used_memory())
         if self._num_steps < WARM_UP:
             losses: Losses = on_side_stream(lambda: self._eager_step(inputs), device)
             self._num_steps += 1

@@ -20,8 +20,9 @@ from compopt.optim.two_player import TwoPlayerCompetitive
 
 CLOSED_OVER = (
     "`loss_fn` uses a tensor that is neither among its inputs nor a parameter or buffer of the "
-    "networks: a program would go on using the tensor of now. Pass what changes from step to step "
-    "as an input, `step(real, noise)`, and keep constants as buffers (`register_buffer`)."
+    "networks: a program would use its present value in every step. Pass tensors that change "
+    "between steps as inputs, `step(real, noise)`, and register constants as buffers "
+    "(`register_buffer`)."
 )
 DATA_DEPENDENT = (
     "`loss_fn` reads a value of a tensor (`float()`, `.item()`, an `if` on a tensor), which a "
@@ -32,7 +33,7 @@ GENERATOR = (
     "before the step and pass the numbers as an input, or draw from the default generator."
 )
 GROWN = (
-    "The buffer `{name}` comes out of `loss_fn` as {new}, and was {old}: the next step would be "
+    "`loss_fn` changed the buffer `{name}` from {old} to {new}, so the next step would need "
     'another program. Keep its shape and dtype, or compile with `mode="eager"`.'
 )
 

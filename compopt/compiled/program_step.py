@@ -98,8 +98,8 @@ class ProgramStep(CompiledStep):
             last = self._programs[-1][0]
             names = [n for n, a, b in zip(Terms._fields, terms, last, strict=True) if a != b]
             raise RuntimeError(
-                f"This step would need its program number {MOST_PROGRAMS + 1}, having other "
-                f"{' and '.join(names)} than those before. Give all batches one size "
+                f"This step has been compiled {MOST_PROGRAMS} times, and would be again for other "
+                f"{' and '.join(names)}. Give all batches one size "
                 "(`drop_last=True`), pass what changes from step to step as a tensor, or "
                 f"{EAGER}."
             )

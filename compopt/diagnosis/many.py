@@ -78,7 +78,7 @@ def preflight_players(
     if not reports:
         raise PreflightError(
             "The players do not interact: no loss depends on another player. Leave out `detach()` "
-            "and `no_grad()`; if it is meant, each player's own optimizer takes the same step."
+            "and `no_grad()`; if that is intended, each player's own optimizer takes the same step."
         )
     return reports
 

@@ -15,9 +15,9 @@ from compopt.optim.report import StepWarning
 from compopt.optim.scaling import check_unscaled
 
 STALE = (
-    "A part of the loss is older than the last step, which moved the parameters that it leads to, "
-    "the first of them of shape {shape}: its value and its derivatives are those of the parameters "
-    "before. Compute samples anew for each step, and `detach()` what is to stay as it was."
+    "A part of the loss was computed before the last step, which moved parameters that it depends "
+    "on (the first of shape {shape}). Its value and derivatives are those at the old "
+    "parameters. Recompute samples for each step, and `detach()` values that should not change."
 )
 
 

@@ -33,8 +33,8 @@ def warn_of_fixed_rates(entries: Iterable[tuple[Tensor, dict[str, Any]]]) -> Non
         lr = group["lr"]
         if not isinstance(lr, Tensor) or lr.device != param.device:
             warnings.warn(
-                f"The graph that is being captured keeps `lr` as it is, {float(lr)}: schedulers do "
-                "not reach it. Give a tensor on the device, such as "
+                f"The graph being captured keeps the present value of `lr`, {float(lr)}, "
+                "whatever a scheduler sets. Give a tensor on the device, such as "
                 f"lr=torch.tensor({float(lr)}, device={str(param.device)!r}).",
                 UserWarning,
                 stacklevel=5,

@@ -43,7 +43,7 @@ def _groups_of(player: Any, params: Params) -> list[dict[str, Any]]:
     if not entries:
         raise ValueError(
             f"`{name}` is empty. Each player needs at least one parameter. A generator such as "
-            "`module.parameters()` is empty once it has been gone through: call it anew."
+            "`module.parameters()` can be read only once: call it again."
         )
     if not isinstance(entries[0], dict):
         return [{"params": entries, "player": player}]
@@ -102,15 +102,15 @@ def check_hyperparameters(group: dict[str, Any]) -> None:
 def check_direction(group: dict[str, Any]) -> None:
     """Raise if a negative ``lr`` or ``maximize`` would reverse the direction of a player."""
     player = group["player"]
-    rates = "The max player raises the loss by itself: give both players positive rates."
+    rates = "The max player maximizes the loss already: give both players positive rates."
     remedy = (
-        "The max player raises the loss by itself: pass the parameters that should raise it as "
-        "`max_params`."
+        "The max player maximizes the loss already: pass the parameters that should maximize it "
+        "as `max_params`."
     )
     if not isinstance(player, str):
         rates = remedy = (
-            "Each player lowers a loss of its own: give one that should raise a quantity its "
-            "negative as the loss."
+            "Each player minimizes a loss of its own: to maximize a quantity, give its negative as "
+            "the loss."
         )
     check_non_negative("lr", group["lr"], allow_tensor=True, remedy=rates)
     if group.get("maximize"):
@@ -188,8 +188,8 @@ def check_spelling(optimizer: str, group: Mapping[str, Any], defaults: Mapping[s
         close = difflib.get_close_matches(str(key).lower(), known, n=1, cutoff=MISSPELT)
         if key not in known and close:
             raise ValueError(
-                f"A group of {optimizer} takes no `{key}`. Did you mean `{close[0]}`? Give what is "
-                "yours another name."
+                f"A group of {optimizer} takes no `{key}`. Did you mean `{close[0]}`? Give an "
+                "entry of your own another name."
             )
 
 

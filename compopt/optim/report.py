@@ -13,7 +13,7 @@ from compopt.solvers import Status
 
 CHECK_THE_LOSS = "Look for an overflow or a division by zero in the loss."
 SQUARES_OVERFLOW = (
-    "The squares of the gradients, of which the step sizes are made, are not finite. Divide the "
+    "The step sizes come from squared gradients, which are not finite here. Divide the "
     "loss by a constant, or clip gradients (`max_grad_norm`)."
 )
 

@@ -106,8 +106,8 @@ class Reporter:
             self.warn_once(
                 APART,
                 f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "
-                "`detach()` and `no_grad()`. If it is meant, each player's own optimizer takes the "
-                "same step at less cost.",
+                "`detach()` and `no_grad()`. If that is intended, each player's own optimizer takes "
+                "the same step at less cost.",
                 StepWarning,
             )
 
@@ -129,8 +129,8 @@ class Reporter:
         if all(is_given) and not any(is_product) and INDEPENDENCE not in self._warned:
             self.warn_once(
                 APART,
-                f"The players do not interact. {ZERO_PRODUCTS} If it is meant, the step is right, "
-                "and its mixed products are spent in vain.",
+                f"The players do not interact. {ZERO_PRODUCTS} If that is intended, the step is "
+                "right, but its mixed products are wasted.",
                 StepWarning,
             )
 
@@ -198,17 +198,17 @@ class Reporter:
             self.warn_once(
                 STRETCHED,
                 f"The moves are {ratio:.3g} times as long as the plain gradient steps: the linear "
-                "system is nearly singular. Losses that share a term which both players lower make "
-                "it so at some learning rates. Networks that lower the same term are one player: "
-                "give them as one, with the term as its penalty (`min_penalty`), or lower the "
-                f"learning rates. {step}.",
+                "system is nearly singular. That happens at some learning rates if the losses "
+                "share a term that both players minimize. Networks that minimize the same term are "
+                "one player: give them as one, with the term as its penalty (`min_penalty`), or "
+                f"lower the learning rates. {step}.",
                 StepWarning,
             )
         if APART in signs and INDEPENDENCE not in self._warned:
             self.warn_once(
                 APART,
-                f"{APART_WORDS} {ZERO_PRODUCTS} If it is meant, `interaction=0` takes the same "
-                "step without products.",
+                f"{APART_WORDS} {ZERO_PRODUCTS} If that is intended, `interaction=0` takes the "
+                "same step without products.",
                 StepWarning,
             )
 

@@ -18,7 +18,7 @@ NOT_UNSCALED = (
 )
 RESCALED = (
     "`scaler` has another scale now, {now:g}, than at `optimizer.backward(loss, scaler=scaler)`, "
-    "{then:g}. Call `optimizer.backward` anew, then `scaler.step(optimizer)`, and only then "
+    "{then:g}. Call `optimizer.backward` again, then `scaler.step(optimizer)`, and only then "
     "`scaler.update()`."
 )
 NOT_UPDATED = (

@@ -21,8 +21,8 @@ from compopt.optim.scaling import check_ready, check_taken_back
 from compopt.optim.stepping import SteppingOptimizer
 
 LOST_STEP = (
-    "This call drops an earlier `backward` that no `step` has used: its gradients and its graph "
-    "are not added up. To accumulate, give the losses of all micro-batches at once, "
+    "This call discards an earlier `backward` that no `step` has used: gradients and graphs do not "
+    "accumulate. To accumulate, give the losses of all micro-batches at once, "
     "`backward(MicroBatches([loss1, loss2]))`; to drop a step, call `zero_grad()`."
 )
 
@@ -158,7 +158,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
                 raise RuntimeError(
                     f"Other parameters of the {player} player require grad now, {len(now)}, than "
                     f"at `backward`, {len(params)}. Freeze, unfreeze and add parameters before "
-                    "`backward`, and call it anew."
+                    "`backward`, and call it again."
                 )
 
     def _drop_prepared(self) -> None:

@@ -2,7 +2,7 @@
 
 Which blocks there are depends on sizes alone, rows on shapes and strides: both come back from step
 to step and are remembered. Addresses reach the device as arguments of launches, so that nothing
-waits for the host, and a device graph that captures the launches writes them anew in every replay.
+waits for the host, and a device graph that captures the launches rewrites them in every replay.
 """
 
 from collections import OrderedDict

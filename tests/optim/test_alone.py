@@ -204,7 +204,7 @@ def test_the_prepared_step_is_gone_without_zero_grad() -> None:
     game = QuadraticGame()
     optimizer = CGD(game.min_params, game.max_params, lr=0.1)
     optimizer.backward(game.loss())
-    with pytest.warns(StepWarning, match="drops an earlier `backward`"):
+    with pytest.warns(StepWarning, match="discards an earlier `backward`"):
         optimizer.step(game.loss(), player="max")
     with pytest.raises(RuntimeError, match="found gradients but no graph"):
         optimizer.step()

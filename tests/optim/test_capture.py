@@ -64,7 +64,8 @@ def capturing(monkeypatch):
 @pytest.mark.parametrize("name", ["CGD", "ACGD", "CGD-box"])
 def test_a_capture_warns_of_learning_rates_that_it_keeps(name, capturing):
     game, optimizer = start(FORMS[name])
-    with pytest.warns(UserWarning, match=r"keeps `lr` as it is, 0\.01.*lr=torch\.tensor\(0\.01, "):
+    words = r"keeps the present value of `lr`, 0\.01.*lr=torch\.tensor\(0\.01, "
+    with pytest.warns(UserWarning, match=words):
         optimizer.step(game.loss())
 
 
@@ -72,7 +73,7 @@ def test_a_tensor_of_another_device_is_kept_as_well(capturing):
     game, optimizer = start(FORMS["ACGD"])
     for group in optimizer.param_groups:
         group["lr"] = torch.tensor(0.25).as_subclass(FarAway)
-    with pytest.warns(UserWarning, match=r"keeps `lr` as it is, 0\.25"):
+    with pytest.warns(UserWarning, match=r"keeps the present value of `lr`, 0\.25"):
         optimizer.step(game.loss())
 
 

@@ -312,12 +312,12 @@ def test_pair_of_learning_rates_of_any_kind(info: OptimizerInfo) -> None:
 @each_kind
 def test_direction_of_a_player_cannot_be_turned(info: OptimizerInfo) -> None:
     x, y = (torch.zeros(1, requires_grad=True) for _ in range(2))
-    with pytest.raises(ValueError, match=r"`maximize`.*max player raises the loss by itself"):
+    with pytest.raises(ValueError, match=r"`maximize`.*max player maximizes the loss already"):
         info.cls([{"params": [x], "maximize": True}], [y])
-    with pytest.raises(ValueError, match=r"`lr`.*-0.1.*max player raises the loss by itself"):
+    with pytest.raises(ValueError, match=r"`lr`.*-0.1.*max player maximizes the loss already"):
         info.cls([x], [y], lr=(0.1, -0.1))
     game = QuadraticGame()
     optimizer = info.build(game)
     optimizer.param_groups[0]["lr"] = -0.1
-    with pytest.raises(ValueError, match=r"`lr`.*-0.1.*max player raises the loss by itself"):
+    with pytest.raises(ValueError, match=r"`lr`.*-0.1.*max player maximizes the loss already"):
         optimizer.step(info.argument(game.loss))

@@ -15,7 +15,7 @@ from compopt import ACGD, CGD, GMRES, StepWarning
 from compopt.optim import PolymatrixCGD
 from compopt.optim.rivals import LCGD, LEAD, SGA, ExtraGradient
 
-OLD = "A part of the loss is older than the last step"
+OLD = "A part of the loss was computed before the last step"
 
 
 class Linear:
@@ -72,7 +72,7 @@ def test_a_closure_around_older_samples_is_told() -> None:
     optimizer = ExtraGradient(*play.params(), lr=0.1)
     old = play.generator(play.noise)
     # What the first backward pass freed autograd finds by itself.
-    with pytest.raises(RuntimeError, match="compute every part of it anew"):
+    with pytest.raises(RuntimeError, match="compute every part of it again"):
         optimizer.step(lambda: play.loss(old))
 
 

@@ -179,7 +179,7 @@ def test_gradients_whose_squares_overflow_leave_adaptive_state_alone(
     optimizer.step(game.loss())
     before = snapshot(optimizer)
     game.b.mul_(2.0**exponent)
-    words = "squares of the gradients, of which the step sizes are made, are not finite"
+    words = "step sizes come from squared gradients, which are not finite"
     options = {} if who == "both" else {"player": who}
     if capturable:
         optimizer.step(game.loss(), **options)

@@ -73,7 +73,7 @@ def test_step_with_a_loss_drops_the_prepared_one(info: OptimizerInfo) -> None:
     game = QuadraticGame()
     optimizer = info.exact(game)
     optimizer.backward(5 * game.loss())
-    with pytest.warns(StepWarning, match="drops an earlier `backward`"):
+    with pytest.warns(StepWarning, match="discards an earlier `backward`"):
         assert_dense_step(info, optimizer, DenseReference(info, game))
     with pytest.raises(RuntimeError, match="no graph"):
         optimizer.step()

@@ -63,9 +63,10 @@ def check_feasible(mirror: Mirror, param: Tensor) -> None:
         return
     if not _is_inside(mirror, value):
         raise ValueError(
-            f"`mirror` {mirror!r} needs parameters strictly inside its set, as nothing leaves its "
-            f"boundary, got one of shape {tuple(value.shape)} with entries from {value.min():.4g} "
-            f"to {value.max():.4g}. {START[mirror if isinstance(mirror, str) else 'box']}"
+            f"`mirror` {mirror!r} needs parameters strictly inside its set, because a step cannot "
+            f"leave the boundary, got one of shape {tuple(value.shape)} with entries from "
+            f"{value.min():.4g} to {value.max():.4g}. "
+            f"{START[mirror if isinstance(mirror, str) else 'box']}"
         )
 
 

@@ -76,7 +76,7 @@ class AlternatingDescentAscent(DescentAscent):
             if isinstance(closure, Tensor) or not callable(closure):
                 raise TypeError(
                     "AlternatingDescentAscent evaluates the loss once for each player, so `step` "
-                    "needs a closure: a function without arguments that computes the loss anew, "
+                    "needs a closure: a function without arguments that computes the loss again, "
                     f"e.g. `step(lambda: loss_fn(batch))`; got {type(closure).__name__}."
                 )
             # Raises if a player is frozen, before either moves.

@@ -257,7 +257,7 @@ class Evaluation:
         if isinstance(closure, Tensor) or not callable(closure):
             raise TypeError(
                 f"{name} evaluates the loss at another point, so `step` needs a closure: a "
-                "function without arguments that computes the loss anew, e.g. "
+                "function without arguments that computes the loss again, e.g. "
                 f"`step(lambda: loss_fn(batch))`; got {type(closure).__name__}."
             )
         if min_penalty is not None or max_penalty is not None:
