@@ -15,7 +15,7 @@ HINTS: Mapping[str, str] = {
     "`scaler.step(optimizer)`.",
     "maximize": "The max player raises the loss by itself.",
 }
-"""What other optimizers take and some of these do not."""
+"""Hints for arguments that other optimizers take and some of these do not."""
 
 
 def explained(function: F, remedy: str, inherited: Callable[..., Any] | None = None) -> F:
@@ -84,14 +84,14 @@ HOW_TO_PASS: Mapping[str, str] = {
         "penalties by name: `min_penalty=`, `max_penalty=`.",
     ),
 }
-"""By method, how optimizers of two players take their arguments."""
+"""By method, how to pass arguments to optimizers of two players."""
 
 
 class ExplainsArguments:
     """Base of classes whose methods say how to pass arguments that they reject."""
 
     _how_to_pass: ClassVar[Mapping[str, str]] = {}
-    """By method, what to do with arguments that are given by position and must not be."""
+    """By method, how to pass arguments that must not be positional."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -31,7 +31,7 @@ class AnyGame(Generic[K]):
     """Base of games, independent of the names of the players."""
 
     curvature_loss: Tensor | None = None
-    """None, or a loss whose mixed second derivatives stand for those of the one loss."""
+    """None, or a loss whose mixed second derivatives replace those of the one loss."""
 
     def objectives(self) -> Sequence[Objective[K]]:
         """Return the losses. Each player is in exactly one of them."""
@@ -62,7 +62,7 @@ Losses: TypeAlias = Tensor | tuple[Tensor, Tensor]
 """What a step of two players returns: the one loss, or the pair (min, max) of losses."""
 
 L_co = TypeVar("L_co", bound=Losses, covariant=True, default=Losses)
-"""Which of the two a step returns; a :class:`Game` does not say."""
+"""Which of the two a step returns; for a plain :class:`Game`, either."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ._backend import UnsupportedError, has_wide_products
 from ._numbers import accumulator
 
 MAX_PROGRAMS = 1024
-"""Most programs of a launch, hence most partial sums; every program can then add them all."""
+"""Maximum number of programs, and so of partial sums, which every program can then add up."""
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 

@@ -45,10 +45,10 @@ def size_of(vector: Tensor) -> Tensor:
 
 
 FREE_TO_READ = {"cpu"}
-"""Types of devices whose numbers are read on the host for nothing.
+"""Types of devices whose numbers the host can read at no cost.
 
-There the scalars of a step are numbers of Python: an operation on a tensor of one entry takes as
-long as one on a short vector. Elsewhere they stay on the device.
+There the scalars of a step are Python numbers: an operation on a tensor of one entry takes as long
+as one on a short vector. On other devices they stay on the device.
 """
 
 

@@ -6,7 +6,7 @@ from compopt.distributed.collectives import Collectives
 from compopt.distributed.meeting import Act, Notice, Terms, difference, pack, unpack
 
 DESCRIPTION_BYTES = 2**13
-"""Length of the message in which processes tell each other what differs."""
+"""Length of the message in which a process describes its setup."""
 
 
 def compare(

@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from torch import distributed as dist
 
 PATIENCE_S = 2.0
-"""Seconds for which a process whose exchange has failed waits for the notes of the others."""
+"""Seconds that a process waits for notes of other ranks after its exchange has failed."""
 
 
 class Store(Protocol):
@@ -120,7 +120,7 @@ def ranks_named(ranks: Sequence[int]) -> str:
 
 
 MOST = 4
-"""Ranks that a message names."""
+"""Maximum number of ranks that a message names."""
 
 
 def _first(notes: Mapping[int, str]) -> list[tuple[int, str]]:
@@ -130,7 +130,7 @@ def _first(notes: Mapping[int, str]) -> list[tuple[int, str]]:
 
 
 WAITED = "waited in vain for"
-"""How the note of a process begins that did nothing wrong."""
+"""First words of the note of a process that waited and did nothing wrong."""
 
 
 def _key(rank: int) -> str:

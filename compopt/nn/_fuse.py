@@ -21,13 +21,13 @@ SWAPS: dict[type[nn.Module], type[nn.Module]] = {
     nn.SiLU: _layers.FusedSiLU,
     nn.Softplus: _layers.FusedSoftplus,
 }
-"""What becomes what. A subclass of a layer may compute something else, so types must be equal."""
+"""Replacements. Types must match exactly: a subclass of a layer may compute something else."""
 
 LEFT: dict[type[nn.Module], str] = {
     nn.GroupNorm: "torch's own second backward pass is quicker, and exact to any order",
     nn.RMSNorm: "there is no closed form of it here; torch's derivatives are exact to any order",
 }
-"""Layers like them that are left alone, and why."""
+"""Similar layers that are not swapped, and why."""
 
 _BACK = {fused: plain for plain, fused in SWAPS.items()}
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)

@@ -19,13 +19,13 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
 ACTIVATIONS_GAIN_FROM = {"cpu": 2**19}
-"""Entries from which on closed forms of activations are quicker than torch's, by type of device.
+"""Number of entries from which closed forms of activations beat torch's, by type of device.
 
-Below, their calls from Python take longer than what they save. Torch's are right to any order.
+For fewer, calls from Python take longer than they save. Torch's derivatives are exact to any order.
 """
 
 MIN_SIZE = "_fused_from"
-"""Attribute of a layer: entries of an input from which on its closed form is used."""
+"""Attribute of a layer: number of input entries from which its closed form is used."""
 
 
 def is_large(layer: nn.Module, x: Tensor) -> bool:

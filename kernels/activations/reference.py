@@ -25,7 +25,7 @@ _ATEN: Any = torch.ops.aten
 
 ACTIVATIONS = ("leaky_relu", "tanh", "silu", "softplus")
 FROM_OUTPUT = ("leaky_relu", "tanh")
-"""Activations whose derivatives are read off the output; those of others off the input."""
+"""Activations whose derivatives are computed from the output; for others, from the input."""
 
 SOFTPLUS_THRESHOLD = 20.0
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..cg.reference import partial_dot
 
 SHORT = 2**16
-"""Entries up to which a vector is worked on as a whole, in the fewest operations.
+"""Number of entries up to which a vector is processed as a whole, in the fewest operations.
 
-Longer ones are worked on tensor by tensor, which stay in the processor's caches meanwhile.
+Longer vectors are processed tensor by tensor, so that each stays in the processor's caches.
 """
 
 
