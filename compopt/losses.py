@@ -4,8 +4,8 @@ Each function takes ``real``, the critic's scores of real samples, and ``fake``,
 generated samples with the graph of both players: do not detach the samples. Scores may have any
 shape, and losses are means over all scores. In losses with a sigmoid, scores are logits.
 
-The result can be passed to ``optimizer.step``. It is one zero-sum loss, or a pair ``(generator's
-loss, critic's loss)`` in which each player lowers its own.
+Pass the result to ``optimizer.step``. It is one zero-sum loss, or a pair of the generator's loss
+and the critic's loss, in which each player lowers its own.
 
 A step on a pair takes one more backward pass and has an unsymmetric linear system.
 :func:`zero_sum` turns a pair into one loss.
