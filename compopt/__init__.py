@@ -70,8 +70,8 @@ __all__ = [
     "solvers",
 ]
 
-# Imported when first asked for. Type checkers must not see `__getattr__`: they would take any
-# misspelt name for one that it finds.
+# Imported on first access. `__getattr__` is hidden from type checkers: with it, they would accept
+# any misspelt attribute.
 if TYPE_CHECKING:
     from compopt import compiled, games, losses, nn
     from compopt.compiled import compile  # noqa: A004

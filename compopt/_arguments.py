@@ -1,4 +1,4 @@
-"""Errors for arguments that do not fit, with what to pass instead."""
+"""Error messages for wrong arguments that say what to pass instead."""
 
 import difflib
 import functools
@@ -15,17 +15,17 @@ HINTS: Mapping[str, str] = {
     "`scaler.step(optimizer)`.",
     "maximize": "The max player maximizes the loss already.",
 }
-"""What other optimizers take and some of these do not."""
+"""Hints for arguments that other optimizers take and some of these do not."""
 
 
 def explained(function: F, remedy: str, inherited: Callable[..., Any] | None = None) -> F:
-    """Return a method that says how to pass the arguments that it does not take.
+    """Return ``function`` with error messages that say how to pass rejected arguments.
 
     Args:
         function: the method.
-        remedy: what to do with those that are given by position and must not be.
-        inherited: the method of the base class. Where ``function`` takes further keywords, as
-            ``**options``, its signature gets those of this one in their place.
+        remedy: how to pass arguments that must not be positional.
+        inherited: the method of the base class. If ``function`` takes ``**options``, the signature
+            shows the keyword-only parameters of this method in their place.
     """
     signature = inspect.signature(function)
     *own, last = signature.parameters.values()
@@ -60,7 +60,7 @@ def _misfit(
     kwargs: Mapping[str, object],
     remedy: str,
 ) -> str | None:
-    """Return what is wrong with the arguments, None if nothing is or Python says it well."""
+    """Return an error message for the arguments, None if they fit or Python's own is clear."""
     _, *parameters = signature.parameters.values()
     names = [parameter.name for parameter in parameters]
     for unknown in kwargs:
@@ -84,14 +84,14 @@ HOW_TO_PASS: Mapping[str, str] = {
         "penalties by name: `min_penalty=`, `max_penalty=`.",
     ),
 }
-"""By method, how optimizers of two players take their arguments."""
+"""By method, how to pass arguments to optimizers of two players."""
 
 
 class ExplainsArguments:
-    """Base of classes whose constructor and steps say how to pass what does not fit."""
+    """Base of classes whose methods say how to pass arguments that they reject."""
 
     _how_to_pass: ClassVar[Mapping[str, str]] = {}
-    """By method, what to do with arguments that are given by position and must not be."""
+    """By method, how to pass arguments that must not be positional."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

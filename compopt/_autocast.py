@@ -1,10 +1,10 @@
-"""Whether autocast is in force."""
+"""A check for autocast."""
 
 import torch
 from torch import Tensor
 
 
 def autocasts(tensor: Tensor) -> bool:
-    """Tell whether autocast is in force on the device of ``tensor``; some have none."""
+    """Return True if autocast is enabled on the device of ``tensor``; not all devices have it."""
     kind = tensor.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

@@ -1,4 +1,4 @@
-"""Argument checks, each with one wording: what, value, rule, remedy."""
+"""Argument checks. Each message gives the argument, its value, the rule and the remedy."""
 
 import math
 import sys
@@ -20,9 +20,9 @@ def check_non_negative(
     """Raise unless ``value`` is a finite number >= 0 (or, where allowed, a 0-dim tensor).
 
     Args:
-        name: of the argument.
-        value: to check.
-        allow_tensor: whether it may be a tensor.
+        name: name of the argument.
+        value: value to check.
+        allow_tensor: whether ``value`` may be a tensor.
         remedy: what to do about a negative value.
     """
     if isinstance(value, Tensor):
@@ -33,7 +33,7 @@ def check_non_negative(
                 f"`{name}` must be a number or a 0-dim floating-point tensor, "
                 f"got shape {tuple(value.shape)} and dtype {value.dtype}."
             )
-        # The value of a tensor on a device is not read: that would synchronise with the device.
+        # Do not read a tensor on a device: that would synchronise with the device.
         if value.device.type != "cpu":
             return
         value = float(value)
@@ -149,7 +149,7 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
                 "shard the optimizer's vectors: "
                 "`process_group=compopt.distributed.Sharded(group)`."
             )
-        # Writing to one fails, and would do so after the other player has moved.
+        # Writing to an expanded tensor fails, after the other player has already moved.
         if any(n > 1 and step == 0 for n, step in zip(param.shape, param.stride(), strict=True)):
             raise ValueError(
                 f"`{name}` must hold tensors whose entries have memory of their own, got an "
@@ -161,8 +161,8 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
 
 
 def is_sharded(value: object) -> bool:
-    """Return whether ``value`` is a tensor of which this process has only a part."""
-    # There is none unless its module has been imported, which takes a while.
+    """Return True if ``value`` is a sharded tensor, of which this process has only a part."""
+    # Do not import the modules, which is slow: if one is not loaded, no such tensor exists.
     modules = {
         "torch.distributed.tensor": "DTensor",
         "torch.distributed._shard.sharded_tensor": "ShardedTensor",
@@ -174,9 +174,9 @@ def is_sharded(value: object) -> bool:
 
 
 def check_trainable(player: object, groups: Iterable[Mapping[str, Any]]) -> None:
-    """Raise if ``player`` has plain tensors alone, none of which requires a gradient.
+    """Raise if ``player`` has only plain tensors and none of them requires a gradient.
 
-    Parameters of modules may be frozen, to be trained later.
+    Parameters of modules may be frozen: they can be trained later.
     """
     own = [param for group in groups if group["player"] == player for param in group["params"]]
     if not any(param.requires_grad or isinstance(param, torch.nn.Parameter) for param in own):
@@ -197,13 +197,13 @@ def check_one_device(name: str, params: Iterable[Tensor]) -> None:
 
 
 def has_hook(param: Tensor) -> bool:
-    """Return whether a parameter has a hook on its gradient."""
-    # Torch has no other way to ask, and none to leave hooks out of a backward pass.
+    """Return True if a parameter has a hook on its gradient."""
+    # Private attributes: torch has no public way to list hooks, or to run a backward pass without.
     return bool(param._backward_hooks or param._post_accumulate_grad_hooks)
 
 
 def check_hooks(params: Sequence[Tensor]) -> None:
-    """Raise if a parameter has a hook on its gradient: products would go through it as well."""
+    """Raise if a parameter has a hook on its gradient: products would call it too."""
     for index, param in enumerate(params):
         if has_hook(param):
             raise ValueError(
@@ -216,11 +216,11 @@ def check_hooks(params: Sequence[Tensor]) -> None:
 
 
 def check_hooks_of_gradients(params: Iterable[Tensor], *, has_penalty: bool) -> None:
-    """Raise if a hook on a parameter would not see its gradient once, as one whole.
+    """Raise if a hook on a parameter would not see the complete gradient exactly once.
 
     Args:
-        params: that are differentiated by once.
-        has_penalty: whether a penalty is differentiated beside the loss.
+        params: parameters that are differentiated by once.
+        has_penalty: whether a penalty is differentiated in addition to the loss.
     """
     for index, param in enumerate(params):
         if not has_hook(param):
@@ -240,7 +240,7 @@ def check_hooks_of_gradients(params: Iterable[Tensor], *, has_penalty: bool) -> 
 
 
 def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
-    """Return ``loss`` if it is a real scalar with a graph, on ``device``."""
+    """Return ``loss`` if it is a real scalar on ``device`` that has a graph."""
     if not isinstance(loss, Tensor):
         remedy = _call_it(loss) or " Pass the tensor itself, with its graph."
         if loss is None:
@@ -272,7 +272,7 @@ def check_loss(name: str, loss: object, device: torch.device) -> Tensor:
 
 
 def check_penalty(player: object, grads: Sequence[Tensor | None]) -> None:
-    """Raise if a penalty of ``player`` does not depend on its parameters: it would do nothing."""
+    """Raise if a penalty of ``player`` does not depend on that player's parameters."""
     if all(grad is None for grad in grads):
         name = f"{player}_penalty" if isinstance(player, str) else f"penalties[{player}]"
         raise ValueError(
@@ -284,10 +284,10 @@ def check_penalty(player: object, grads: Sequence[Tensor | None]) -> None:
 def check_takes_part(
     player: object, grads: Sequence[Tensor | None], penalty: Tensor | None
 ) -> tuple[int, ...]:
-    """Return which parameters have no gradient in the player's loss; none if it has a penalty.
+    """Return indices of the parameters without a gradient; none if there is a penalty.
 
     Raises:
-        ValueError: if ``player`` has neither a gradient in its loss nor a penalty.
+        ValueError: if no parameter of ``player`` has a gradient and there is no penalty.
     """
     missing = tuple([index for index, grad in enumerate(grads) if grad is None])
     if penalty is None and len(missing) == len(grads):
@@ -300,13 +300,13 @@ def check_takes_part(
 
 
 def reached(loss: Tensor, owners: Mapping[int, K]) -> list[K]:
-    """Return the players to whose parameters the graph of ``loss`` leads, in the order of owners.
+    """Return the players whose parameters ``loss`` depends on, in the order of ``owners``.
 
-    Cost: a walk over the graph, until it has led to all players.
+    Cost: a walk over the graph, which stops once all players are found.
 
     Args:
         loss: scalar with a graph.
-        owners: the player by the identity of each parameter.
+        owners: maps the ``id`` of each parameter to its player.
     """
     players = list(dict.fromkeys(owners.values()))
     found: set[K] = set()

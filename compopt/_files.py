@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all."""
+"""Atomic replacement of files."""
 
 import errno
 import os
@@ -12,16 +12,16 @@ from typing import IO
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Give a new file to write to, which takes the place of ``path`` when the block ends.
+    """Yield a new file to write to, which replaces ``path`` when the block ends.
 
-    Readers and other writers see a whole file at any moment, and so does who comes after a kill or
-    a power failure. If anything is raised, ``path`` is as before and the new file is gone. Until
-    the block ends it is a draft in the folder of ``path``, named after it with 16 random
-    hexadecimal digits and ``.part``. Only a killed process leaves one.
+    Readers see a complete file at any moment, also after a kill or a power failure, and several
+    writers may work at once. If the block raises, ``path`` is unchanged and the new file is
+    removed. During the block, the new file is a draft in the folder of ``path``: the same name
+    with 16 random hexadecimal digits and ``.part``. Only a killed process leaves a draft behind.
 
     Args:
-        path: of the file; its folder must exist. Of a symbolic link, the file that it leads to is
-            replaced. A file that exists keeps its permissions; a new one has the usual ones.
+        path: path of the file; its folder must exist. If it is a symbolic link, its target is
+            replaced. An existing file keeps its permissions; a new one gets the default ones.
 
     Raises:
         ValueError: if ``path`` exists and is not a regular file.
@@ -38,12 +38,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     def create(name: str, flags: int) -> int:
         return os.open(name, flags, 0o666 if mode is None else mode)
 
-    # "x" neither opens what exists nor follows a link of that name.
+    # Mode "x" neither opens an existing file nor follows a symbolic link.
     file = open(draft, "xb", opener=create)  # noqa: SIM115
     try:
         with file:
             if mode is not None and hasattr(os, "fchmod"):
-                # Of the mode above, the process's mask has taken bits away.
+                # The process's umask has cleared bits of the mode passed to `os.open`.
                 os.fchmod(file.fileno(), mode)
             yield file
             file.flush()
@@ -57,7 +57,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def _mode(file: Path) -> int | None:
-    """Return the permissions of a file, None if there is none."""
+    """Return the permissions of a file, None if it does not exist."""
     try:
         mode = file.stat().st_mode
     except FileNotFoundError:
@@ -71,16 +71,16 @@ def _mode(file: Path) -> int | None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush a folder's entries to the disk, so that a rename outlives a power failure."""
+    """Flush a folder to the disk, so that a rename survives a power failure."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except PermissionError:
-        # Windows opens no folders, and some can be written to and not read.
+        # Windows cannot open folders, and some folders are writable but not readable.
         return
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some file systems have nothing to flush.
+        # Some file systems do not support `fsync` on a folder.
         if error.errno != errno.EINVAL:
             raise
     finally:

@@ -1,4 +1,4 @@
-"""A list of tensors as one flat vector, views back, and work vectors that are kept."""
+"""Lists of tensors as one flat vector, views of it, and reusable work vectors."""
 
 import functools
 from collections.abc import Hashable, Mapping, Sequence
@@ -11,21 +11,21 @@ from compopt._typing import K
 from compopt.kernels import gather, pieces
 
 
-# Of equal layouts each is one of its own, which takes no look at all the shapes.
+# Compared by identity: comparing all shapes would take longer.
 @dataclass(frozen=True, eq=False)
 class FlatLayout:
-    """Where each tensor of a list lies in one flat vector.
+    """Position of each tensor of a list in one flat vector.
 
-    Elements are in the logical (row-major) order of each tensor whatever its strides, so a
+    Elements are in the logical (row-major) order of each tensor, whatever its strides: a
     ``channels_last`` and a contiguous tensor of equal values give the same vector.
 
     Attributes:
         shapes: shape of each tensor.
         sizes: number of elements of each tensor.
-        dtypes: of each tensor.
-        dtype: of the flat vector: the widest of the tensors' dtypes and at least float32, because
+        dtypes: dtype of each tensor.
+        dtype: dtype of the flat vector: the widest of ``dtypes``, and at least float32, because
             inner products over millions of half-precision entries lose all their digits.
-        device: of all tensors.
+        device: device of all tensors.
     """
 
     shapes: tuple[torch.Size, ...]
@@ -60,7 +60,7 @@ class FlatLayout:
         return FlatLayout.with_shapes(shapes, dtypes, layouts[0].device)
 
     def new_vector(self) -> Tensor:
-        """Return a new vector [numel], of any content."""
+        """Return a new uninitialized vector [numel]."""
         return torch.empty(self.numel, dtype=self.dtype, device=self.device)
 
     @functools.cached_property
@@ -78,8 +78,8 @@ class FlatLayout:
 
         Args:
             tensors: one per tensor of the layout.
-            out: [numel] where to write, a new vector if None.
-            scale: [numel] multiplies the entries, in the same pass.
+            out: [numel] vector to write to; a new one if None.
+            scale: [numel] factors for the entries, applied in the same pass.
         """
         if out is None:
             out = self.new_vector()
@@ -92,7 +92,7 @@ class FlatLayout:
 
 
 def split_players(joined: Tensor, layouts: Mapping[K, FlatLayout]) -> dict[K, Tensor]:
-    """Return the players' parts of a joined vector, as views; what follows them is left out."""
+    """Return the players' parts of a joined vector, as views. Ignore entries after the last."""
     parts, start = {}, 0
     for player, layout in layouts.items():
         parts[player] = joined[start : start + layout.numel]
@@ -101,9 +101,9 @@ def split_players(joined: Tensor, layouts: Mapping[K, FlatLayout]) -> dict[K, Te
 
 
 class Workspace:
-    """Vectors by name, allocated once and handed out again.
+    """Named vectors that are allocated once and reused.
 
-    On the CPU, a large vector that is asked for anew at each step costs more than a pass over it.
+    On the CPU, allocating a large vector at each step costs more than a pass over it.
     """
 
     def __init__(self) -> None:
@@ -111,9 +111,9 @@ class Workspace:
         self._layouts: dict[tuple[Hashable, ...], FlatLayout] = {}
 
     def vector(self, layout: FlatLayout, *name: Hashable) -> Tensor:
-        """Return the vector [layout.numel] called ``name``, of any content.
+        """Return the vector [layout.numel] called ``name``, with arbitrary content.
 
-        One that does not have the size, dtype and device of ``layout`` is replaced.
+        A vector of another size, dtype or device is replaced.
         """
         if self._layouts.get(name) is layout:
             return self.vectors[name]

@@ -1,16 +1,16 @@
-"""The graph that autograd keeps behind a tensor."""
+"""Traversal of autograd graphs."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 
 def walk(starts: Iterable[Any]) -> Iterator[Any]:
-    """Yield each operation of the graphs behind some operations once, these included.
+    """Yield each node of the autograd graphs behind ``starts`` once, including ``starts``.
 
-    Cost: that of the part which is consumed.
+    Cost: proportional to the number of nodes that are consumed.
 
     Args:
-        starts: ``grad_fn`` of tensors, None for those without a graph.
+        starts: ``grad_fn`` of each tensor, None for a tensor without a graph.
     """
     pending, seen = [*starts], set()
     while pending:

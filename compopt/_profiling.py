@@ -1,4 +1,4 @@
-"""Ranges of a step that ``torch.profiler`` shows by name."""
+"""Named ranges of a step for ``torch.profiler``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 class Range(Enum):
-    """Parts of a step. A product lies within a solve; the rest of a solve is vectors."""
+    """Parts of a step. A solve contains products; the rest of it is vector operations."""
 
     GRADIENTS = "compopt::gradients"
     SET_UP = "compopt::set_up"
@@ -26,9 +26,9 @@ _FORCED: list[None] = []
 
 @contextmanager
 def forced_ranges() -> Iterator[None]:
-    """Enter ranges without a profiler too, for whoever watches the operations themselves.
+    """Enter ranges even without a profiler, for code that intercepts the operations.
 
-    Otherwise they are left out: entering them takes some percent of a small step.
+    Otherwise ranges are skipped: entering them takes a few percent of a small step.
     """
     _FORCED.append(None)
     try:
@@ -41,18 +41,18 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
 def is_profiled() -> bool:
-    """Return whether ranges are entered."""
+    """Return True if ranges are entered."""
     return bool(_FORCED) or torch.autograd._profiler_enabled()  # type: ignore[attr-defined]
 
 
 def profiled(part: Range) -> AbstractContextManager[Any]:
-    """Return a context that is a range in profiles."""
-    # A range of its own for each: one object may not be entered by two threads.
+    """Return a context that shows as a range in profiles."""
+    # A new object for each call: two threads must not enter the same one.
     return record_function(part.value) if is_profiled() else _NOTHING
 
 
 def in_range(part: Range, function: Callable[[], R]) -> Callable[[], R]:
-    """Return a function whose calls are a range in profiles."""
+    """Return ``function`` such that each call shows as a range in profiles."""
 
     def call() -> R:
         with profiled(part):

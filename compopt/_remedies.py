@@ -1,4 +1,4 @@
-"""What the errors of a second backward pass mean, and what to do about them."""
+"""Explanations and remedies for errors of a second backward pass."""
 
 import re
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from compopt._graph import walk
 
 
 class Cause(NamedTuple):
-    """A known reason for which a second derivative fails.
+    """A known cause of a failing second derivative.
 
     Attributes:
-        pattern: regular expression searched for in the text of an error.
-        sentence: what is the matter.
+        pattern: regular expression to search for in the text of an error.
+        sentence: what is wrong.
         remedy: what to do.
     """
 
@@ -71,12 +71,12 @@ NOT_FINITE = (
 
 
 def called(player: object) -> str:
-    """Return what a player is called in messages."""
+    """Return the name of a player for messages."""
     return f"the {player} player" if isinstance(player, str) else f"player {player}"
 
 
 def how_to_move_alone(player: object) -> str:
-    """Return how one player moves alone, where ``player`` cannot."""
+    """Return instructions for moving one player alone when ``player`` takes no part."""
     if not isinstance(player, str):
         return "To move one player alone, call `step(losses, player=...)` with its number."
     return (
@@ -162,10 +162,10 @@ CAUSES: tuple[Cause, ...] = (
 
 
 def independence(pairs: Iterable[tuple[object, object]]) -> str:
-    """Return what is the matter if losses do not depend on other players, and what to do.
+    """Return a message for losses that do not depend on other players, with the remedy.
 
     Args:
-        pairs: of players (i, j) such that the loss of i does not depend on j.
+        pairs: pairs (i, j) of players such that the loss of i does not depend on j.
     """
     which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
     return (
@@ -181,10 +181,10 @@ COMPILER = "torch._functorch.aot_autograd"
 
 
 def lost_to_a_compiler(loss: Tensor, grads: Iterable[Tensor | None]) -> bool:
-    """Return whether gradients that are to be differentiated come without graph from a compiler.
+    """Return True if gradients lack a graph because a compiled network computed them.
 
-    The backward pass of a compiled network says that it cannot be differentiated only where one of
-    the tensors that it saved requires a gradient. Otherwise its results look like constants.
+    The backward pass of a compiled network raises an error about double backward only if one of its
+    saved tensors requires a gradient. Otherwise its results look like constants.
     """
     if all(g is None or g.requires_grad for g in grads):
         return False
@@ -192,13 +192,13 @@ def lost_to_a_compiler(loss: Tensor, grads: Iterable[Tensor | None]) -> bool:
 
 
 def explain(error: RuntimeError) -> str | None:
-    """Return what is the matter and what to do, for an error raised by autograd.
+    """Return the cause of an error raised by autograd, and the remedy.
 
     Args:
-        error: as raised by a first or second backward pass. Only its text is read.
+        error: error of a first or second backward pass. Only its text is read.
 
     Returns:
-        Two sentences to put into the message of another error, or None if the cause is unknown.
+        Sentences for the message of another error, or None if the cause is unknown.
 
     Example:
         >>> remedy = explain(RuntimeError("derivative for aten::foo_backward is not implemented"))

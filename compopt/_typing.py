@@ -11,7 +11,7 @@ Player: TypeAlias = Literal["min", "max"]
 PLAYERS: tuple[Player, Player] = ("min", "max")
 
 K = TypeVar("K", bound=Hashable)
-"""What players are called: ``"min"`` and ``"max"``, or their numbers."""
+"""Type of the players' names: ``"min"`` and ``"max"``, or numbers."""
 
 Params: TypeAlias = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[dict[str, Any]]
 """What ``torch.optim`` accepts: tensors, named tensors, or group dictionaries."""

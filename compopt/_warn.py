@@ -1,4 +1,4 @@
-"""Warnings that point at the line that can be changed."""
+"""Warnings that point at the line in the user's code."""
 
 import inspect
 import warnings
@@ -7,14 +7,14 @@ _NOT_THEIRS = frozenset({"compopt", "torch"})
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the first caller outside this package and torch, which wraps some of its calls.
+    """Warn at the first caller outside this package and torch.
 
-    A scheduler wraps ``step``, hooks and ``no_grad`` decorators do too, so that no fixed number of
-    levels leads there.
+    A fixed ``stacklevel`` does not work: torch's schedulers, hooks and ``no_grad`` decorators wrap
+    ``step`` and so add frames.
 
     Args:
-        message: of the warning.
-        category: its class.
+        message: text of the warning.
+        category: class of the warning.
     """
     frame, level = inspect.currentframe(), 1
     while frame is not None and _package(frame.f_globals) in _NOT_THEIRS:

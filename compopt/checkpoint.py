@@ -1,4 +1,4 @@
-"""Checkpoint files that are whole, or refused."""
+"""Checkpoint files that are written atomically and verified when loaded."""
 
 import hashlib
 import io
@@ -20,25 +20,25 @@ _DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 class CheckpointError(RuntimeError):
-    """A file is not a checkpoint, or was damaged; nothing of it was used."""
+    """A file is not a checkpoint, is damaged or cannot be loaded; none of it was used."""
 
 
 def save_checkpoint(path: str | os.PathLike[str], state: Any) -> None:
-    """Write ``state`` to a file so that a kill leaves the old file or the new one.
+    """Write ``state`` to a file atomically: a kill leaves either the old file or the new one.
 
-    Threads and processes may save to one path at the same time, and read it meanwhile. The file is
-    written beside ``path`` under a name that ends in 16 random digits and ``.part``, flushed to the
-    disk, and renamed. After an error, such as that of a full disk, it is gone and the old one is as
-    before; a killed process leaves it behind, to be removed when nobody saves.
+    Threads and processes may save to one path and read it at the same time. The new file is written
+    next to ``path`` under a name that ends in 16 random hexadecimal digits and ``.part``, flushed
+    to the disk, and renamed. After an error, such as a full disk, it is removed and the old file is
+    unchanged. A killed process leaves it behind; remove it when no process is saving.
 
     Args:
-        path: of the file; its folder must exist. A file that exists keeps its permissions, a
-            symbolic link goes on to lead where it leads.
-        state: of tensors, numbers, text, lists and dictionaries, as state dicts are.
+        path: path of the file; its folder must exist. An existing file keeps its permissions; a
+            symbolic link is kept, and its target is replaced.
+        state: tensors, numbers, text, lists and dictionaries, such as a state dict.
 
     Raises:
         TypeError: if ``state`` holds a sharded tensor, of which this process has only a part.
-        ValueError: if ``path`` is of a folder or a device.
+        ValueError: if ``path`` is a folder or a device.
         OSError: if the file cannot be written.
     """
     if _holds_sharded(state):
@@ -66,19 +66,19 @@ def _holds_sharded(value: object) -> bool:
 
 
 def load_checkpoint(path: str | os.PathLike[str], map_location: Any = None) -> Any:
-    """Return what :func:`save_checkpoint` wrote, after its digest has been verified.
+    """Load a file written by :func:`save_checkpoint` after verifying its digest.
 
-    ``torch.load`` by itself does not notice a flipped bit in a tensor. Only tensors and plain
-    values are read (``weights_only``), so that a file from elsewhere runs no code.
+    Without the digest, ``torch.load`` would not notice a flipped bit in a tensor. Only tensors and
+    plain values are loaded (``weights_only``), so an untrusted file cannot run code.
 
     Args:
-        path: of the file.
-        map_location: of ``torch.load``.
+        path: path of the file.
+        map_location: see ``torch.load``.
 
     Raises:
-        CheckpointError: if the file is of another kind, truncated or damaged, or does not fit this
-            machine.
-        OSError: if it cannot be read.
+        CheckpointError: if the file is not a checkpoint, is truncated or damaged, or cannot be
+            loaded on this machine.
+        OSError: if the file cannot be read.
 
     Example:
         >>> save_checkpoint(folder / "last.pt", {"step": 3})  # doctest: +SKIP

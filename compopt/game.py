@@ -1,4 +1,4 @@
-"""A game as one step sees it, and the forms in which a step takes its loss."""
+"""Games: the losses and penalties of one step, and the forms in which a step accepts them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -14,12 +14,12 @@ from compopt._typing import PLAYERS, K, Player
 
 @dataclass(frozen=True)
 class Objective(Generic[K]):
-    """A loss, and the players whose objective it is.
+    """A loss and the players who optimize it.
 
     Attributes:
-        name: for messages.
+        name: name for messages.
         loss: scalar with a graph.
-        signs: by player, 1 for one that lowers the loss, -1 for one that raises it.
+        signs: for each player, 1 if it lowers the loss, -1 if it raises it.
     """
 
     name: str
@@ -28,27 +28,27 @@ class Objective(Generic[K]):
 
 
 class AnyGame(Generic[K]):
-    """What a step needs to know of a game, whatever its players are called."""
+    """Base of games, independent of the names of the players."""
 
     curvature_loss: Tensor | None = None
-    """None, or a loss whose mixed second derivatives stand for those of the one loss."""
+    """None, or a loss whose mixed second derivatives replace those of the one loss."""
 
     def objectives(self) -> Sequence[Objective[K]]:
-        """Return the losses; of each player one is the objective."""
+        """Return the losses. Each player is in exactly one of them."""
         raise NotImplementedError
 
     def penalties(self) -> dict[K, Tensor]:
-        """Return the penalties that there are, by player."""
+        """Return the penalties that are given, by player."""
         raise NotImplementedError
 
     def of(self, player: K) -> "OwnGame[K]":
-        """Return the game as ``player`` sees it that moves alone."""
+        """Return the game in which only ``player`` moves."""
         own = next(objective for objective in self.objectives() if player in objective.signs)
         objective = Objective(own.name, own.loss, {player: own.signs[player]})
         return OwnGame(objective, self.penalties().get(player))
 
     def terms(self) -> dict[str, Tensor | None]:
-        """Return losses, penalties and what else is given, by name."""
+        """Return losses and penalties by name."""
         losses = {objective.name: objective.loss for objective in self.objectives()}
         penalties = {f"{player}_penalty": term for player, term in self.penalties().items()}
         return {**losses, **penalties}
@@ -62,25 +62,25 @@ Losses: TypeAlias = Tensor | tuple[Tensor, Tensor]
 """What a step of two players returns: the one loss, or the pair (min, max) of losses."""
 
 L_co = TypeVar("L_co", bound=Losses, covariant=True, default=Losses)
-"""Which of the two a step returns; a :class:`Game` does not say."""
+"""Which of the two a step returns; for a plain :class:`Game`, either."""
 
 
 @dataclass(frozen=True)
 class Game(AnyGame[Player], Generic[L_co]):
-    """A loss, or a loss for each player, with further terms.
+    """One zero-sum loss or a loss for each player, with further terms.
 
     Attributes:
         loss: scalar; the min player lowers it, the max player raises it.
         min_penalty: scalar that the min player also minimises, or None.
         max_penalty: scalar that the max player also *minimises*, or None.
-        max_loss: None in a zero-sum game. In a general-sum game the scalar that the max player
-            *minimises*, and ``loss`` is the min player's alone.
-        curvature_loss: None, or a loss whose mixed second derivatives stand for those of ``loss``,
-            such as that of a part of the batch.
+        max_loss: None in a zero-sum game. In a general-sum game, the scalar that the max player
+            *minimises*; ``loss`` then belongs to the min player only.
+        curvature_loss: None, or a loss whose mixed second derivatives replace those of ``loss``,
+            such as the loss of a part of the batch.
 
-    The penalties are differentiated once and never enter the mixed second derivatives, so a term
-    that itself contains gradients (a gradient penalty) costs no third derivative. A term that
-    couples the players belongs in ``loss``.
+    The penalties are differentiated once and are left out of the mixed second derivatives. So a
+    term that contains gradients (a gradient penalty) needs no third derivative. Put a term that
+    couples the players into ``loss``.
     """
 
     loss: Tensor
@@ -108,7 +108,7 @@ class Game(AnyGame[Player], Generic[L_co]):
         ]
 
     def penalties(self) -> dict[Player, Tensor]:
-        """Return the penalties that there are, by player."""
+        """Return the penalties that are given, by player."""
         given: dict[Player, Tensor | None] = {"min": self.min_penalty, "max": self.max_penalty}
         return {player: penalty for player, penalty in given.items() if penalty is not None}
 
@@ -123,8 +123,8 @@ class ManyPlayers(AnyGame[int]):
     """A loss for each of any number of players, and penalties.
 
     Attributes:
-        losses: scalars, each lowered by its player.
-        own_terms: per player, None or a scalar that it also minimises.
+        losses: one scalar for each player, which lowers it.
+        own_terms: for each player, None or a further scalar that it minimises.
     """
 
     losses: Sequence[Tensor]
@@ -135,7 +135,7 @@ class ManyPlayers(AnyGame[int]):
         return [Objective(f"losses[{i}]", loss, {i: 1}) for i, loss in enumerate(self.losses)]
 
     def penalties(self) -> dict[int, Tensor]:
-        """Return the penalties that there are, by player."""
+        """Return the penalties that are given, by player."""
         return {i: term for i, term in enumerate(self.own_terms) if term is not None}
 
 
@@ -144,8 +144,8 @@ class OwnGame(AnyGame[K]):
     """The loss of one player, and its penalty.
 
     Attributes:
-        objective: of the player.
-        penalty: None or a scalar that it also minimises.
+        objective: loss of the player.
+        penalty: None or a further scalar that the player minimises.
     """
 
     objective: Objective[K]
@@ -161,12 +161,12 @@ class OwnGame(AnyGame[K]):
 
 
 class MicroBatches(Generic[L_co]):
-    """Losses of the parts of a batch, which a step averages.
+    """Losses of micro-batches, which a step averages.
 
     Args:
-        losses: a loss, a pair (min, max) of losses or a :class:`~compopt.Game` for each part, all
-            of one form. Each term is averaged over the parts, so that parts of equal size give the
-            step of the whole batch.
+        losses: for each micro-batch a loss, a pair (min, max) of losses or a
+            :class:`~compopt.Game`, all of one form. Each term is averaged, so micro-batches of
+            equal size give the step of the whole batch.
 
     Example:
         >>> import compopt, torch
@@ -190,7 +190,7 @@ LossOrClosure: TypeAlias = Loss[L_co] | Callable[[], Loss[L_co]]
 
 
 class Terms(NamedTuple):
-    """What a step takes beside its loss, each a scalar or None; see :class:`~compopt.Game`."""
+    """Arguments of a step in addition to its loss: scalars or None, see :class:`~compopt.Game`."""
 
     min_penalty: Tensor | None = None
     max_penalty: Tensor | None = None
@@ -198,14 +198,14 @@ class Terms(NamedTuple):
 
 
 class Penalties(TypedDict, total=False):
-    """Terms that a step takes by name; see :class:`~compopt.Game`."""
+    """Keyword arguments of a step; see :class:`~compopt.Game`."""
 
     min_penalty: Tensor | None
     max_penalty: Tensor | None
 
 
 def check_alone(player: Player, terms: Terms) -> None:
-    """Raise if a term has no part in a step of ``player`` alone."""
+    """Raise if a term would be ignored in a step of ``player`` alone."""
     other = "max_penalty" if player == "min" else "min_penalty"
     for name in (other, "curvature_loss"):
         if getattr(terms, name) is not None:
@@ -229,7 +229,7 @@ _NOT_ONE_LOSS = (
 def evaluated(
     closure: LossOrClosure | None, is_prepared: Callable[[], bool]
 ) -> LossOrClosure | None:
-    """Call a closure with gradients enabled; None if it leaves the loss to a prepared step."""
+    """Call a closure with gradients enabled; None if it gives no loss and a step is prepared."""
     if not callable(closure) or isinstance(closure, Tensor):
         return closure
     with torch.enable_grad():
@@ -251,20 +251,21 @@ def as_game(
     allows_curvature: bool = False,
     players: Mapping[Player, Sequence[Tensor]] | None = None,
 ) -> Game:
-    """Return the game that ``closure`` and further terms stand for.
+    """Convert the arguments of a step to a game.
 
     Args:
         closure: a loss, a pair (min, max) of losses, a :class:`~compopt.Game`,
             :class:`~compopt.MicroBatches`, or a function that returns one of these; it is called
             with gradients enabled.
-        terms: given beside it.
-        device: of the players.
-        allows_pair: whether each player may have a loss of its own.
-        allows_curvature: whether a loss may stand in for second derivatives.
-        players: their parameters, to look which of them micro-batches depend on; None not to.
+        terms: further arguments of the step.
+        device: device of the players.
+        allows_pair: whether each player may have its own loss.
+        allows_curvature: whether a ``curvature_loss`` is allowed.
+        players: parameters by player, to check that all micro-batches depend on the same players;
+            None to skip the check.
 
     Raises:
-        TypeError, ValueError: if it stands for none, naming what to pass instead.
+        TypeError, ValueError: if the arguments do not form a game.
     """
     loss = closure
     if callable(loss) and not isinstance(loss, Tensor):
@@ -320,7 +321,7 @@ def _of_loss(loss: object, device: torch.device) -> Game:
 
 
 def _check_alike(games: Sequence[Game], players: Mapping[Player, Sequence[Tensor]]) -> None:
-    """Raise if losses of micro-batches depend on different players: those are no such parts."""
+    """Raise if the losses of micro-batches depend on different players."""
     owners = {id(param): player for player, params in players.items() for param in params}
     found = [
         tuple(reached(term, owners) for term in (g.loss, g.max_loss) if term is not None)
@@ -339,7 +340,7 @@ def _check_alike(games: Sequence[Game], players: Mapping[Player, Sequence[Tensor
 
 
 def _mean_game(games: Sequence[Game], device: torch.device) -> Game:
-    """Return the game whose every term is the mean of that term over ``games``."""
+    """Return a game with each term averaged over ``games``."""
     if not games:
         raise ValueError("`MicroBatches` must hold at least one loss, got none.")
     parts = [game.terms() for game in games]

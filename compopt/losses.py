@@ -1,14 +1,14 @@
-"""Losses of GANs, from the critic's scores of real and of generated samples.
+"""GAN losses, computed from the critic's scores of real and generated samples.
 
-Each function takes ``real``, the critic's scores of real samples, and ``fake``, those of generated
-ones with the graph of both players: do not detach the samples. Scores may have any shape; losses
-are means over all of them. Where a sigmoid stands in the loss they are logits.
+Each function takes ``real``, the critic's scores of real samples, and ``fake``, its scores of
+generated samples with the graph of both players: do not detach the samples. Scores may have any
+shape, and losses are means over all scores. In losses with a sigmoid, scores are logits.
 
-Returned is what ``optimizer.step`` takes: one zero-sum loss, or a pair ``(generator's, critic's)``
-of which each player lowers its own.
+Pass the result to ``optimizer.step``. It is one zero-sum loss, or a pair of the generator's loss
+and the critic's loss, in which each player lowers its own.
 
-A step on a pair has a backward pass more, and an unsymmetric linear system. :func:`zero_sum` makes
-one loss of a pair.
+A step on a pair takes one more backward pass and has an unsymmetric linear system.
+:func:`zero_sum` turns a pair into one loss.
 
 Example:
     >>> import torch
@@ -41,7 +41,7 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
     """Return the zero-sum Wasserstein loss ``mean D(x) - mean D(G(z))``.
 
-    Without any constraint on the critic; add a penalty with ``max_penalty=``.
+    The critic is not constrained; add a penalty with ``max_penalty=``.
 
     References:
         Arjovsky, Chintala and Bottou (2017), eq. (2). https://arxiv.org/abs/1701.07875
@@ -52,8 +52,8 @@ def wasserstein(real: Tensor, fake: Tensor) -> Tensor:
 def minimax(real: Tensor, fake: Tensor) -> Tensor:
     """Return the zero-sum cross entropy ``mean log s(D(x)) + mean log(1 - s(D(G(z))))``.
 
-    ``s`` is the sigmoid, scores are logits. Also called the saturating loss: to a generator whose
-    samples the critic rejects with certainty it gives next to no gradient.
+    ``s`` is the sigmoid, scores are logits. Also called the saturating loss: the generator's
+    gradient vanishes when the critic rejects the samples with certainty.
 
     References:
         Goodfellow et al. (2014), eq. (1). https://arxiv.org/abs/1406.2661
@@ -83,8 +83,8 @@ def hinge(real: Tensor, fake: Tensor) -> Pair:
 def least_squares(real: Tensor, fake: Tensor) -> Pair:
     """Return the pair ``mean (D(G(z)) - 1)^2 / 2``, ``mean (D(x) - 1)^2 / 2 + mean D(G(z))^2 / 2``.
 
-    Do not subtract the critic's terms from the generator's to make one loss of them:
-    ``(D(G(z)) - 1)^2 - (D(x) - 1)^2`` has no upper bound for the critic. :func:`zero_sum` has one.
+    Do not combine the pair into ``(D(G(z)) - 1)^2 - (D(x) - 1)^2``: the critic can raise this
+    without bound. The loss of :func:`zero_sum` is bounded above.
 
     References:
         Mao et al. (2017), eq. (9). https://arxiv.org/abs/1611.04076
@@ -96,7 +96,7 @@ def least_squares(real: Tensor, fake: Tensor) -> Pair:
 def relativistic(real: Tensor, fake: Tensor) -> Pair:
     """Return the pair ``-mean log s(D(G(z)) - D(x))``, ``-mean log s(D(x) - D(G(z)))``.
 
-    ``fake`` is shaped as ``real``: each is compared with one real sample.
+    ``fake`` has the shape of ``real``: each generated sample is compared with one real sample.
 
     Raises:
         ValueError: if the shapes differ.
@@ -113,10 +113,10 @@ def relativistic(real: Tensor, fake: Tensor) -> Pair:
 
 
 def relativistic_average(real: Tensor, fake: Tensor) -> Pair:
-    """Return the pair that compares each sample with the mean of those of the other kind.
+    """Return the pair that compares each score with the mean score of the other kind.
 
-    With ``r = D(x) - mean D(G(z))`` and ``f = D(G(z)) - mean D(x)`` the critic lowers ``-mean log
-    s(r) - mean log s(-f)``, and the generator ``-mean log s(f) - mean log s(-r)``.
+    With ``r = D(x) - mean D(G(z))`` and ``f = D(G(z)) - mean D(x)``, the critic lowers ``-mean log
+    s(r) - mean log s(-f)``, the generator ``-mean log s(f) - mean log s(-r)``.
 
     References:
         Jolicoeur-Martineau (2019), eq. (7) and (8). https://arxiv.org/abs/1807.00734
@@ -129,13 +129,13 @@ def relativistic_average(real: Tensor, fake: Tensor) -> Pair:
 
 
 def zero_sum(pair: Pair) -> Tensor:
-    """Return the zero-sum loss of a pair: minus the critic's, which the generator then raises.
+    """Return a zero-sum loss for a pair: minus the critic's loss.
 
-    Its linear system is positive definite. It is another game: the critic's gradients are the same,
-    the generator's are not.
+    Its linear system is positive definite. The game changes: the critic's gradients stay the same,
+    but the generator now raises the critic's loss.
 
     Args:
-        pair: the generator's loss, which is left out, and the critic's.
+        pair: the generator's loss, which is ignored, and the critic's.
 
     Example:
         >>> import torch

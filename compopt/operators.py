@@ -1,4 +1,4 @@
-"""Linear operators of competitive optimization: what multiplies."""
+"""Linear operators of competitive optimization."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -29,21 +29,21 @@ __all__ = [
 
 
 class LinearOperator(ABC):
-    """A square matrix known through its product with a vector.
+    """A square matrix that is given by its product with a vector.
 
     Attributes:
         size: number of rows and of columns.
-        dtype: of the vectors it multiplies.
-        device: of the vectors it multiplies.
-        is_positive_definite: whether the operator is symmetric positive definite. It is declared,
-            not checked; :class:`~compopt.solvers.ConjugateGradient` refuses operators without it.
-        is_on_host: whether solvers may read numbers, as on the CPU, where that costs nothing.
+        dtype: dtype of the vectors.
+        device: device of the vectors.
+        is_positive_definite: whether the operator is symmetric positive definite. Declared, not
+            checked; :class:`~compopt.solvers.ConjugateGradient` requires it.
+        is_on_host: whether solvers may read numbers, because that costs nothing, as on the CPU.
 
     Args:
-        size: see above, as the next two.
-        dtype: likewise.
-        device: likewise.
-        placement: whose :meth:`agree` and :meth:`total` are the operator's; None to work alone.
+        size: number of rows and of columns.
+        dtype: dtype of the vectors.
+        device: device of the vectors.
+        placement: provides :meth:`agree` and :meth:`total`; None for a single process.
     """
 
     is_positive_definite: bool = False
@@ -68,24 +68,24 @@ class LinearOperator(ABC):
         """Return the product with ``vector`` [size], as a new vector [size]."""
 
     def new_vector(self, name: str) -> Tensor:
-        """Return a vector [size] for a solver to work in, of any content.
+        """Return a work vector [size] for a solver, with arbitrary content.
 
-        An operator may hand out the same memory when it is asked for ``name`` again.
+        Calls with the same ``name`` may return the same memory.
         """
         return torch.empty(self.size, dtype=self.dtype, device=self.device)
 
     def agree(self, flags: Any) -> Any:
-        """Return, on the host, flags on which a solver is to act; those given if it works alone.
+        """Return, on the host, flags that are equal on all processes.
 
-        Where several processes share an operator, its products are operations of all of them: they
-        must make equally many, so what a solver decides on the host goes through here first.
+        A single process gets ``flags`` back. A product of a shared operator involves all processes,
+        so all must make equally many: solvers pass every decision on the host through here.
         """
         return flags.tolist() if isinstance(flags, Tensor) else flags
 
     def total(self, partials: Tensor) -> Tensor:
-        """Return sums over whole vectors from numbers [...] about those that a solver sees.
+        """Return sums over whole vectors, given the sums [...] over this process's parts.
 
-        They are the same unless each of several processes keeps a part of every vector.
+        They are equal unless vectors are sharded over processes.
         """
         return partials
 
@@ -102,8 +102,8 @@ class LinearOperator(ABC):
     def to_scipy(self) -> "ScipyLinearOperator":
         """Return the operator for :mod:`scipy.sparse.linalg`, which works on NumPy arrays.
 
-        Every product copies its vector to this operator's device and the result back. A complex
-        vector takes two products, of its real and its imaginary part.
+        Each product copies the vector to the operator's device and the result back. A complex
+        vector takes two products, for its real and its imaginary part.
         """
         from scipy.sparse.linalg import LinearOperator as ScipyLinearOperator
 
@@ -119,21 +119,21 @@ class LinearOperator(ABC):
 
 
 class CoupledOperator(LinearOperator):
-    """``A = I + F H G``, known through its factors ``F`` and ``G``.
+    """``A = I + F H G``, given by products with ``F`` and ``G``.
 
-    ``H`` is diagonal and not negative. Where ``G = F^T`` the operator is symmetric positive
-    definite with eigenvalues of at least 1, which ``is_positive_definite`` declares. It is what
-    remains of the coupled system
+    ``H`` is diagonal and non-negative. If ``G = F^T``, the operator is symmetric positive definite
+    with eigenvalues of at least 1, and ``is_positive_definite`` is True. Eliminating y from the
+    coupled system
 
         x = b - F y,     y = H (c + G x)
 
-    once y is eliminated: ``A x = b - F H c``.
+    gives ``A x = b - F H c``.
 
     Attributes:
         inner_size: number of columns of ``F``.
-        inner_dtype: of vectors [inner_size].
-        watched: None, or a list that takes, for the first two products with a factor, whether what
-            was multiplied and what came out have an entry other than zero; 0-dim.
+        inner_dtype: dtype of vectors [inner_size].
+        watched: None, or a list that receives two 0-dim flags for each of the first two products
+            with a factor: whether the vector, and whether the product, has a nonzero entry.
     """
 
     def __init__(
@@ -167,10 +167,10 @@ class CoupledOperator(LinearOperator):
         return self.scale_inner(self.response(vector), out)
 
     def reaction_energy(self, vector: Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return :meth:`reaction` and, where ``G = F^T``, the form ``vector^T F H F^T vector``.
+        """Return :meth:`reaction` and, if ``G = F^T``, the 0-dim ``vector^T F H F^T vector``.
 
-        The quadratic form, 0-dim, of the operator itself is larger by ``|vector|^2``: known without
-        the product with ``F`` that :meth:`matvec` would take.
+        Adding ``|vector|^2`` gives the quadratic form of the operator, without the product with
+        ``F`` that :meth:`matvec` takes.
         """
         image = self.response(vector, self.new_inner("image"))
         reaction = self.scale_inner(image, out)
@@ -180,18 +180,18 @@ class CoupledOperator(LinearOperator):
         """Write ``vector + F @ inner`` to ``out`` [size].
 
         Returns:
-            Numbers [k >= 1] whose sum is the inner product of ``vector`` and ``out``, of the parts
+            Partial sums [k >= 1] of the inner product of ``vector`` and ``out``, over the parts
             that this process keeps.
         """
         self.factor(inner, out).add_(vector)
         return partial_dot(vector, out)
 
     def new_inner(self, name: str) -> Tensor:
-        """Return a vector [inner_size] for a solver to work in, as :meth:`new_vector` does."""
+        """Return a work vector [inner_size] for a solver, as :meth:`new_vector` does."""
         return torch.empty(self.inner_size, dtype=self.inner_dtype, device=self.device)
 
     def _watch(self, vector: Tensor, product: Tensor) -> Tensor:
-        """Return ``product``, of ``vector`` with a factor, and note whether it is zero."""
+        """Return ``product``; record whether ``vector`` and ``product`` have a nonzero entry."""
         if self.watched is not None and len(self.watched) < 2:
             self.watched.append((vector.any(), product.any()))
         return product
@@ -223,27 +223,27 @@ class MatrixOperator(LinearOperator):
 
 
 class TwoPlayerOperator(CoupledOperator):
-    """``I - S D_12 f H D_21 g S``: what one player solves for.
+    """``I - S D_12 f H D_21 g S``: the matrix of the linear system for one player's move.
 
-    ``f`` is the solved player's objective and ``g`` the opponent's, ``S`` the square roots of the
-    solved player's step sizes, ``H`` the opponent's step sizes (both diagonal). The identity comes
-    from the player's own cost of moving, the rest from the opponent's reaction.
+    ``f`` is the solved player's objective and ``g`` the opponent's. ``S`` holds the square roots of
+    the solved player's step sizes and ``H`` the opponent's step sizes (both diagonal). The identity
+    comes from the player's own cost of moving, the rest from the opponent's reaction.
 
     In a zero-sum game ``g = -f``, and with ``F = S D_12 f`` the operator is ``I + F H F^T``:
     symmetric, with eigenvalues of at least 1 for any step sizes. In a general-sum game it is
     unsymmetric, and singular for isolated step sizes.
 
-    With the sign s that the solved player's objective has in the loss that is differentiated, the
-    factors are ``F = s S D_12 f`` and ``G = -s D_21 g S``. In a zero-sum game both are then
-    products with derivatives of the one loss, as they come out of a backward pass.
+    Let s be the sign of the differentiated loss in the solved player's objective. The factors are
+    ``F = s S D_12 f`` and ``G = -s D_21 g S``. In a zero-sum game, both are then products with
+    derivatives of the one loss, as a backward pass returns them.
 
     Args:
         derivatives: products with blocks of second derivatives.
         player: the player whose move is solved for.
         scale: [size of ``player``] S, the square roots of its step sizes.
         opponent_step_sizes: [size of the opponent] H, >= 0.
-        workspace: where solvers get their vectors from; one of its own if None.
-        may_read: whether solvers may read numbers where that costs nothing.
+        workspace: provides the work vectors of solvers; a new one if None.
+        may_read: whether solvers may read numbers on devices where that costs nothing.
 
     References:
         Schäfer and Anandkumar (2019), Section 2 and eq. (4). https://arxiv.org/abs/1905.12103
@@ -271,7 +271,7 @@ class TwoPlayerOperator(CoupledOperator):
         self.scale = scale
         self.opponent_step_sizes = opponent_step_sizes
         workspace = Workspace() if workspace is None else workspace
-        # Vectors of the workspace, by name.
+        # Solvers reuse the named vectors of the workspace.
         self.new_vector = partial(workspace.vector, layout, player)  # type: ignore[method-assign]
         self.new_inner = partial(workspace.vector, inner, self.other)  # type: ignore[method-assign]
         self.is_on_host = self.is_on_host and may_read
@@ -290,7 +290,7 @@ class TwoPlayerOperator(CoupledOperator):
         return product if self.watched is None else self._watch(inner, product)
 
     def add_factor(self, vector: Tensor, inner: Tensor, out: Tensor) -> Tensor:
-        """Write ``vector + F @ inner`` to ``out``, as it is gathered. One product."""
+        """Write ``vector + F @ inner`` to ``out``, in the pass that gathers. One product."""
         return self.derivatives.add_product(
             self.player,
             self.player,
@@ -306,7 +306,7 @@ class TwoPlayerOperator(CoupledOperator):
         return self._response(vector, out, None)
 
     def reaction(self, vector: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return ``H @ G @ vector``. One product, scaled as it is gathered."""
+        """Return ``H @ G @ vector``. One product, scaled in the pass that gathers."""
         return self._response(vector, out, self.opponent_step_sizes)
 
     def scale_inner(self, inner: Tensor, out: Tensor | None = None) -> Tensor:
@@ -330,16 +330,16 @@ class TwoPlayerOperator(CoupledOperator):
 class PolymatrixOperator(LinearOperator, Generic[K]):
     """``I + S H_o S`` on all players' vectors, joined in order.
 
-    ``H_o`` has the blocks ``D_ij L_i`` for ``i != j``, ``S`` the square roots of the step sizes. It
-    is unsymmetric.
+    ``H_o`` has the blocks ``D_ij L_i`` for ``i != j``; ``S`` holds the square roots of the step
+    sizes. The operator is unsymmetric.
 
     Args:
         derivatives: products with blocks of second derivatives.
         scales: by player, [size of the player] >= 0, the square roots of its step sizes.
 
     Attributes:
-        watched: None, or a list that takes, for the first product, whether what was multiplied and
-            what came out of the blocks have an entry other than zero; 0-dim.
+        watched: None, or a list that receives two 0-dim flags for the first product: whether the
+            vector, and whether its product with the blocks, has a nonzero entry.
 
     Cost: a product takes one backward pass per player.
     """

@@ -1,8 +1,8 @@
 """Kernels of a competitive step, in plain torch and in Triton.
 
-This folder is imported as ``compopt.kernels`` and depends on torch alone; Triton is imported when
-a kernel of its own is first used. The functions here choose the implementation at each call, from
-the device of the tensors and the backend that is in force (:func:`use_backend`).
+This folder is imported as ``compopt.kernels`` and depends on torch only. Triton is imported when
+one of its kernels is first used. Each call chooses the implementation from the device of the
+tensors and the current backend (:func:`use_backend`).
 """
 
 if __name__ != "compopt.kernels":

@@ -1,6 +1,6 @@
-"""Which implementation of an operation runs, chosen at each call.
+"""Choice between the implementations of an operation.
 
-It follows from the backend in force, and from what that means on a device.
+Each call chooses from the current backend and the device of its tensors.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def _interprets() -> bool:
 
 
 def _active_device() -> str:
-    """Return the type of device that Triton launches on, "" if there is none."""
+    """Return the type of the device that Triton launches on, "" if there is none."""
     try:
         driver = import_module("triton.runtime.driver").driver.active
     except RuntimeError:
@@ -67,7 +67,7 @@ def _why_not_on(device: torch.device) -> str | None:
     if reason is not None:
         return reason
     if _interprets() and device.type != "meta":
-        # The interpreter reads and writes where it is told, on the host.
+        # The interpreter runs on the host and accesses only its memory.
         return None if device.type == "cpu" else _ONLY_ON_THE_HOST
     if device.type == "cuda":
         return None
@@ -82,14 +82,15 @@ def _check_name(backend: str) -> None:
 
 
 def resolve_backend(backend: str, device: torch.device | None = None) -> Literal["torch", "triton"]:
-    """Return which implementation ``backend`` stands for, on ``device`` or the best one there is.
+    """Return the implementation that ``backend`` selects on ``device``.
 
-    ``"auto"`` is Triton for CUDA tensors where it can be imported, torch otherwise. Interpreted
-    kernels (``TRITON_INTERPRET=1``) run on the CPU alone, and only where Triton is asked for.
+    ``"auto"`` is Triton for CUDA tensors if it can be imported, torch otherwise and if ``device``
+    is None. Interpreted kernels (``TRITON_INTERPRET=1``) run on the CPU only, and only with
+    ``"triton"``.
 
     Raises:
-        ValueError: if ``backend`` is not known.
-        RuntimeError: if it is ``"triton"`` and that cannot be had; the message says why.
+        ValueError: if ``backend`` is unknown.
+        RuntimeError: if it is ``"triton"`` and that is not available; the message says why.
     """
     _check_name(backend)
     if backend == "torch" or (backend == "auto" and device is None):
@@ -111,10 +112,10 @@ def _lower(sentence: str) -> str:
 
 @contextlib.contextmanager
 def use_backend(backend: str) -> Iterator[None]:
-    """Let the kernels that are called inside, by this thread, use ``backend``.
+    """Return a context in which kernels called by this thread use ``backend``.
 
     Raises:
-        ValueError: if ``backend`` is not known.
+        ValueError: if ``backend`` is unknown.
     """
     _check_name(backend)
     token = None
@@ -127,10 +128,10 @@ def use_backend(backend: str) -> Iterator[None]:
 
 
 def uses_triton(tensor: Tensor) -> bool:
-    """Return whether kernels on ``tensor`` are Triton's, where this is called.
+    """Return True if the current backend uses Triton for ``tensor``.
 
     Raises:
-        RuntimeError: if Triton was asked for and cannot be had for this tensor.
+        RuntimeError: if the backend is ``"triton"`` and that is not available for this tensor.
     """
     backend = backend_in_force.get()
     if backend == "torch" or (backend == "auto" and tensor.device.type != "cuda"):
@@ -140,7 +141,7 @@ def uses_triton(tensor: Tensor) -> bool:
 
 @cache
 def has_wide_products() -> bool:
-    """Return whether there is a Triton that multiplies float64 matrices: from 3.5 on."""
+    """Return True if Triton is available and multiplies float64 matrices: from 3.5 on."""
     if why_no_triton() is not None:
         return False
     version = import_module("triton").__version__
@@ -152,14 +153,14 @@ def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 class UnsupportedError(ValueError):
-    """Raised in ``triton.py``, before a kernel is launched, to leave the call to torch."""
+    """Raised in ``triton.py``, before a kernel is launched, to fall back to torch."""
 
 
 def dispatch(reference: Callable[P, R]) -> Callable[P, R]:
-    """Return ``reference`` as a function that calls its namesake in ``triton.py`` where it can.
+    """Return a function that calls ``reference`` or its namesake in ``triton.py``.
 
-    Which of the two is called depends on the backend in force and on the device of the first tensor
-    among the arguments. Triton is imported when it is first chosen.
+    The choice depends on the current backend and the device of the first tensor among the
+    arguments. Triton is imported when it is first chosen.
     """
     module = reference.__module__.replace(".reference", ".triton")
 

@@ -1,7 +1,8 @@
-"""What the vector kernels share: loads, stores and sums of a block, and the shape of a launch.
+"""Helpers of the vector kernels: loads, stores and sums of a block, and the shape of a launch.
 
-A vector is cut into blocks that the programs of a launch take in turns. Full blocks go without a
-mask, so that their loads are 16 bytes wide for any length; the rest of the vector is peeled off.
+A vector is divided into blocks, which the programs of a launch take in turns. Full blocks use no
+mask, so that their loads are 16 bytes wide for any length; the remainder is a separate, masked
+block.
 """
 
 import torch
@@ -13,7 +14,7 @@ from ._backend import UnsupportedError, has_wide_products
 from ._numbers import accumulator
 
 MAX_PROGRAMS = 1024
-"""Most programs of a launch, hence most partial sums; every program can then add them all."""
+"""Maximum number of programs, and so of partial sums, which every program can then add up."""
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
@@ -26,23 +27,23 @@ _TRITON_DTYPES = {
 
 
 def triton_dtype(dtype: torch.dtype) -> tl.dtype:
-    """Return Triton's name of a floating-point dtype."""
+    """Return the Triton dtype for a floating-point dtype of torch."""
     return _TRITON_DTYPES[dtype]
 
 
 def require_products(dtype: torch.dtype) -> None:
-    """Leave products of matrices to torch where this Triton cannot multiply them."""
+    """Fall back to torch if this release of Triton cannot multiply matrices of ``dtype``."""
     if dtype == torch.float64 and not has_wide_products():
         raise UnsupportedError("Triton multiplies float64 matrices from 3.5 on.")
 
 
 def block_size(dtype: torch.dtype) -> int:
-    """Return the elements of a block: at least 16 bytes a thread, of up to 256 threads."""
+    """Return the number of elements per block: at least 16 bytes for each of up to 256 threads."""
     return 2048 if dtype.itemsize == 2 else 1024
 
 
 def num_programs(block: int, *lengths: int) -> int:
-    """Return how many programs work on vectors of these lengths in blocks of ``block``."""
+    """Return the number of programs for vectors of these lengths, in blocks of ``block``."""
     return max(1, min(MAX_PROGRAMS, -(-max(lengths) // block)))
 
 
@@ -59,7 +60,7 @@ def lanes(block, BLOCK: tl.constexpr):
 
 @triton.jit
 def load(ptr, at, n, MASKED: tl.constexpr, ACC: tl.constexpr):
-    """Load in the accumulation dtype; zeros past the end."""
+    """Load in the accumulation dtype, with zeros past the end."""
     if MASKED:
         value = tl.load(ptr + at, mask=at < n, other=0.0)
     else:
@@ -79,20 +80,20 @@ def store(ptr, at, value, n, MASKED: tl.constexpr):
 
 @triton.jit
 def sum_partials(ptr, count, ACC: tl.constexpr, MAX_PROGRAMS: tl.constexpr):
-    """Add partial sums, in one order whoever adds them."""
+    """Add partial sums, in the same order in every program."""
     at = tl.arange(0, MAX_PROGRAMS)
     return tl.sum(tl.load(ptr + at, mask=at < count, other=0.0).to(ACC))
 
 
 @triton.jit
 def is_finite(value):
-    """Return whether a number is neither NaN nor infinite."""
+    """Return True if a number is neither NaN nor infinite."""
     return value - value == 0
 
 
 @triton.jit
 def ieee_sqrt(value, ACC: tl.constexpr):
-    """Return the correctly rounded square root: the fast one flushes denormals to zero."""
+    """Return the correctly rounded square root; the fast one flushes denormals to zero."""
     if ACC == tl.float64:
         root = tl.sqrt(value)
     else:

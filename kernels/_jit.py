@@ -1,4 +1,4 @@
-"""How kernels are made from functions: Triton's own way, but launched where their tensors are."""
+"""A replacement of ``triton.jit`` that launches kernels on the device of their tensors."""
 
 import functools
 from collections.abc import Callable
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 def kernel(function: Callable[..., None] | None = None, **options: Any) -> Any:
-    """Make a kernel that is launched, as ``triton.jit`` does with the same options.
+    """Make a kernel as ``triton.jit`` does, with the same options.
 
     Triton launches on the current device and stream, whatever device the tensors are on. This
-    kernel is launched on that of its first tensor, and on the stream that is current there.
-    Functions that other kernels call need ``triton.jit`` alone.
+    kernel is launched on the device of its first tensor, and on the current stream of that device.
+    Use ``triton.jit`` for functions that only other kernels call.
     """
     if function is None:
         return functools.partial(kernel, **options)
     made = triton.jit(function, **options)
-    # Interpreted ones run on the host.
+    # Interpreted kernels run on the host, so they need no device.
     if isinstance(made, triton.JITFunction):
         made.run = _on_device_of_tensors(made.run)
     return made

@@ -1,8 +1,8 @@
-"""Numbers of any size and dtype: sums, scales that spoil no digit, norms that do not overflow.
+"""Numbers of any size and dtype: sums, exact scaling, norms that do not overflow.
 
-Squares of numbers leave the range of a dtype long before the numbers do: in float32 those above
-1.8e19 and below 1e-23. What is squared is divided by a power of two first, which is exact, so that
-a system and its multiple are solved by the same operations.
+Squares of numbers leave the range of a dtype long before the numbers do: in float32, those of
+numbers above 1.8e19 and below 1e-23. So numbers are divided by a power of two before they are
+squared. This is exact, so scaling a system does not change how it is solved.
 """
 
 import math
@@ -26,52 +26,52 @@ def accumulator(dtype: torch.dtype) -> torch.dtype:
 
 
 def within(number: float, dtype: torch.dtype) -> float:
-    """Return a number >= 0 that ``dtype`` has: infinity for one that is larger."""
+    """Return a number >= 0, or infinity if it is too large for ``dtype``."""
     return math.inf if number > torch.finfo(dtype).max else number
 
 
 def widened(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Return the tensors in their accumulator: a sum of terms is then rounded once."""
+    """Return the tensors in their accumulation dtype, so that a sum of terms is rounded once."""
     return tuple(tensor.to(accumulator(tensor.dtype)) for tensor in tensors)
 
 
 def size_of(vector: Tensor) -> Tensor:
     """Return the sum of magnitudes of ``vector`` [n], 0-dim, at least float32.
 
-    It measures a vector without squaring, and of parts of a vector it is the sum of theirs.
+    It needs no squares, and the size of a vector is the sum of the sizes of its parts.
     """
     total: Tensor = torch.linalg.vector_norm(vector, 1, dtype=accumulator(vector.dtype))
     return total
 
 
 FREE_TO_READ = {"cpu"}
-"""Types of devices whose numbers are read on the host for nothing.
+"""Types of devices whose numbers the host can read at no cost.
 
-There the scalars of a step are numbers of Python: an operation on a tensor of one entry takes as
-long as one on a short vector. Elsewhere they stay on the device.
+There the scalars of a step are Python numbers: an operation on a tensor of one entry takes as long
+as one on a short vector. On other devices they stay on the device.
 """
 
 
 def is_free_to_read(device: torch.device) -> bool:
-    """Return whether reading a number of ``device`` on the host costs nothing."""
+    """Return True if reading a number of ``device`` on the host costs nothing."""
     return device.type in FREE_TO_READ
 
 
 def as_tensor(number: Number, dtype: torch.dtype) -> Tensor:
-    """Return a number of the host as a tensor on the CPU, 0-dim; a tensor stays as it is."""
+    """Return a number on the host as a 0-dim CPU tensor, and a tensor unchanged."""
     if isinstance(number, Tensor):
         return number
     return torch.full((), within(number, dtype), dtype=dtype, device="cpu")
 
 
 def power_of_two(size: Any, dtype: torch.dtype | None = None) -> Any:
-    """Return the largest power of two that is not above ``size`` >= 0, 0-dim.
+    """Return the largest power of two that is at most ``size`` >= 0.
 
-    It is clamped to the powers that have a normal reciprocal: those of zero and infinity too.
+    It is clamped to the powers that have a normal reciprocal, also for zero and infinity.
 
     Args:
-        size: 0-dim, or a number on the host, as the result is then.
-        dtype: of a number on the host: the one in which it has a reciprocal.
+        size: 0-dim tensor or a number on the host; the result is of the same kind.
+        dtype: for a number on the host, the dtype in which the reciprocal must be normal.
     """
     if not isinstance(size, Tensor):
         assert dtype is not None
@@ -89,14 +89,14 @@ def divide(vector: Tensor, scale: Number, out: Tensor) -> Tensor:
     """Write ``vector / scale`` to ``out``, which may be ``vector`` itself."""
     if not isinstance(scale, Tensor) or vector.dtype == scale.dtype:
         return torch.div(vector, scale, out=out)
-    # In half precision the scale itself may be out of range.
+    # The scale may be out of the range of half precision.
     return out.copy_(vector.to(scale.dtype).div_(scale))
 
 
 def norm_of_any_size(vector: Tensor) -> Tensor:
     """Return the Euclidean norm of ``vector``, 0-dim float64, finite if all entries are.
 
-    Cost: that of a norm in float64; two passes more, and a vector, if that is the dtype.
+    Cost: a norm in float64. For a float64 ``vector``, two more passes and a new vector.
     """
     scale = None
     if vector.dtype == torch.float64:

@@ -1,7 +1,7 @@
-"""Every operation, once: its plain form in torch, or its namesake in Triton.
+"""All operations, each dispatched to its implementation in plain torch or in Triton.
 
-Which of the two runs is chosen at each call (``_backend.py``). An operation is a folder:
-``reference.py`` has its plain forms, ``triton.py`` its kernels.
+Each call chooses between the two (``_backend.py``). Related operations share a folder:
+``reference.py`` has the plain torch functions, ``triton.py`` the kernels.
 """
 
 from ._backend import dispatch
@@ -9,7 +9,7 @@ from .activations import reference as activations
 from .adaptive import reference as adaptive
 from .batch_norm import reference as batch_norm
 from .cg import reference as cg
-from .cg.state import CGState as CGState  # which `cg/host.py` has as well
+from .cg.state import CGState as CGState  # as in `cg/host.py`
 from .layer_norm import reference as layer_norm
 from .linear import reference as linear
 from .lists import reference as lists

@@ -14,7 +14,7 @@ class SingularTriplets(NamedTuple):
     Attributes:
         values: [k].
         left: [n, k], orthonormal columns.
-        right: [d, k], orthonormal columns; also the start of a later call.
+        right: [d, k], orthonormal columns; can be the start of a later call.
     """
 
     values: Tensor
@@ -25,20 +25,21 @@ class SingularTriplets(NamedTuple):
 def power_iteration(weight: Tensor, right: Tensor, num_iter: int = 1) -> SingularTriplets:
     """Improve a block of right singular vectors by power iterations; return the triplets.
 
-    An iteration multiplies by the matrix and its transpose and makes the columns orthonormal after
-    either. The values are those of the matrix restricted to the block, so they are never above the
-    true ones, and the error of the i-th falls by ``(s_{k+1} / s_i)^4`` an iteration.
+    An iteration multiplies by the matrix and then by its transpose, and makes the columns
+    orthonormal after each. The values are the singular values of the matrix restricted to the
+    block, so they never exceed the true ones. Each iteration reduces the error of the i-th by
+    ``(s_{k+1} / s_i)^4``.
 
     Args:
         weight: [n, d]. Not modified, not differentiated.
-        right: [d, k] start, such as normal random numbers or an earlier result; k at most 64, n
-            and d.
-        num_iter: iterations, at least 1.
+        right: [d, k] start, such as normal random numbers or an earlier result; k must be at most
+            64, n and d.
+        num_iter: number of iterations, at least 1.
 
     Returns:
         The triplets, in float32, or float64 for float64.
 
-    Cost: ``4 n d k`` flops an iteration, and factorizations of k columns.
+    Cost: ``4 n d k`` flops per iteration, and factorizations of k columns.
     """
     weight = weight.detach()
     for _ in range(num_iter):

@@ -1,4 +1,4 @@
-"""Backward passes whose failures come with their remedies."""
+"""Backward passes whose errors name a remedy."""
 
 from collections.abc import Sequence
 from typing import TypeAlias, cast
@@ -27,20 +27,20 @@ def differentiate_once(
     """Return ``sum_i seeds_i^T d outputs_i / d inputs``, with None for unused inputs.
 
     Args:
-        what: is differentiated, for messages.
-        outputs: with graphs.
-        inputs: the tensors to differentiate by.
-        seeds: each of the shape, dtype and device of its output, which is not checked.
+        what: name of what is computed, for messages.
+        outputs: tensors with graphs.
+        inputs: tensors to differentiate by.
+        seeds: tensors with the shape, dtype and device of their outputs; not checked.
         retain_graph: whether the graph is used again.
         create_graph: whether the result is differentiated again.
 
     Raises:
-        RuntimeError: if autograd fails; with the remedy, where it is known.
+        RuntimeError: if autograd fails; the message has the remedy if it is known.
     """
     retain_graph = retain_graph or create_graph
     try:
-        # Torch's function checks the shape of each seed, and whether it is overridden, which takes
-        # as long as some tens of operations. Where it was replaced, as for counts, it is called.
+        # Call the engine directly: `torch.autograd.grad` checks seeds and overrides, which takes as
+        # long as tens of operations. If it was replaced, e.g. to count calls, use the replacement.
         if _ENGINE is None or torch.autograd.grad is not _GRAD:
             return torch.autograd.grad(
                 outputs, inputs, seeds, retain_graph, create_graph=create_graph, allow_unused=True

@@ -28,24 +28,24 @@ def differentiate(
     workspace: Workspace | None = None,
     layouts: Mapping[K, FlatLayout] | None = None,
 ) -> Derivatives[K]:
-    """Differentiate a game once, keeping the graphs for products.
+    """Compute the first derivatives of a game and keep the graphs for products.
 
     Args:
-        game: the losses and the penalties, with graphs.
-        params: each player's tensors, on the losses' device. ``.grad`` is left alone.
-        placement: of the vectors.
-        scale: factor by which all terms were multiplied against underflow. The gradients keep it;
-            products are divided by it.
+        game: losses and penalties, with graphs.
+        params: each player's tensors, on the losses' device. ``.grad`` is not changed.
+        placement: placement of the vectors.
+        scale: factor that all terms were multiplied by to prevent underflow. The gradients include
+            it; products are divided by it.
         second_order: whether to keep the graphs; without them all products are zero.
-        workspace: where the gradients are written; new vectors if None.
-        layouts: of the players' vectors, if they are known already.
+        workspace: provides the gradient vectors; new ones if None.
+        layouts: layouts of the players' vectors, if already known.
 
     Raises:
         TypeError, ValueError: if a term is not a scalar with a graph on the players' device, if a
             player takes no part, or if a gradient is sparse.
 
-    Cost: one backward pass for each loss, by all players' parameters if the graphs are kept, one
-    for each penalty, one of ``curvature_loss``.
+    Cost: one backward pass for each loss (for all players' parameters if the graphs are kept), one
+    for each penalty, and one for ``curvature_loss``.
     """
     with profiled(Range.GRADIENTS):
         return _differentiate(game, params, placement, scale, second_order, workspace, layouts)
@@ -62,7 +62,7 @@ def _differentiate(
 ) -> Derivatives[K]:
     objectives, penalties, curvature_loss = game.objectives(), game.penalties(), game.curvature_loss
     added = {
-        # The graph is retained because a penalty may share nodes with a loss.
+        # Retain the graph: a penalty may share nodes with a loss.
         player: loss_gradients(f"{player}_penalty", term, params[player], retain_graph=True)
         for player, term in penalties.items()
     }
@@ -106,7 +106,7 @@ def _differentiate(
             grads[player] = grad.to(layouts[player].dtype)
             first[player] = found
         if len(message.shapes) > len(own):
-            # The mean stands behind the gradients, in memory that the next step writes.
+            # Copy the mean loss: it follows the gradients in memory that the next step overwrites.
             value = gathered[-1:].reshape(value.shape).to(value.dtype, copy=True)
         losses.append(value)
     if curvature_loss is not None and second_order:
@@ -126,7 +126,7 @@ def _differentiate(
         layouts,
     )
     if not placement.is_shared:
-        # Another process's part of the batch may reach them.
+        # Not when shared: another process's part of the batch may depend on these parameters.
         derivatives.without_gradient = without
     return derivatives
 
@@ -138,7 +138,7 @@ def _by_player(
     found: dict[K, Grads],
     **options: bool,
 ) -> Grads:
-    """Differentiate by all ``params`` into ``found``; return the derivatives by the owners'."""
+    """Put the derivatives by all ``params`` into ``found``; return those by the owners' ones."""
     everything = [param for tensors in params.values() for param in tensors]
     grads = loss_gradients(objective.name, objective.loss, everything, **options)
     start = 0
@@ -159,9 +159,9 @@ def _signed(
     params: Mapping[K, Sequence[Tensor]],
     penalties: Mapping[K, Grads],
 ) -> Grads | None:
-    """Return the penalties' gradients times the owners' signs, None where there are no penalties.
+    """Return the penalties' gradients times the owners' signs, None if there are no penalties.
 
-    The loss's gradient is multiplied by the sign later, with what was added to it.
+    They are added to the gradient of the loss, and the sum is multiplied by the sign later.
     """
     if penalties.keys().isdisjoint(params):
         return None
@@ -173,18 +173,18 @@ def _signed(
 
 
 def loss_gradients(name: str, loss: Tensor, params: Sequence[Tensor], **options: bool) -> Grads:
-    """Return the gradients of a loss, None where it does not depend on a parameter.
+    """Return the gradients of a loss, None for a parameter that it does not depend on.
 
     Args:
-        name: of the loss, for messages.
+        name: name of the loss, for messages.
         loss: scalar with a graph.
-        params: the tensors to differentiate by.
-        options: whether to retain, and to create, the graph.
+        params: tensors to differentiate by.
+        options: ``retain_graph`` and ``create_graph``.
 
     Raises:
         TypeError, ValueError: if ``loss`` is not a scalar with a graph on the device of ``params``,
             or if a gradient is sparse.
-        RuntimeError: if a gradient that is to be differentiated comes from a compiled network.
+        RuntimeError: if ``create_graph`` is set and a gradient of a compiled network has no graph.
     """
     check_loss(name, loss, params[0].device)
     grads = differentiate_once(

@@ -18,7 +18,7 @@ HERE = Placement()
 
 
 class Coordinates(Protocol):
-    """Linear coordinates of one player: ``move = S @ local``."""
+    """A linear change of coordinates for one player: ``move = S @ local``."""
 
     def push(self, local: Tensor) -> Tensor:
         """Return ``S @ local``."""
@@ -30,27 +30,27 @@ class Coordinates(Protocol):
 class Derivatives(Generic[K]):
     """The players' own gradients, and products with blocks of second derivatives.
 
-    Player i minimises ``L_i = sign_i * loss``. In a zero-sum game both players have the same loss,
-    and opposite signs. Vectors are flat, one per player, and where several processes share them
-    everything is the mean over processes. The graph is held by this object alone.
+    Player i minimises ``L_i = sign_i * loss``. In a zero-sum game both players have the same loss
+    and opposite signs. Vectors are flat, one per player. If several processes share a step,
+    gradients and products are means over the processes. Only this object holds the graph.
 
     Args:
-        grads: per player, [size of the player] the gradient of its own objective; empty where only
-            products are wanted.
-        losses: detached, one in a zero-sum game, or one per player.
-        first: by the players whose objective it is and by the player differentiated by: the
-            gradients that products differentiate.
-        signs: by player.
-        params: by player.
-        placement: of the vectors.
-        scale: what losses were multiplied by; products are divided by it.
-        layouts: of the players' vectors, if they are known already.
+        grads: by player, [size of the player] the gradient of its own objective; empty if only
+            products are needed.
+        losses: detached losses: one in a zero-sum game, else one per player.
+        first: ``first[i][j]`` are the gradients of the objective of i by the parameters of j, which
+            products differentiate.
+        signs: sign of each player.
+        params: parameters of each player.
+        placement: placement of the vectors.
+        scale: factor that the losses were multiplied by; products are divided by it.
+        layouts: layouts of the players' vectors, if already known.
 
     Attributes:
         is_zero_sum: whether there are two players and one loss.
-        num_products: backward passes made for products so far.
-        without_gradient: by player, the places of parameters that its loss does not depend on,
-            where the whole batch is known here.
+        num_products: number of backward passes made for products.
+        without_gradient: by player, the indices of parameters that its loss does not depend on.
+            Empty if other processes have parts of the batch.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class Derivatives(Generic[K]):
     def of_loss(
         cls, first: Mapping[K, Grads], params: Mapping[K, Sequence[Tensor]]
     ) -> "Derivatives[K]":
-        """Return products with the second derivatives of one loss, from its gradients."""
+        """Return an object for products with the second derivatives of one loss."""
         return cls({}, (), dict.fromkeys(params, first), dict.fromkeys(params, 1), params)
 
     def use_coordinates(self, coordinates: Mapping[K, Coordinates]) -> None:
-        """Let gradients, and vectors and results of products, be in these coordinates."""
+        """Use these coordinates for gradients and for the vectors and results of products."""
         self._coordinates = coordinates
         self.grads = {p: coordinates[p].pull(grad) for p, grad in self.grads.items()}
 
     def independent(self) -> list[tuple[K, K]]:
-        """Return the pairs (i, j) of players such that the loss of i does not depend on j."""
+        """Return the pairs (i, j) of players for which the loss of i does not depend on j."""
         return [
             (player, other)
             for player, first in self._first.items()
@@ -116,13 +116,13 @@ class Derivatives(Generic[K]):
 
         Args:
             objective: the player whose objective is differentiated.
-            rows: the player in whose space the result lies.
+            rows: the player whose parameters the result corresponds to.
             vectors: by player, [size of the player]. Not modified.
             factor: a number.
-            weight: None, or [size of the player] where ``vectors`` has one.
+            weight: [size of the player], for ``vectors`` with one player, or None.
             scale: [size of ``rows``] or None.
-            out: [size of ``rows``] where to write, a new vector if None.
-            scratch: where the weighted vector may be written, of its size.
+            out: [size of ``rows``] vector to write to; a new one if None.
+            scratch: vector that may hold the weighted vector, of its size, or None.
 
         Cost: one backward pass through the graphs of the gradients by the players of ``vectors``.
         """
@@ -134,10 +134,10 @@ class Derivatives(Generic[K]):
     def mixed_product(self: "Derivatives[Player]", player: Player, vector: Tensor) -> Tensor:
         """Return the mixed block of the min player's loss times ``vector``.
 
-        ``mixed_product("min", v)`` is ``D_xy f @ v``, and with "max" it is ``D_yx f @ u``.
+        ``mixed_product("min", v)`` is ``D_xy f @ v``; ``mixed_product("max", u)``, ``D_yx f @ u``.
 
         Args:
-            player: in whose space the result is.
+            player: the player whose parameters the result corresponds to.
             vector: [size of the opponent]. Not modified.
         """
         return self.product("min", player, {OPPONENT[player]: vector})
@@ -156,24 +156,24 @@ class Derivatives(Generic[K]):
         """Write ``base`` plus :meth:`product` to ``out`` in one pass.
 
         Args:
-            objective: as all but the next two, see :meth:`product`.
-            rows: likewise.
-            vectors: likewise.
+            objective: see :meth:`product`.
+            rows: see :meth:`product`.
+            vectors: see :meth:`product`.
             base: [size of ``rows``]. Not modified.
-            out: [size of ``rows``], other memory than ``base``.
-            factor: likewise.
-            scale: likewise.
+            out: [size of ``rows``] vector to write to; must not overlap ``base``.
+            factor: see :meth:`product`.
+            scale: see :meth:`product`.
 
         Returns:
-            Numbers [k >= 1] whose sum is the inner product of ``base`` and ``out``, of the parts
-            that this process keeps.
+            Partial sums [k >= 1] of the inner product of ``base`` and ``out``, over the parts that
+            this process keeps.
         """
         partials = self._product(objective, rows, vectors, out, factor, None, scale, base, None)
         assert partials is not None
         return partials
 
     def cross_gradient(self, objective: K, player: K) -> Tensor:
-        """Return the gradient of L_objective by ``player``'s parameters, without penalties."""
+        """Return the gradient of L_objective by the parameters of ``player``, without penalties."""
         layout = self.layouts[player]
         out = layout.new_vector()
         self.placement.gather(
@@ -189,7 +189,7 @@ class Derivatives(Generic[K]):
         return out
 
     def interaction(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
-        """Return ``H_o @ vectors``: to each player, how others' moves change its own gradient.
+        """Return ``H_o @ vectors``: for each player, the change of its gradient by others' moves.
 
         Cost: one backward pass per player.
         """
@@ -201,7 +201,7 @@ class Derivatives(Generic[K]):
         }
 
     def jacobian(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
-        """Return ``J @ vectors``, J_ij = D_ij L_i. Cost: one backward pass per player."""
+        """Return ``J @ vectors`` with ``J_ij = D_ij L_i``. Cost: one backward pass per player."""
         return {player: self.product(player, player, vectors) for player in self.params}
 
     def transposed(self, vectors: Mapping[K, Tensor]) -> dict[K, Tensor]:
@@ -220,7 +220,7 @@ class Derivatives(Generic[K]):
         Cost: one backward pass per player, and one more unless the game is zero-sum.
         """
         if self.is_zero_sum:
-            # The diagonal blocks are symmetric, and the rest of J is antisymmetric already.
+            # The diagonal blocks of J are symmetric and the rest is antisymmetric.
             return {player: flat.neg_() for player, flat in self.interaction(vectors).items()}
         straight, transposed = self.jacobian(vectors), self.transposed(vectors)
         return {p: transposed[p].sub_(straight[p]).div_(2) for p in self.params}
@@ -239,7 +239,7 @@ class Derivatives(Generic[K]):
     ) -> Tensor | None:
         charts, inner, params = self._coordinates, vectors, self.params[rows]
         if charts is not None:
-            # Scale and base are in local coordinates, to which the product is taken afterwards.
+            # Apply scale and base after `pull`: they are in local coordinates.
             inner = {
                 player: charts[player].push(vector if weight is None else vector * weight)
                 for player, vector in vectors.items()
@@ -268,15 +268,16 @@ class Derivatives(Generic[K]):
         weight: Tensor | None = None,
         scratch: Tensor | None = None,
     ) -> Callable[[], Grads]:
-        """Return the backward pass of a product, without the signs of the objectives.
+        """Return a function that makes the backward pass of a product, without objectives' signs.
 
         Args:
-            objectives: for each player of ``vectors``, whose objective is differentiated.
-            vectors: by player, what its gradients are multiplied by. All processes gather them
-                together, also where one has nothing to differentiate.
-            inputs: the tensors to differentiate by.
+            objectives: for each player of ``vectors``, the player whose objective is
+                differentiated.
+            vectors: seeds of the gradients, by player. All processes gather them together, even if
+                one has nothing to differentiate.
+            inputs: tensors to differentiate by.
             weight: see :meth:`product`.
-            scratch: likewise.
+            scratch: see :meth:`product`.
         """
         self.num_products += 1
         outputs: list[Tensor] = []
@@ -293,8 +294,8 @@ class Derivatives(Generic[K]):
                 scratch,
                 phase=f"vector {self.num_products}, of the {player} player",
             )
-            # A gradient without a graph (of a linear critic's bias, say) is constant: its
-            # derivative is zero.
+            # Skip gradients without a graph (e.g. of a linear critic's bias): they are constant, so
+            # their derivative is zero.
             for grad, tensor in zip(self._first[objectives[player]][player], tensors, strict=True):
                 if grad is not None and grad.requires_grad:
                     outputs.append(grad)

@@ -1,4 +1,4 @@
-"""Sums over processes that begin while a backward pass still runs."""
+"""Sums over processes that overlap with a backward pass."""
 
 from collections.abc import Sequence
 from contextvars import copy_context
@@ -14,18 +14,18 @@ from compopt.kernels import gather
 
 
 def plan_buckets(sizes: Sequence[int], itemsize: int, bucket_bytes: int) -> list[range]:
-    """Return which tensors travel together, in the order in which they are sent.
+    """Divide tensors into buckets, in the order in which the buckets are sent.
 
-    A backward pass comes to the last tensors first. Going backward, a bucket takes tensors until
-    it has at least ``bucket_bytes``.
+    A backward pass reaches the last tensors first. So buckets are filled from the last tensor on,
+    each until it has at least ``bucket_bytes``.
 
     Args:
         sizes: number of elements of each tensor.
-        itemsize: bytes of an element.
-        bucket_bytes: size from which on a bucket is sent.
+        itemsize: bytes per element.
+        bucket_bytes: size at which a bucket is complete.
 
     Returns:
-        Ranges of indices of ``sizes``, each a bucket, that together hold every index once.
+        One range of indices of ``sizes`` per bucket. Each index is in exactly one range.
 
     Example:
         >>> plan_buckets([4, 1, 2, 2], itemsize=4, bucket_bytes=12)
@@ -43,22 +43,22 @@ def plan_buckets(sizes: Sequence[int], itemsize: int, bucket_bytes: int) -> list
 
 
 class OverlappedSum:
-    """The sum over processes of what one backward pass gives, sent bucket by bucket.
+    """The sum over processes of the derivatives of one backward pass, sent bucket by bucket.
 
-    A context for the pass. Hooks on the tensors that are differentiated by see their derivatives as
-    they come; a bucket whose tensors are all there is written to its slice of ``out`` and sent,
-    while the pass goes on. All processes send their buckets in one order, whatever the order in
-    which their own graphs come to them; what has not come by the end of the pass counts as zero.
+    A context manager for the pass. Hooks on the parameters receive the derivatives as they are
+    computed. Once all derivatives of a bucket are there, it is written to its slice of ``out`` and
+    sent while the pass continues. All processes send their buckets in the same order, whatever the
+    order of their graphs. A derivative that is missing at the end of the pass counts as zero.
 
     Args:
-        collectives: of the process group.
-        source: whose pass it is. Its layout is that of what this process keeps of each tensor,
-            followed by ``extra``.
-        out: [size of the layout] where the sum is written.
+        collectives: collective operations of the process group.
+        source: the backward pass. Its layout has this process's part of each tensor, followed by
+            ``extra``.
+        out: [size of the layout] vector that receives the sum.
         bucket_bytes: see :func:`plan_buckets`.
-        scale: as ``out``, multiplies this process's derivatives.
-        added: derivatives of this process, known beforehand, that are added to them.
-        extra: further tensors to sum, known beforehand.
+        scale: factors for this process's derivatives, shaped as ``out``, or None.
+        added: further derivatives of this process, added before the sum, or None.
+        extra: further tensors to sum.
     """
 
     def __init__(
@@ -87,8 +87,8 @@ class OverlappedSum:
         self._stop = out.numel()
 
     def __enter__(self) -> "OverlappedSum":
-        # Hooks of accelerators' tensors are called by other threads, which would not know the
-        # backend that was chosen for the kernels.
+        # Autograd calls hooks of accelerators' tensors on other threads. Copy the context so that
+        # they use the same kernel backend.
         self._context = copy_context()
         for index, param in enumerate(self._params):
             param.register_hook(partial(self._arrive, index))  # type: ignore[no-untyped-call]
@@ -103,16 +103,16 @@ class OverlappedSum:
         self.release()
 
     def release(self) -> None:
-        """Take the hooks off the parameters; once more does no harm."""
+        """Remove the hooks from the parameters. May be called more than once."""
         for param in self._params:
-            # Not by their handles: an interrupt may come between a hook and its handle.
+            # Do not rely on handles: an interrupt may occur before `register_hook` returns one.
             hooks = param._backward_hooks or {}
             for key, hook in [*hooks.items()]:
                 if isinstance(hook, partial) and hook.func == self._arrive:
                     del hooks[key]
 
     def finish(self, derivatives: Sequence[Tensor | None]) -> None:
-        """Send what is left of the pass's result, and wait for the sum."""
+        """Send the remaining buckets and wait for the sum."""
         self._arrived.update(enumerate(derivatives))
         self._send_complete()
         for pending in self._sent:
@@ -142,7 +142,7 @@ class OverlappedSum:
     def _send(
         self, tensors: Sequence[Tensor | None], shapes: Sequence[torch.Size], where: slice
     ) -> Pending:
-        """Begin to sum the tensors of a bucket into ``out[where]``."""
+        """Start to sum the tensors of a bucket into ``out[where]``."""
         gather(
             tensors,
             shapes,

@@ -1,4 +1,4 @@
-"""Tensors cut into equal chunks, one for each process."""
+"""Tensors split into equal chunks, one per process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,15 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Chunks:
-    """How tensors, taken flat, are cut into as many chunks as there are processes.
+    """Split of flattened tensors into one chunk per process.
 
-    The chunks of a tensor are as long as each other but for the last ones, which are padded with
-    zeros: a tensor's ``i``-th entry is in chunk ``i // length``. It is the rule of ``torch.chunk``
-    and of a ``DTensor`` that is sharded.
+    All chunks of a tensor have the same length; the last ones are padded with zeros. Entry ``i`` is
+    in chunk ``i // length``, as with ``torch.chunk`` and a sharded ``DTensor``.
 
     Attributes:
         sizes: number of entries of each tensor.
-        rank: whose chunks are this process's.
-        num_ranks: chunks per tensor.
+        rank: rank of this process.
+        num_ranks: number of processes, and of chunks per tensor.
     """
 
     sizes: tuple[int, ...]
@@ -27,17 +26,17 @@ class Chunks:
 
     @classmethod
     def of_lengths(cls, lengths: Sequence[int], rank: int, num_ranks: int) -> "Chunks":
-        """Return the chunks of tensors that fill theirs."""
+        """Return the split of tensors whose chunks need no padding."""
         return cls(tuple(length * num_ranks for length in lengths), rank, num_ranks)
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Length of a chunk of each tensor, with its padding."""
+        """Length of a chunk of each tensor, including padding."""
         return tuple(-(-size // self.num_ranks) for size in self.sizes)
 
     @property
     def own(self) -> tuple[int, ...]:
-        """Entries of each tensor that are in this process's chunk."""
+        """Number of entries of each tensor in this process's chunk."""
         return tuple(
             min(max(size - self.rank * length, 0), length)
             for size, length in zip(self.sizes, self.lengths, strict=True)
@@ -46,9 +45,9 @@ class Chunks:
     def pack(
         self, tensors: Sequence[Tensor | None], dtype: torch.dtype, device: torch.device
     ) -> Tensor:
-        """Return [num_ranks, sum of lengths]: in each row the chunks of one process.
+        """Return [num_ranks, sum of lengths]: each row has the chunks of one process.
 
-        A missing tensor counts as zeros, and so does what one has too few entries for.
+        A missing tensor counts as zeros, and missing entries of a tensor do too.
         """
         packed = torch.zeros(self.num_ranks, sum(self.lengths), dtype=dtype, device=device)
         columns = torch.split(packed, list(self.lengths), dim=1)
@@ -63,6 +62,6 @@ class Chunks:
         return packed
 
     def unpack(self, packed: Tensor) -> list[Tensor]:
-        """Return the tensors, flat, of what :meth:`pack` gave [num_ranks, sum of lengths]."""
+        """Undo :meth:`pack`: return the flat tensors in ``packed`` [num_ranks, sum of lengths]."""
         columns = torch.split(packed, list(self.lengths), dim=1)
         return [column.reshape(-1)[:size] for column, size in zip(columns, self.sizes, strict=True)]

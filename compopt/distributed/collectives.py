@@ -1,4 +1,4 @@
-"""Collective operations of a process group, counted, with errors that name rank and phase."""
+"""Collective operations that count calls and bytes and raise errors with rank and phase."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +12,11 @@ from compopt.distributed.record import WAITED, record_of
 
 
 class CollectiveError(RuntimeError):
-    """Processes could not act together: one has died, lags behind, or does something else."""
+    """A collective failed: a process has died, lags behind, or makes a different call."""
 
 
 class Pending:
-    """A collective operation that has begun."""
+    """A collective operation in progress."""
 
     def __init__(
         self, work: "dist.Work | None", fail: Callable[[str, Exception], Exception], phase: str
@@ -26,7 +26,7 @@ class Pending:
         self._phase = phase
 
     def wait(self) -> None:
-        """Wait for the result; on an accelerator, let the current stream wait.
+        """Wait for the result; on an accelerator, make the current stream wait.
 
         Raises:
             CollectiveError: if the operation failed or timed out.
@@ -39,17 +39,17 @@ class Pending:
 
 
 class Collectives:
-    """What the processes of a group do together.
+    """Collective operations of a process group.
 
     Args:
         group: the process group.
 
     Attributes:
-        rank: of this process in the group.
-        size: processes in the group.
-        num_calls: collective operations so far.
-        num_bytes: bytes that this process has put into them so far: of a reduction, its own
-            operand; of a broadcast, the message; of a gathering, its own part.
+        rank: rank of this process in the group.
+        size: number of processes in the group.
+        num_calls: number of collective operations so far.
+        num_bytes: bytes that this process has passed to them so far: its operand of a reduction,
+            the message of a broadcast, its part of an all-gather.
     """
 
     def __init__(self, group: "dist.ProcessGroup") -> None:
@@ -61,20 +61,20 @@ class Collectives:
         self._record = record_of(group)
 
     def meet(self, notice: Notice, device: torch.device) -> list[Notice]:
-        """Tell the others what this process is about to do, and return what each is about to do.
+        """Exchange notices: each process announces what it is about to do. Return all of them.
 
-        Whatever may make processes wait for each other begins with this message, which is always of
-        one kind and size, so that those that are not at the same place find out at once.
+        Every exchange that can make processes wait for each other starts with this message. It
+        always has the same kind and size, so processes that are at different places notice at once.
 
         Args:
-            notice: of this process.
-            device: one that the group's backend can use.
+            notice: notice of this process.
+            device: a device that the group's backend supports.
 
         Raises:
-            CollectiveError: on all processes, if they are not about to do the same; on this one, if
-                an earlier exchange ended in the middle.
+            CollectiveError: on all processes, if they are about to do different things; on this
+                one, if an earlier exchange was interrupted.
 
-        Cost: one gathering of 40 bytes, which is read on the host.
+        Cost: one all-gather of 40 bytes, which is read on the host.
         """
         self.check()
         own = torch.tensor(notice.numbers(), dtype=torch.int64, device=device)
@@ -94,23 +94,23 @@ class Collectives:
         return notices
 
     def check(self) -> None:
-        """Raise if an earlier exchange of this process with the group ended in the middle."""
+        """Raise if an earlier exchange of this process with the group was interrupted."""
         if self._record.end is not None:
             raise CollectiveError(self._record.end)
 
     def begin(self, what: str) -> None:
-        """Note that an exchange of several messages has begun."""
+        """Record that an exchange of several messages has begun."""
         self._record.under_way = what
 
     @contextmanager
     def until_the_end(self, *orderly: type[Exception]) -> Iterator[None]:
-        """Let an error in an exchange that has begun be the end of all exchanges.
+        """Return a context in which an error during an exchange prevents all later exchanges.
 
-        The other processes cannot know of it, and wait for messages that this one does not send. An
-        error before the exchange has begun is only left for them to read.
+        The other processes do not know of the error and wait for messages that this process does
+        not send. An error before the exchange begins only leaves a note for them.
 
         Args:
-            orderly: errors that all processes raise alike, which are not the end.
+            orderly: errors that all processes raise alike, which do not prevent later exchanges.
         """
         record, before = self._record, self._record.num_meetings
         expected: tuple[type[Exception], ...] = (CollectiveError, *orderly)
@@ -125,21 +125,21 @@ class Collectives:
                     record.end = self._end_of(f"{record.under_way} ended with {what}")
                 record.leave(f"{what} (in {record.under_way})")
             elif record.num_meetings == before:
-                # Otherwise they have met, and all raise alike.
+                # After a meeting, all processes raise the same error, so no note is needed.
                 record.leave(f"{what} (before an exchange)")
             raise
         finally:
             record.under_way = None
 
     def texts(self, own: bytes, device: torch.device) -> list[bytes]:
-        """Return the texts of all processes, which are equally long."""
+        """Return the texts of all processes. They must have equal length."""
         part = torch.tensor(list(own), dtype=torch.uint8, device=device)
         whole = torch.zeros(self.size * len(part), dtype=torch.uint8, device=device)
         self.gather(part, whole, "what the ranks do")
         return [bytes(row) for row in whole.view(self.size, -1).tolist()]
 
     def sum_(self, tensor: Tensor, phase: str) -> Pending:
-        """Begin to replace ``tensor`` by its sum over the processes, equal on all to the bit."""
+        """Start an in-place all-reduce of ``tensor``. The sum is bitwise equal on all processes."""
         return self._begin(
             phase,
             tensor,
@@ -147,7 +147,7 @@ class Collectives:
         )
 
     def first_(self, tensor: Tensor, phase: str) -> None:
-        """Replace ``tensor`` by that of the first process of the group."""
+        """Broadcast ``tensor`` from the first process of the group, in place."""
         self._begin(
             phase,
             tensor,
@@ -163,7 +163,7 @@ class Collectives:
         return agreed
 
     def gather(self, part: Tensor, whole: Tensor, phase: str) -> None:
-        """Write the parts [k] of all processes to ``whole`` [size * k], in the order of ranks."""
+        """All-gather the parts [k] of all processes into ``whole`` [size * k], ordered by rank."""
         self._begin(
             phase,
             part,
@@ -173,7 +173,7 @@ class Collectives:
         ).wait()
 
     def scatter_sum(self, whole: Tensor, part: Tensor, phase: str) -> Pending:
-        """Begin to write this process's part [k] of the sum of ``whole`` [size * k] to ``part``."""
+        """Start a reduce-scatter of ``whole`` [size * k] into this process's ``part`` [k]."""
         return self._begin(
             phase,
             whole,
@@ -195,7 +195,7 @@ class Collectives:
         return Pending(work, self._fail, phase)
 
     def _fail(self, phase: str, error: Exception) -> CollectiveError:
-        """Return the error to raise; it is the end of this process's exchanges with the group."""
+        """Return the error to raise, and prevent later exchanges with the group."""
         if _is_destroyed(self.group):
             return CollectiveError(
                 f"The process group of rank {self.rank} was destroyed before the exchange of "
@@ -231,7 +231,7 @@ def _is_destroyed(group: "dist.ProcessGroup") -> bool:
 
 
 def _named(name: str, older_name: str) -> "Callable[..., dist.Work | None]":
-    """Return an operation that older torch has under another name."""
+    """Return an operation that has another name in older releases of torch."""
     operation: Callable[..., dist.Work | None] = getattr(dist, name, None) or getattr(
         dist, older_name
     )

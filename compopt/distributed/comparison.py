@@ -1,4 +1,4 @@
-"""Whether processes that are about to share a step would take the same one."""
+"""A check that processes are about to take the same step."""
 
 import torch
 
@@ -6,32 +6,32 @@ from compopt.distributed.collectives import Collectives
 from compopt.distributed.meeting import Act, Notice, Terms, difference, pack, unpack
 
 DESCRIPTION_BYTES = 2**13
-"""Length of the message in which processes tell each other what differs."""
+"""Length of the message in which a process describes its setup."""
 
 
 def compare(
     collectives: Collectives, act: Act, count: int, terms: Terms, device: torch.device
 ) -> None:
-    """Tell the others what this process is about to do on which terms, and learn theirs.
+    """Check that all processes are about to do the same thing with the same terms.
 
     Args:
-        collectives: of the process group.
+        collectives: collective operations of the process group.
         act: see :meth:`~compopt.distributed.Placement.meet`.
-        count: likewise.
-        terms: of this process.
-        device: likewise.
+        count: see :meth:`~compopt.distributed.Placement.meet`.
+        terms: terms of this process.
+        device: see :meth:`~compopt.distributed.Placement.meet`.
 
     Raises:
         CollectiveError: see :meth:`~compopt.distributed.collectives.Collectives.meet`.
-        ValueError: on all processes, naming what differs and another process where it does.
+        ValueError: on all processes, if terms differ. It names a difference and another rank.
 
-    Cost: one gathering of 40 bytes. If the setups differ, another one of what they are.
+    Cost: one all-gather of 40 bytes, and one of descriptions if the setups differ.
     """
     own = Notice(act, count, (terms.setup, terms.parameters, terms.state))
     notices = collectives.meet(own, device)
     if all(notice == own for notice in notices):
         return
-    # All processes have the same notices, and find the same kind of difference.
+    # All processes have the same notices, so all raise the same kind of error.
     setups, parameters, states = (
         [notice.values[i] for notice in notices] for i in range(len(own.values))
     )
@@ -60,5 +60,5 @@ def compare(
 
 
 def _other(numbers: list[int], rank: int) -> int:
-    """Return the first rank whose number is not that of ``rank``."""
+    """Return the first rank whose number differs from that of ``rank``."""
     return next(other for other, number in enumerate(numbers) if number != numbers[rank])

@@ -1,4 +1,4 @@
-"""What processes need in addition to the optimizer: equal beginnings, and steps in common."""
+"""Data-parallel helpers: equal initial parameters, unequal batches, equal numbers of steps."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -18,22 +18,22 @@ T = TypeVar("T")
 
 
 class UnwrapWarning(UserWarning):
-    """Modules were taken out of their distributed wrappers."""
+    """A module was unwrapped from ``DistributedDataParallel``."""
 
 
 def unwrap(*modules: nn.Module) -> tuple[nn.Module, ...]:
-    """Return modules without their ``DistributedDataParallel``, whose place the optimizer takes.
+    """Return modules without their ``DistributedDataParallel`` wrappers.
 
-    The wrapper reduces what ``backward()`` leaves in ``.grad``. A competitive step differentiates
-    with ``torch.autograd.grad``, of which the wrapper sees nothing: all that it would do is copy
-    buffers between ranks at each forward pass. Compute the loss with the modules returned here;
-    parameters and buffers are the same objects.
+    The optimizer's ``process_group`` replaces the wrapper, which reduces what ``backward()`` puts
+    into ``.grad``. A competitive step uses ``torch.autograd.grad``, which the wrapper does not see:
+    it would only copy buffers between ranks at each forward pass. Compute the loss with the
+    returned modules; their parameters and buffers are the same objects.
 
     Args:
-        modules: wrapped or not.
+        modules: modules, wrapped or not.
 
     Returns:
-        As many modules. One :class:`UnwrapWarning` names all that were wrapped.
+        One module for each argument. If any was wrapped, an :class:`UnwrapWarning` names them.
 
     Example:
         >>> (G,) = unwrap(nn.Linear(1, 1))
@@ -56,14 +56,14 @@ def unwrap(*modules: nn.Module) -> tuple[nn.Module, ...]:
 def broadcast_parameters(
     *modules: nn.Module, process_group: "dist.ProcessGroup | None" = None
 ) -> None:
-    """Copy parameters and buffers of the group's first rank to all its ranks.
+    """Broadcast parameters and buffers from the group's first rank to all ranks.
 
     Args:
-        modules: the same on all ranks but for their values. Modified.
+        modules: equal on all ranks except for the values of their tensors. Modified.
         process_group: all processes if None.
 
     Raises:
-        ValueError: on all ranks, if their modules have other tensors; nothing is then copied.
+        ValueError: on all ranks, if tensors differ in number, shape or dtype; nothing is copied.
     """
     collectives = Collectives(_group(process_group))
     tensors = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
@@ -90,25 +90,25 @@ def batch_weight(
     device: torch.device | str = "cpu",
     process_group: "dist.ProcessGroup | None" = None,
 ) -> Tensor:
-    """Return the factor by which this rank's mean loss counts, where ranks have unequal batches.
+    """Return the factor for this rank's mean loss if ranks have batches of unequal size.
 
-    The optimizer takes the mean over ranks. With n samples here, N on all k ranks, and losses that
-    are means over samples, ``k n / N`` times each rank's loss averages to that of all samples.
-    A rank without samples still takes part, with weight zero and a loss that depends on both
-    players, such as ``0 * sum(p.sum() for p in params)``.
+    The optimizer averages over ranks. With n samples on this rank and N on all k ranks, losses that
+    are means over samples and multiplied by ``k n / N`` average to the mean over all samples. A
+    rank without samples must still step, with weight zero and a loss that depends on both players,
+    such as ``0 * sum(p.sum() for p in params)``.
 
     Args:
-        num_samples: of this rank's batch, >= 0.
-        device: one that the group's backend can use.
+        num_samples: number of samples in this rank's batch, >= 0.
+        device: a device that the group's backend supports.
         process_group: all processes if None.
 
     Returns:
         0-dim float64.
 
     Raises:
-        ValueError: if there is no sample on any rank.
+        ValueError: if no rank has a sample.
 
-    Cost: one gathering of 40 bytes.
+    Cost: one all-gather of 40 bytes.
     """
     check_count("num_samples", num_samples, minimum=0)
     collectives = Collectives(_group(process_group))
@@ -129,18 +129,18 @@ def while_all_have(
 ) -> Iterator[T]:
     """Yield batches as long as every rank has another one.
 
-    Ranks with fewer batches would leave the others waiting in the middle of a step. A rank that
-    skips a step comes to its next batch while the others are at the step, and all are told.
+    Otherwise a rank that runs out of batches would leave the others waiting in a step. If a rank
+    skips a step, it asks for its next batch while the others are at the step: all ranks raise.
 
     Args:
-        batches: of this rank.
-        device: one that the group's backend can use.
+        batches: batches of this rank.
+        device: a device that the group's backend supports.
         process_group: all processes if None.
 
     Raises:
         CollectiveError: on all ranks, if they are not at the same batch.
 
-    Cost: one gathering of 40 bytes per batch.
+    Cost: one all-gather of 40 bytes per batch.
     """
     collectives = Collectives(_group(process_group))
     iterator = iter(batches)

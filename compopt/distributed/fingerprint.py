@@ -1,4 +1,4 @@
-"""Numbers that tell whether processes hold the same bits."""
+"""Hash values to compare the bits of tensors between processes."""
 
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -11,18 +11,18 @@ _WORDS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
 
 
 def number_of(data: bytes) -> int:
-    """Return 64 bits, as a signed integer, that stand for ``data``."""
+    """Return a 64-bit hash of ``data``, as a signed integer."""
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little", signed=True)
 
 
 def fingerprints(tensors: Sequence[Tensor | None]) -> list[int]:
-    """Return a number for each tensor that stands for its bits: 0 for zeros, and for None.
+    """Return a 64-bit hash of the bits of each tensor: 0 for all zeros and for None.
 
-    Any single entry that differs gives another number. Other differences (entries or rows in
-    another order, a NaN) do so but for one case in 2^31 or less.
+    Tensors that differ in a single word of up to 32 bits always have different hashes. For other
+    differences (permuted entries or rows, a NaN), at most one case in 2^31 has equal hashes.
 
     Args:
-        tensors: dense, of any shape, dtype and device. Shapes and dtypes have no part in it.
+        tensors: dense, of any shape, dtype and device. Shapes and dtypes are not hashed.
 
     Cost: three passes over each tensor, and one read from each device.
     """
@@ -46,10 +46,10 @@ def fingerprints(tensors: Sequence[Tensor | None]) -> list[int]:
 
 
 def _weighted_sum(tensor: Tensor, weights: Tensor) -> Tensor:
-    """Return, modulo 2^64, the sum of the words of ``tensor``, each times an odd weight."""
+    """Return the sum of the words of ``tensor``, each times an odd weight, modulo 2^64."""
     flat = tensor.contiguous().reshape(-1)
-    # Words of up to 32 bits: the product of a difference of two with that of two weights is then
-    # not a multiple of 2^64 unless the weights agree in half of their bits.
+    # Words have at most 32 bits: a difference of two words times a difference of two weights is
+    # then a multiple of 2^64 only if the weights agree in half of their bits.
     words = flat.view(_WORDS[flat.element_size()])
     blocks = torch.split(words, BLOCK)
     sums = torch.stack([(block.long() * weights[: len(block)]).sum() for block in blocks])
@@ -58,8 +58,8 @@ def _weighted_sum(tensor: Tensor, weights: Tensor) -> Tensor:
 
 
 def _mixed(index: Tensor) -> Tensor:
-    """Return odd numbers of 64 bits, one for each index, without a pattern."""
-    # The finalizer of SplitMix64. Weights that grew evenly would let moves of entries cancel.
+    """Return a pseudorandom odd 64-bit number for each index."""
+    # The finalizer of SplitMix64. With evenly spaced weights, permutations of entries could cancel.
     index = index * -7046029254386353131
     index = (index ^ (index >> 30)) * -4658895280553007687
     index = (index ^ (index >> 27)) * -7723592293110705685

@@ -1,4 +1,4 @@
-"""What processes tell each other before they act together, so that they act alike or not at all."""
+"""Messages by which processes check that they are about to do the same thing."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 
 class Act(IntEnum):
-    """What a process can be about to do with the others."""
+    """Kinds of exchanges between processes."""
 
-    # Numbers that a message of somebody else's is not likely to begin with.
+    # Values that messages of other libraries are unlikely to begin with.
     STEP = 0x636F6D70_00000001
     BACKWARD = 0x636F6D70_00000002
     PREPARED_STEP = 0x636F6D70_00000003
@@ -30,12 +30,12 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class Notice:
-    """What a process is about to do. It travels as five integers.
+    """Announcement of what a process is about to do, sent as five integers.
 
     Attributes:
-        act: the kind of exchange.
-        count: which of its kind it is. All processes must be at the same one.
-        values: three numbers about it.
+        act: kind of exchange.
+        count: index of the exchange among those of its kind; must be equal on all processes.
+        values: three numbers whose meaning depends on ``act``.
     """
 
     act: int
@@ -43,17 +43,17 @@ class Notice:
     values: tuple[int, int, int] = (0, 0, 0)
 
     def numbers(self) -> list[int]:
-        """Return what travels."""
+        """Return the five integers of the message."""
         return [int(self.act), self.count, *self.values]
 
     @classmethod
     def of(cls, numbers: Sequence[int]) -> "Notice":
-        """Return the notice with these :meth:`numbers`."""
+        """Return the notice that has these :meth:`numbers`."""
         act, count, first, second, third = numbers
         return cls(act, count, (first, second, third))
 
     def agrees(self, other: "Notice") -> bool:
-        """Return whether both processes can go on together."""
+        """Return True if both processes are at the same exchange."""
         return self.act == other.act and self.count == other.count
 
     def __str__(self) -> str:
@@ -64,13 +64,13 @@ class Notice:
 
 @dataclass(frozen=True)
 class Terms:
-    """What processes must have alike to share a step.
+    """Properties that must be equal on all processes to share a step.
 
     Attributes:
-        setup: stands for hyperparameters, settings, and what is trained.
-        parameters: stands for the parameters' bits; 0 where they are not compared.
-        state: for those of the state, likewise.
-        describe: returns what ``setup`` stands for, as texts by name.
+        setup: hash of hyperparameters, settings and the set of trained parameters.
+        parameters: hash of the parameters' bits; 0 if they are not compared.
+        state: hash of the state's bits; 0 if they are not compared.
+        describe: returns the contents of ``setup``, as texts by name.
     """
 
     setup: int
@@ -83,7 +83,7 @@ MakeTerms: TypeAlias = Callable[[], Terms]
 
 
 def difference(own: Mapping[str, str], other: Mapping[str, str], rank: int) -> str:
-    """Say what differs first between two descriptions, the other being that of ``rank``."""
+    """Return a description of the first difference between this process and ``rank``."""
     for name in own:
         if own[name] != other.get(name, own[name]):
             return f"{name}: {own[name]} here, {other[name]} on rank {rank}"
@@ -91,13 +91,13 @@ def difference(own: Mapping[str, str], other: Mapping[str, str], rank: int) -> s
 
 
 def pack(texts: Mapping[str, str], length: int) -> bytes:
-    """Return texts as ``length`` bytes; what does not fit is left out."""
+    """Encode texts as ``length`` bytes, truncated or padded."""
     lines = "\n".join(f"{name}\t{text}" for name, text in texts.items())
     return lines.encode()[:length].ljust(length, b"\n")
 
 
 def unpack(data: bytes) -> dict[str, str]:
-    """Return the texts of :func:`pack`, without the last one if it was cut."""
+    """Decode the result of :func:`pack`, without the last text if it was truncated."""
     lines = data.decode(errors="ignore").split("\n")
     whole = [line.partition("\t") for line in lines[:-1] if "\t" in line]
     return {name: text for name, _, text in whole}

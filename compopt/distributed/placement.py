@@ -1,4 +1,4 @@
-"""Where the vectors of a step live, and what processes do together for them."""
+"""Placement of a step's vectors on processes, and the communication that it needs."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,13 +15,14 @@ from compopt.kernels._numbers import norm_of_any_size
 
 
 class Pass(NamedTuple):
-    """A backward pass, and what :meth:`Placement.gather` makes of it.
+    """A backward pass and the layout of its gathered result, for :meth:`Placement.gather`.
 
     Attributes:
         derive: makes the pass; returns derivatives by ``params``, None for zeros.
-        params: the tensors that are differentiated by.
-        layout: of the result: that of the part of ``params``, or a :meth:`Placement.message`.
-        phase: what is sent, for errors.
+        params: tensors to differentiate by.
+        layout: layout of the result: this process's part of ``params``, or a
+            :meth:`Placement.message`.
+        phase: name of what is sent, for errors.
     """
 
     derive: Callable[[], Sequence[Tensor | None]]
@@ -31,9 +32,9 @@ class Pass(NamedTuple):
 
 
 class Placement:
-    """Whole vectors in one process, which works alone.
+    """Whole vectors in a single process.
 
-    The forms for several processes derive from it.
+    Base class of the placements for several processes.
     """
 
     is_shared = False
@@ -49,34 +50,34 @@ class Placement:
     """Bytes that this process has put into them so far."""
 
     def __deepcopy__(self, memo: object) -> "Placement":
-        # Copies of an optimizer share the processes.
+        # Copies of an optimizer share the process group.
         return self
 
     def together(self, *orderly: type[Exception]) -> AbstractContextManager[None]:
-        """Return a context for what processes do from one :meth:`meet` on.
+        """Return a context for an exchange, which starts with :meth:`meet`.
 
         Args:
-            orderly: errors that all processes raise alike. After any other error in the middle this
-                process takes part in nothing more.
+            orderly: errors that all processes raise alike. After any other error during the
+                exchange, this process takes part in no further one.
         """
         return nullcontext()
 
     def meet(self, act: Act, count: int, terms: MakeTerms | None, device: torch.device) -> None:
-        """Begin what processes do together, unless they are about to do different things.
+        """Start an exchange; raise if processes are about to do different things.
 
         Args:
-            act: what is about to begin.
-            count: how many of these have begun, with this one.
-            terms: returns what has to be alike; None to compare nothing.
-            device: of the parameters.
+            act: kind of exchange.
+            count: number of exchanges of this kind, including this one.
+            terms: returns the properties that must be equal; None to compare nothing.
+            device: device of the parameters.
         """
 
     def settings(self) -> dict[str, str]:
-        """Return what has to be alike in the placements of processes, as texts by name."""
+        """Return the settings that must be equal on all processes, as texts by name."""
         return {}
 
     def layout(self, params: Sequence[Tensor]) -> FlatLayout:
-        """Return the layout of the part of a player's vectors that this process keeps."""
+        """Return the layout of this process's part of a player's vectors."""
         return FlatLayout.of(params)
 
     def size(self, param: Tensor) -> int:
@@ -84,9 +85,9 @@ class Placement:
         return param.numel()
 
     def message(self, layouts: Sequence[FlatLayout], scalars: Sequence[Tensor]) -> FlatLayout:
-        """Return the layout of what :meth:`gather` writes: vectors, then means of ``scalars``.
+        """Return the layout of the output of :meth:`gather`: vectors, then means of ``scalars``.
 
-        Where a process works alone there are no means.
+        A single process writes no means.
         """
         if len(layouts) == 1:
             return layouts[0]
@@ -103,15 +104,15 @@ class Placement:
         *,
         phase: str = "the moves",
     ) -> Sequence[Tensor]:
-        """Return ``weight * vector``, of which this process keeps a part, as whole tensors.
+        """Return ``weight * vector`` as whole tensors, given this process's part of each.
 
         Args:
-            params: whose shapes and dtypes the tensors have.
-            layout: of the part.
+            params: tensors whose shapes and dtypes the result has.
+            layout: layout of the part.
             vector: [size of the part].
-            weight: None, or [size of the part].
-            scratch: [size of the part] where the product may be written.
-            phase: what is sent, for errors.
+            weight: [size of the part] or None.
+            scratch: [size of the part] vector that may hold the product, or None.
+            phase: name of what is sent, for errors.
         """
         return scatter(vector, layout.shapes, layout.dtypes, weight, scratch)
 
@@ -126,22 +127,22 @@ class Placement:
         base: Tensor | None = None,
         factor: float = 1.0,
     ) -> Tensor | None:
-        """Write ``base + factor * scale * (derivatives + added)`` to ``out``, and scalars behind.
+        """Write ``base + factor * scale * (derivatives + added)`` and the scalars to ``out``.
 
-        Derivatives and scalars are means over the processes, of which this one keeps a part.
+        Derivatives and scalars are averaged over processes. Each keeps its part of the result.
 
         Args:
-            source: of the derivatives.
-            out: [size of the source's layout] where to write.
-            added: further derivatives of this process, known beforehand.
+            source: the backward pass.
+            out: [size of the source's layout] vector to write to.
+            added: further derivatives of this process, or None.
             scalars: see :meth:`message`.
             scale: [size of the part] or None.
             base: [size of the part] or None. Not modified.
             factor: a number.
 
         Returns:
-            Numbers [k >= 1] whose sum is the inner product of ``base`` and the result, of the part
-            that this process keeps; None without ``base``.
+            Partial sums [k >= 1] of the inner product of ``base`` and the result, over this
+            process's part; None without ``base``.
         """
         derivatives = source.derive()
         if added is not None:
@@ -152,39 +153,39 @@ class Placement:
         return add_to(base, out.mul_(factor), out)
 
     def part(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
-        """Return this process's part of a vector that is given as tensors like ``params``."""
+        """Return this process's part of the vector of ``tensors``, shaped as ``params``."""
         return FlatLayout.of(params).flatten(tensors)
 
     def whole(
         self, params: Sequence[Tensor], layout: FlatLayout, vector: Tensor
     ) -> Sequence[Tensor]:
-        """Return a vector, of which this process keeps ``vector``, in the shapes of ``params``.
+        """Return a vector as whole tensors, given this process's part of it.
 
         Args:
-            params: whose shapes the tensors have.
-            layout: of the part.
+            params: tensors whose shapes the result has.
+            layout: layout of the part.
             vector: [size of the part].
         """
         return pieces(vector, layout.shapes)
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean over processes of a small tensor."""
+        """Return the mean of a small tensor over processes."""
         return value
 
     def total(self, partials: Tensor) -> Tensor:
-        """Return sums over all parts of a vector from numbers about this process's part."""
+        """Return sums over whole vectors, given the sums over this process's parts."""
         return partials
 
     def clear_padding(self, params: Sequence[Tensor], *vectors: Tensor | None) -> None:
-        """Set the padding of ``vectors`` between entries of ``params`` to zero, in place."""
+        """Set the padding of ``vectors`` after each piece of ``params`` to zero, in place."""
 
     def norms(self, vectors: Mapping[K, Tensor], *, of_any_size: bool = False) -> dict[K, Tensor]:
         """Return Euclidean norms of whole vectors, 0-dim, from this process's parts.
 
         Args:
             vectors: by player.
-            of_any_size: whether norms are to be right, in float64, where the squares of entries
-                leave the range of their dtype. They are infinite or zero otherwise, for less time.
+            of_any_size: whether to compute in float64 and scale, so that norms are correct even if
+                the squares of entries overflow or underflow in their dtype. Slower.
         """
         if of_any_size:
             return {player: norm_of_any_size(vector) for player, vector in vectors.items()}
@@ -192,7 +193,7 @@ class Placement:
         return dict(zip(vectors, norms, strict=True))
 
     def entry(self, param: Tensor, piece: Tensor) -> Tensor:
-        """Return the state tensor of ``param`` that stands for this process's piece of it."""
+        """Return the state tensor of ``param`` that represents this process's piece."""
         return piece
 
     def piece(self, param: Tensor, entry: Tensor) -> Tensor:
@@ -200,7 +201,7 @@ class Placement:
         return entry
 
     def agree(self, flags: Any) -> Any:
-        """Return, on the host, the flags on which all processes act alike.
+        """Return, on the host, flags that are equal on all processes.
 
         Args:
             flags: a tensor [k] or 0-dim, or a list on the host.
@@ -211,7 +212,7 @@ class Placement:
 def sums(
     tensors: Sequence[Tensor | None], added: Sequence[Tensor | None], dtype: torch.dtype
 ) -> list[Tensor | None]:
-    """Return the sums of tensors in ``dtype``; a missing one counts as zeros."""
+    """Return the sums of pairs of tensors, computed in ``dtype``; missing ones count as zeros."""
     return [
         tensor if other is None else other if tensor is None else tensor.to(dtype) + other
         for tensor, other in zip(tensors, added, strict=True)
@@ -219,7 +220,7 @@ def sums(
 
 
 def add_to(base: Tensor | None, value: Tensor, out: Tensor) -> Tensor | None:
-    """Write ``base + value`` [n] to ``out``; return parts of ``base . out`` if there is a base."""
+    """Write ``base + value`` [n] to ``out``; return partial sums of ``base . out`` if any base."""
     if base is None:
         if value is not out:
             out.copy_(value)

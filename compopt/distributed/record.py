@@ -1,4 +1,4 @@
-"""What a process knows of its exchanges with a group, and leaves for the others to read."""
+"""Record of a process's exchanges with a group, and notes about errors for the others."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 from torch import distributed as dist
 
 PATIENCE_S = 2.0
-"""Seconds for which a process whose exchange has failed waits for the notes of the others."""
+"""Seconds that a process waits for notes of other ranks after its exchange has failed."""
 
 
 class Store(Protocol):
@@ -21,17 +21,17 @@ class Store(Protocol):
         """Read."""
 
     def check(self, keys: list[str], /) -> bool:
-        """Return whether there is something to read."""
+        """Return True if all ``keys`` exist."""
 
 
 class GroupRecord:
-    """The exchanges of this process with a group, by all of its users.
+    """Record of this process's exchanges with a group, shared by all users of the group.
 
     Attributes:
-        num_meetings: exchanges begun with a comparison of what all are about to do; equal on all
-            processes as long as they act alike.
-        under_way: what has begun and not ended, None in between.
-        end: why no more exchanges are possible, None if they are.
+        num_meetings: number of exchanges that started with a comparison of notices; equal on all
+            processes as long as they make the same calls.
+        under_way: name of the exchange in progress, or None.
+        end: reason why no more exchanges are possible, or None.
     """
 
     def __init__(self, group: "dist.ProcessGroup") -> None:
@@ -40,23 +40,23 @@ class GroupRecord:
         self.num_meetings = 0
         self.under_way: str | None = None
         self.end: str | None = None
-        # Older torch has no such method.
+        # Older releases of torch do not have this method.
         get_store = getattr(group, "get_group_store", None)
         self._store: Store | None = None if get_store is None else get_store()
 
     def leave(self, note: str) -> None:
-        """Leave a note in the store, which others read when an exchange with this one fails."""
+        """Write a note to the store. Other ranks read it when an exchange with this one fails."""
         if self._store is None or self.size == 1:
             return
         try:
             self._store.set(_key(self.rank), f"{self.num_meetings} {note}")
         except RuntimeError:
-            # The store can have gone with the process that kept it. There is an error under way
-            # that says more than this one.
+            # The process that hosts the store may have died. Do not hide the error that is being
+            # raised, which says more.
             self._store = None
 
     def notes(self) -> dict[int, str]:
-        """Return the notes of the others about this exchange, by rank; wait for them a while."""
+        """Wait for notes of the other ranks about this exchange; return those found, by rank."""
         found: dict[int, str] = {}
         missing = [rank for rank in range(self.size) if rank != self.rank]
         deadline, pause = time.monotonic() + PATIENCE_S, 0.02
@@ -64,7 +64,7 @@ class GroupRecord:
             try:
                 read = {rank: self._read(self._store, rank) for rank in missing}
             except RuntimeError:
-                # Likewise: the error under way is raised without the notes of others.
+                # As in `leave`: raise the original error, without notes of other ranks.
                 self._store = None
                 break
             found.update({rank: note for rank, note in read.items() if note is not None})
@@ -72,7 +72,7 @@ class GroupRecord:
             if time.monotonic() > deadline:
                 break
             time.sleep(pause)
-            # Many processes may be asking.
+            # Back off: many processes may be polling.
             pause *= 2
         return dict(sorted(found.items()))
 
@@ -80,11 +80,11 @@ class GroupRecord:
         if not store.check([_key(rank)]):
             return None
         meeting, _, note = store.get(_key(rank)).decode().partition(" ")
-        # An older one is about an error that all have recovered from.
+        # Ignore older notes: they are about errors that all ranks have recovered from.
         return note if int(meeting) >= self.num_meetings else None
 
     def who_is_missing(self) -> str:
-        """Say which of the others failed or waited as well, and of which there is no word."""
+        """Return text on which ranks failed or waited as well, and which have left no note."""
         notes = self.notes()
         silent = [rank for rank in range(self.size) if rank != self.rank and rank not in notes]
         sentences = [f"Rank {rank} reports: {note}." for rank, note in _first(notes)]
@@ -99,7 +99,7 @@ class GroupRecord:
 
 
 def record_of(group: "dist.ProcessGroup") -> GroupRecord:
-    """Return this process's record of a group, one for all who use it."""
+    """Return this process's record of a group. All users of the group share it."""
     record = _RECORDS.get(group)
     if record is None:
         record = _RECORDS[group] = GroupRecord(group)
@@ -120,17 +120,17 @@ def ranks_named(ranks: Sequence[int]) -> str:
 
 
 MOST = 4
-"""Ranks that a message names."""
+"""Maximum number of ranks that a message names."""
 
 
 def _first(notes: Mapping[int, str]) -> list[tuple[int, str]]:
-    # Who failed says more than who waited.
+    # A rank that failed says more than one that waited.
     ordered = sorted(notes.items(), key=lambda item: item[1].startswith(WAITED))
     return ordered[:MOST]
 
 
 WAITED = "waited in vain for"
-"""How the note of a process begins that did nothing wrong."""
+"""First words of the note of a process that waited and did nothing wrong."""
 
 
 def _key(rank: int) -> str:

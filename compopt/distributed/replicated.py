@@ -1,4 +1,4 @@
-"""Data parallel: each process has whole vectors, and its own part of the batch."""
+"""Data parallelism: each process has whole vectors and its own part of the batch."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -21,15 +21,15 @@ from compopt.distributed.placement import Pass, Placement, add_to
 class Replicated(Placement):
     r"""Whole vectors on every process; gradients and products are means over the processes.
 
-    The loss of a step is the mean of the processes' losses. Its gradients and its mixed block are
-    the means of theirs, so one all-reduce makes a local gradient or half product that of the whole
-    batch. After it the vectors are equal on all ranks to the bit, and so is everything that is
-    computed from them: step sizes, the scalars of the solver, moments, parameters. What is decided
-    on the host (whether to stop, whether to take the step) is what the first rank decides, so that
-    devices that round differently cannot wait for each other forever.
+    The loss of a step is the mean of the processes' losses, and so are its gradients and mixed
+    derivatives. One all-reduce turns a local gradient or half product into that of the whole batch.
+    Afterwards the vectors are bitwise equal on all ranks, and so is everything that is computed
+    from them: step sizes, the solver's scalars, moments, parameters. Decisions on the host (whether
+    to stop, whether to take the step) are those of the first rank. Otherwise, devices that round
+    differently could wait for each other forever.
 
-    Collectives of a zero-sum step with n and m parameters, p mixed products and l looks of the
-    solver at its residual, in vectors with b bytes per entry:
+    Collectives of a zero-sum step with n and m parameters and l looks of the solver at its
+    residual, in vectors with b bytes per entry:
 
     ===============  ===========================================  ================
     what             bytes                                        number
@@ -41,26 +41,26 @@ class Replicated(Placement):
     whether to move  24                                           1 (0 capturable)
     ===============  ===========================================  ================
 
-    A vector of up to ``bucket_mb`` is one bucket. A look is made before each iteration and after
-    the last one that is not predicted; none with a fixed count. ``step()`` after ``backward(loss)``
-    has a roll call of its own; ``backward(loss, scaler=...)`` averages the loss in one more message
-    of b bytes. In general-sum games each loss has a pass of its own, with messages of b (n + 1) and
-    b (m + 1) bytes.
+    A vector of up to ``bucket_mb`` is one bucket. The solver looks before each iteration and after
+    the last one unless that is predicted; never with a fixed count. ``step()`` after
+    ``backward(loss)`` has its own roll call. ``backward(loss, scaler=...)`` averages the loss in
+    one more message of b bytes. In general-sum games each loss has its own pass, with messages of
+    b (n + 1) and b (m + 1) bytes.
 
-    In the roll call each rank tells which call it is about to make, how many it has made, and hash
-    values of its hyperparameters, its settings and the set of trained parameters. At the first
-    step, and at the first one after ``load_state_dict``, hash values of the bits of parameters and
-    state are added. It is read on the host, as a look is. Where ranks differ, all of them raise
-    before anything is sent that could have another size or be averaged with something else.
+    In the roll call, each rank sends which call it is about to make, how many it has made, and hash
+    values of its hyperparameters, its settings and the set of trained parameters. The first step,
+    and the first one after ``load_state_dict``, add hash values of the bits of parameters and
+    state. The host reads the result, as it reads a look. If ranks differ, all of them raise before
+    they send messages that differ in size or must not be averaged.
 
-    What overlaps: a bucket of the gradients, or of a half product, is sent as soon as the backward
-    pass has come to its parameters, while the pass goes on with earlier layers. The vector work of
-    the solver needs the whole product, so nothing overlaps with that.
+    Overlap: a bucket of the gradients or of a half product is sent once the backward pass has
+    reached all of its parameters, while the pass continues with earlier layers. The vector
+    operations of the solver need the whole product, so they do not overlap.
 
     Args:
-        process_group: of ``torch.distributed``, any backend that has the device of the parameters:
-            gloo on CPUs, NCCL on CUDA devices.
-        bucket_mb: size in MiB from which on a bucket is sent.
+        process_group: process group of ``torch.distributed`` with any backend that supports the
+            device of the parameters: gloo on CPUs, NCCL on CUDA devices.
+        bucket_mb: size in MiB at which a bucket is sent.
 
     Example:
         >>> torch.distributed.init_process_group("nccl")  # doctest: +SKIP
@@ -85,7 +85,7 @@ class Replicated(Placement):
 
     @property
     def collectives(self) -> Collectives:
-        """The operations of the group."""
+        """The collective operations of the group."""
         if self._collectives is None:
             raise RuntimeError(
                 "A process group is not stored with an optimizer, and this one was loaded from a "
@@ -107,17 +107,17 @@ class Replicated(Placement):
         return {**self.__dict__, "_collectives": None}
 
     def together(self, *orderly: type[Exception]) -> AbstractContextManager[None]:
-        """Return a context in which an error in the middle is the last thing that is exchanged."""
+        """Return a context in which an error during an exchange prevents all later exchanges."""
         return self.collectives.until_the_end(*orderly)
 
     def meet(self, act: Act, count: int, terms: MakeTerms | None, device: torch.device) -> None:
-        """Begin what processes do together, once it is known that all have come, and alike.
+        """Start an exchange after checking that all processes are at the same one.
 
         Raises:
             CollectiveError: see :meth:`~compopt.distributed.collectives.Collectives.meet`.
             ValueError: on all processes, if their ``terms`` differ.
 
-        Cost: one gathering of 40 bytes; nothing where ``terms`` is None.
+        Cost: one all-gather of 40 bytes; nothing if ``terms`` is None.
         """
         if terms is None:
             self.collectives.check()
@@ -126,12 +126,12 @@ class Replicated(Placement):
         self.collectives.begin(str(Notice(act, count)))
 
     def settings(self) -> dict[str, str]:
-        """Return what decides how many messages there are and of which size."""
+        """Return the settings that determine the number and size of messages."""
         mine = f"{type(self).__name__}, buckets of {self.bucket_bytes} bytes"
         return {"`process_group`": mine}
 
     def message(self, layouts: Sequence[FlatLayout], scalars: Sequence[Tensor]) -> FlatLayout:
-        """Return the layout of vectors and of the means of ``scalars``, joined."""
+        """Return the layout of vectors followed by the means of ``scalars``."""
         single = (torch.Size([1]),) * len(scalars), [scalar.dtype for scalar in scalars]
         numbers = FlatLayout.with_shapes(*single, layouts[0].device)
         return super().message([*layouts, numbers], ())
@@ -139,7 +139,7 @@ class Replicated(Placement):
     def gather(
         self, source: Pass, out: Tensor, *, base: Any = None, factor: float = 1.0, **terms: Any
     ) -> Tensor | None:
-        """As :meth:`Placement.gather`. Each bucket is sent while the backward pass goes on."""
+        """As :meth:`Placement.gather`. Buckets are sent during the backward pass."""
         extra = [self._for_all(scalar) for scalar in terms.pop("scalars", ())]
         running = self._reduction(
             self.collectives, source, out, self.bucket_bytes, extra=extra, **terms
@@ -148,17 +148,17 @@ class Replicated(Placement):
             with running:
                 derivatives = source.derive()
         finally:
-            # An interrupt can come on the way into a `with` or out of it.
+            # An interrupt may occur on entering or leaving the `with` block.
             running.release()
         running.finish(derivatives)
         return add_to(base, out.mul_(factor / self.collectives.size), out)
 
     def _for_all(self, scalar: Tensor) -> Tensor:
-        """Return a number in the form in which it is summed for all processes."""
+        """Return a scalar in the shape in which it is sent."""
         return scalar.reshape(1)
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean over processes of a tensor. One all-reduce."""
+        """Return the mean of a tensor over processes. One all-reduce."""
         mean = value.clone()
         self.collectives.sum_(mean, "a mean").wait()
         return mean.mul_(1 / self.collectives.size)
@@ -169,11 +169,11 @@ class Replicated(Placement):
 
 
 class UnsharedWarning(UserWarning):
-    """One of several processes steps by itself."""
+    """One of several processes steps without the others."""
 
 
 def warn_if_unshared(who: str, remedy: str) -> None:
-    """Warn if there are other processes, whose steps those of ``who`` will not be."""
+    """Warn if there are other processes with which ``who`` will not communicate."""
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         warn(
             f"One of {dist.get_world_size()} processes has {who}, which averages nothing with the "
@@ -184,7 +184,7 @@ def warn_if_unshared(who: str, remedy: str) -> None:
 
 
 def placement_of(process_group: "dist.ProcessGroup | Placement | None") -> Placement:
-    """Return where the vectors of an optimizer with this ``process_group`` live."""
+    """Return the placement for an optimizer with this ``process_group``."""
     if process_group is None:
         warn_if_unshared(
             "an optimizer without a `process_group`",

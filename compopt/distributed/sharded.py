@@ -1,4 +1,4 @@
-"""Data parallel with sharded vectors: each process keeps a part of every one."""
+"""Data parallelism with sharded vectors: each process keeps a part of each vector."""
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ScatteredSum(OverlappedSum):
-    """As its base, each process keeping its part of the sum: ``out`` [sum of ``sizes``]."""
+    """A reduce-scatter: as the base, but each process keeps its part of the sum in ``out``."""
 
     def _send(
         self, tensors: Sequence[Tensor | None], shapes: Sequence[torch.Size], where: slice
@@ -35,21 +35,21 @@ class ScatteredSum(OverlappedSum):
 
 
 class Sharded(Replicated):
-    r"""Data parallel as :class:`Replicated`, with every vector split among the processes.
+    r"""Data parallelism as in :class:`Replicated`, with every vector sharded over the processes.
 
     Parameters are whole on each rank. Gradients, step sizes, moments, moves and the solver's
-    vectors are not: of w ranks each keeps one w-th of every parameter's entries, so that they take
-    one w-th of the memory. A product gathers the direction, differentiates, and scatters the sum
-    of the results. The solver is :class:`~compopt.ConjugateGradient` or :class:`~compopt.GMRES`;
-    mirror maps need whole vectors.
+    vectors are sharded: each of w ranks keeps one w-th of every parameter's entries, and these
+    vectors take one w-th of the memory. A product all-gathers the direction, differentiates, and
+    reduce-scatters the result. The solver must be :class:`~compopt.ConjugateGradient` or
+    :class:`~compopt.GMRES`; mirror maps are not supported, as they need whole vectors.
 
-    State tensors are ``DTensor`` s, [number of entries of the parameter], so that
-    ``torch.distributed.checkpoint`` saves them and loads them on any number of ranks
+    State tensors are ``DTensor`` s, [number of entries of the parameter]:
+    ``torch.distributed.checkpoint`` can save them and load them on any number of ranks
     (``get_optimizer_state_dict``, ``set_optimizer_state_dict``).
 
     Collectives of a zero-sum step with k iterations, the last one predicted, in vectors of b bytes
-    per entry; N and M are the numbers of entries of a player that a rank keeps, each parameter's
-    being rounded up:
+    per entry. N and M are the numbers of entries that a rank keeps for each player, rounded up for
+    each parameter:
 
     ===================  =======================================  =================
     what                 bytes                                    number
@@ -71,7 +71,7 @@ class Sharded(Replicated):
 
     Args:
         process_group: see :class:`Replicated`.
-        bucket_mb: see :class:`Replicated`; of the part that one rank keeps.
+        bucket_mb: see :class:`Replicated`; counts the part that one rank keeps.
     """
 
     is_sharded = True
@@ -85,12 +85,12 @@ class Sharded(Replicated):
         return {**super().__getstate__(), "_mesh": None}
 
     def chunks(self, params: Sequence[Tensor]) -> Chunks:
-        """Return how ``params`` are split."""
+        """Return the split of ``params`` into chunks."""
         sizes = tuple(param.numel() for param in params)
         return Chunks(sizes, self.collectives.rank, self.collectives.size)
 
     def layout(self, params: Sequence[Tensor]) -> FlatLayout:
-        """Return the layout of the part of a player's vectors that this process keeps."""
+        """Return the layout of this process's part of a player's vectors."""
         whole, chunks = FlatLayout.of(params), self.chunks(params)
         shapes = tuple(torch.Size([length]) for length in chunks.lengths)
         return FlatLayout(shapes, chunks.lengths, whole.dtypes, whole.dtype, whole.device)
@@ -104,7 +104,7 @@ class Sharded(Replicated):
     ) -> Tensor | None:
         """As :meth:`Placement.gather`, for this process's part of the sum."""
         super().gather(source, out, **terms)
-        # Of the scale each process keeps its part as well.
+        # Apply the scale after the sum: it is sharded like the result.
         return add_to(base, out if scale is None else out.mul_(scale), out)
 
     def _for_all(self, scalar: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ class Sharded(Replicated):
     def whole(
         self, params: Sequence[Tensor], layout: FlatLayout, vector: Tensor
     ) -> Sequence[Tensor]:
-        """Return a vector, of which this process keeps ``vector``, in the shapes of ``params``.
+        """Return a vector as whole tensors, given this process's part of it.
 
         One all-gather.
         """
@@ -135,14 +135,14 @@ class Sharded(Replicated):
         return [piece.view(param.shape) for piece, param in zip(pieces, params, strict=True)]
 
     def part(self, params: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> Tensor:
-        """Return this process's part of a vector that is given as tensors like ``params``."""
+        """Return this process's part of the vector of ``tensors``, shaped as ``params``."""
         layout = FlatLayout.of(params)
         packed = self.chunks(params).pack(tensors, layout.dtype, layout.device)
         return packed[self.collectives.rank].clone()
 
     def entry(self, param: Tensor, piece: Tensor) -> Tensor:
         """Return this process's piece as the local part of a ``DTensor`` [entries of param]."""
-        # Imported here because it takes half as long as the whole of `import compopt`.
+        # Imported lazily: it takes half as long as `import compopt`.
         from torch.distributed.device_mesh import DeviceMesh
         from torch.distributed.tensor import DTensor, Shard
 
@@ -159,7 +159,7 @@ class Sharded(Replicated):
         )
 
     def piece(self, param: Tensor, entry: Tensor) -> Tensor:
-        """Return this process's piece of a state tensor, padded; of a whole one too."""
+        """Return this process's piece of a whole or sharded state tensor, padded."""
         from torch.distributed.tensor import DTensor
 
         if not isinstance(entry, DTensor):
@@ -174,7 +174,7 @@ class Sharded(Replicated):
         return total
 
     def clear_padding(self, params: Sequence[Tensor], *vectors: Tensor | None) -> None:
-        """Set what is between the pieces of parameters to zero."""
+        """Set the padding after each piece of a parameter to zero, in place."""
         chunks = self.chunks(params)
         if chunks.own == chunks.lengths:
             return
@@ -184,9 +184,9 @@ class Sharded(Replicated):
                 piece[own:].zero_()
 
     def norms(self, vectors: Mapping[K, Tensor], *, of_any_size: bool = False) -> dict[K, Tensor]:
-        """Return Euclidean norms of whole vectors, 0-dim. One all-reduce for all of them.
+        """Return Euclidean norms of whole vectors, 0-dim.
 
-        Two for vectors of any size.
+        One all-reduce for all of them; two with ``of_any_size``.
         """
         parts, scale = list(vectors.values()), None
         if of_any_size:

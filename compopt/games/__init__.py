@@ -1,4 +1,4 @@
-"""Standard test games as data, with what is known about them."""
+"""Standard test games with their known solutions and spectra."""
 
 from compopt.games.base import TestGame
 from compopt.games.estimation import covariance_error, covariance_estimation, dirac_gan

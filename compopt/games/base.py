@@ -1,4 +1,4 @@
-"""What a test game consists of."""
+"""Base class of test games."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,19 +11,19 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class TestGame:
-    """A zero-sum game of one tensor a player, with what is known about it.
+    """A zero-sum game with one tensor per player, and its known properties.
 
     Attributes:
-        name: what it is called.
-        loss: ``f(x, y)``, scalar; the min player has x and lowers it, the max player has y.
-        start: (x, y) to begin from, float64.
-        solution: (x, y) of a Nash equilibrium, None if there is none or it is not known.
+        name: name of the game.
+        loss: ``f(x, y)``, scalar; the min player lowers it by x, the max player raises it by y.
+        start: initial (x, y), float64.
+        solution: (x, y) of a Nash equilibrium, None if there is none or none is known.
         spectrum: [n] complex eigenvalues of the Jacobian of the players' own gradients at the
-            solution, sorted by real and imaginary part; None if it is not known.
-        source: where the game is from.
+            solution, sorted by real and imaginary part; None if unknown.
+        source: reference for the game.
     """
 
-    # Not a class of tests, whatever its name.
+    # Keep pytest from collecting this class because of its name.
     __test__ = False
 
     name: str
@@ -34,7 +34,7 @@ class TestGame:
     source: str = field(default="", repr=False)
 
     def players(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
-        """Return new leaves (x, y) at the start."""
+        """Return new leaf tensors (x, y) at the start."""
         x, y = (tensor.to(dtype, copy=True).requires_grad_() for tensor in self.start)
         return x, y
 
@@ -54,7 +54,7 @@ class TestGame:
 
 
 def sorted_spectrum(eigenvalues: Tensor) -> Tensor:
-    """Return complex eigenvalues in order of their real, then of their imaginary parts."""
+    """Return complex eigenvalues sorted by real part, then by imaginary part."""
     pairs = sorted(
         (complex(value) for value in eigenvalues), key=lambda v: (round(v.real, 9), v.imag)
     )

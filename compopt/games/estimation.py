@@ -11,12 +11,12 @@ from compopt.games.base import TestGame, sorted_spectrum
 
 
 def dirac_gan() -> TestGame:
-    """Return the Dirac-GAN: a point of data at 0, a generator at x, a linear discriminator y.
+    """Return the Dirac-GAN: one data point at 0, a generated point x, a linear discriminator y.
 
-    ``f = -softplus(x y) - log 2``: the min player moves its point to where the discriminator takes
-    it for data, the max player tells them apart. Descent-ascent circles.
+    ``f = -softplus(x y) - log 2``: the min player moves x so that the discriminator scores it as
+    data, the max player discriminates between x and 0. Descent-ascent circles.
 
-    The Jacobian at the solution is antisymmetric with the eigenvalues ``± i / 2``.
+    The Jacobian at the solution is antisymmetric with eigenvalues ``± i / 2``.
     """
     zero = torch.zeros(1, dtype=torch.float64)
     return TestGame(
@@ -35,18 +35,19 @@ def covariance_estimation(
 ) -> TestGame:
     """Return the covariance-estimation game of the CGD paper.
 
-    ``f(V, W) = sum_ij W_ij (V V' - S)_ij``: the min player's ``V V'`` is to match ``S = U U'``,
-    U of independent standard normal entries, and the max player's W shows where it does not. The
-    start is the solution (U, 0) with noise, uniform in [-1/2, 1/2]. The paper's code has this sign.
+    ``f(V, W) = sum_ij W_ij (V V' - S)_ij``: the min player fits ``V V'`` to ``S = U U'``, where U
+    has independent standard normal entries, and the max player's W weights the differences. The
+    start is the solution (U, 0) plus uniform noise in [-1/2, 1/2]. The sign is that of the paper's
+    code.
 
-    The spectrum is not known in closed form. The paper measures ``|W + W'| / 2 + |U U' - V V'|``:
-    :func:`covariance_error`.
+    The spectrum is not known in closed form. :func:`covariance_error` is the error that the paper
+    measures, ``|W + W'| / 2 + |U U' - V V'|``.
 
     Args:
-        size: rows of V and of W; the paper has 20, 40 and 60.
-        num_samples: None for S itself; otherwise each evaluation draws so many samples of N(0, S)
-            and of N(0, V V') and takes their covariances.
-        seed: of U, the start and the samples.
+        size: number of rows of V and of W; the paper uses 20, 40 and 60.
+        num_samples: number of samples of N(0, S) and of N(0, V V') whose covariances each
+            evaluation uses; None for exact covariances.
+        seed: seed of U, the start and the samples.
     """
     check_count("size", size, minimum=1)
     if num_samples is not None:

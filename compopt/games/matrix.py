@@ -9,14 +9,14 @@ from compopt.games.base import TestGame, sorted_spectrum
 def matrix_game(
     name: str, payoff: Tensor, *, logits: bool, start: tuple[Tensor, Tensor]
 ) -> TestGame:
-    """Return ``p' payoff q``, a symmetric game whose equilibrium is uniform.
+    """Return the game ``p' payoff q``, whose equilibrium must be uniform.
 
     Args:
-        name: of the game.
-        payoff: [n, m] what the row player, who minimises, pays.
-        logits: whether the players hold logits, with ``p = softmax(x)``; otherwise they hold the
-            probabilities themselves, which only a mirror step keeps on the simplex.
-        start: probabilities, positive, each summing to 1.
+        name: name of the game.
+        payoff: [n, m] loss of the row player, who minimises.
+        logits: whether the parameters are logits, with ``p = softmax(x)``; otherwise they are
+            probabilities, which only a mirror step keeps on the simplex.
+        start: positive probabilities of each player, summing to 1.
     """
 
     def loss(x: Tensor, y: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ def matrix_game(
     uniform = tuple(torch.full((n,), 1 / n, dtype=torch.float64) for n in (rows, columns))
     spectrum = None
     if logits:
-        # At uniform strategies the softmax is the centring matrix over n, up to second order.
+        # At uniform strategies the Jacobian of the softmax is the centring matrix divided by n.
         c_rows, c_columns = (
             (torch.eye(n, dtype=torch.float64) - 1 / n) / n for n in (rows, columns)
         )
@@ -48,14 +48,14 @@ def matrix_game(
 
 
 def matching_pennies(*, logits: bool = True) -> TestGame:
-    """Return matching pennies: the max player wins on equal sides."""
+    """Return matching pennies: the max player wins if both sides are equal."""
     payoff = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
     start = tuple(torch.tensor(p, dtype=torch.float64) for p in ([0.8, 0.2], [0.3, 0.7]))
     return matrix_game("matching pennies", payoff, logits=logits, start=(start[0], start[1]))
 
 
 def rock_paper_scissors(*, logits: bool = False) -> TestGame:
-    """Return rock-paper-scissors, in mirror form unless ``logits``."""
+    """Return rock-paper-scissors, played with probabilities unless ``logits``."""
     payoff = torch.tensor([[0.0, 1, -1], [-1, 0, 1], [1, -1, 0]], dtype=torch.float64)
     start = tuple(torch.tensor(p, dtype=torch.float64) for p in ([0.6, 0.3, 0.1], [0.2, 0.2, 0.6]))
     return matrix_game("rock-paper-scissors", payoff, logits=logits, start=(start[0], start[1]))

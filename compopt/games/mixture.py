@@ -13,12 +13,12 @@ class MixtureGAN:
     """Networks, data and loss of the two-Gaussian GAN of the CGD paper.
 
     Attributes:
-        generator: [n, 512] to [n, 2]; four hidden layers of 128 ReLU.
-        critic: [n, 2] to [n, 1]; likewise.
-        modes: [2, 2] means of the data.
-        sigma: their standard deviation.
-        batch: real samples, and generated ones, of a loss.
-        random: draws noise and data.
+        generator: maps [n, 512] to [n, 2]; four hidden layers of 128 ReLU.
+        critic: maps [n, 2] to [n, 1]; four hidden layers of 128 ReLU.
+        modes: [2, 2] means of the two Gaussians.
+        sigma: standard deviation of both Gaussians.
+        batch: number of real samples, and of generated ones, per loss.
+        random: random number generator for noise and data.
     """
 
     generator: nn.Module
@@ -33,13 +33,13 @@ class MixtureGAN:
         return self.generator(torch.randn(count, 512, generator=self.random))  # type: ignore[no-any-return]
 
     def real(self, count: int) -> Tensor:
-        """Return ``count`` points [count, 2] of the data, each mode as likely."""
+        """Return ``count`` data points [count, 2] from equally likely modes."""
         which = torch.randint(2, (count,), generator=self.random)
         noise = torch.randn(count, 2, generator=self.random)
         return self.modes[which] + self.sigma * noise
 
     def loss(self) -> Tensor:
-        """Return the zero-sum cross entropy of a new batch: the generator lowers it."""
+        """Return the zero-sum cross entropy of a new batch, which the generator lowers."""
         real, fake = self.critic(self.real(self.batch)), self.critic(self.fake(self.batch))
         return -softplus(-real).mean() - softplus(fake).mean()
 

@@ -1,4 +1,4 @@
-"""Quadratic games, whose spectrum decides what converges."""
+"""Quadratic games, whose spectra determine which methods converge."""
 
 import math
 
@@ -38,8 +38,8 @@ def bilinear(alpha: float = 1.0) -> TestGame:
 def separable(alpha: float = 1.0) -> TestGame:
     """Return ``alpha (x^2 - y^2)``, without interaction: CGD is descent-ascent.
 
-    A negative alpha puts both players on top of what they descend: nothing should converge, and
-    the origin is no equilibrium.
+    For negative alpha the origin is each player's worst point, not an equilibrium: no method should
+    converge to it.
     """
     return _scalar_game(
         f"separable, alpha = {alpha:g}",
@@ -50,7 +50,7 @@ def separable(alpha: float = 1.0) -> TestGame:
 
 
 def implicit_regularization() -> TestGame:
-    """Return ``x^2 + 10 x y + y^2``: no Nash equilibrium, and yet the origin attracts.
+    """Return ``x^2 + 10 x y + y^2``: it has no Nash equilibrium, but the origin is attracting.
 
     Simultaneous descent-ascent with step sizes 0.09 and 0.01 converges to it, at the rate
     ``sqrt(0.9264) = 0.9625``, though it is a minimum for the max player.
@@ -83,16 +83,16 @@ def monotone_quadratic(
 ) -> TestGame:
     """Return a random quadratic game of known spectrum, with its solution away from the origin.
 
-    ``f = x' P x / 2 + x' M y - y' P y / 2`` around the solution, in which P has eigenvalues spaced
-    evenly from ``mu`` to ``smoothness``, and M the same eigenvectors and singular values spaced
-    evenly from 0 to ``interaction``, so that the Jacobian's eigenvalues are ``p_i ± i m_i``.
+    ``f = x' P x / 2 + x' M y - y' P y / 2`` around the solution. P has eigenvalues spaced evenly
+    from ``mu`` to ``smoothness``. M has the same eigenvectors and singular values spaced evenly
+    from 0 to ``interaction``. The Jacobian's eigenvalues are ``p_i ± i m_i``.
 
     Args:
-        size: of each player.
+        size: number of parameters of each player.
         mu: smallest curvature; with mu > 0 the game is strongly monotone.
         smoothness: largest curvature.
         interaction: largest singular value of the mixed block.
-        seed: of the eigenvectors, the solution and the start.
+        seed: seed of the eigenvectors, the solution and the start.
     """
     check_count("size", size, minimum=1)
     generator = torch.Generator().manual_seed(seed)

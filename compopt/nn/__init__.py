@@ -1,4 +1,4 @@
-"""Layers whose second backward pass is a closed form: the products differentiate twice."""
+"""Layers with a closed-form second backward pass, which mixed products take."""
 
 from compopt.nn._activations import bias_activation
 from compopt.nn._fuse import FuseReport, fuse, unfuse

@@ -1,4 +1,4 @@
-"""Autograd of bias and activation; the two nodes of the backward pass as in ``_norms.py``."""
+"""Autograd functions of bias and activation; ``_norms.py`` explains the nodes."""
 
 from typing import Any, NoReturn
 
@@ -11,7 +11,7 @@ from compopt.nn._norms import is_dual, refuse_forward_mode
 
 
 def _written(z: Tensor, activation: activations.Activation) -> tuple[Tensor, Tensor]:
-    """Return f' and f'' in plain operations, for derivatives of any order."""
+    """Return f' and f'' in plain torch operations, which can be differentiated to any order."""
     name, slope, _ = activation
     if name == "leaky_relu":
         return torch.where(z > 0, z.new_ones(()), z.new_full((), slope)), torch.zeros_like(z)
@@ -38,7 +38,7 @@ def _sum_to_bias(x: Tensor, bias: Tensor | None, dim: int) -> Tensor | None:
     if bias is None:
         return None
     dims = [i for i in range(x.dim()) if i != dim % x.dim()]
-    # No dimensions at all would mean all of them.
+    # `sum` over an empty list of dimensions would sum over all of them.
     return (x.sum(dims) if dims else x).to(bias.dtype)
 
 
@@ -146,20 +146,20 @@ _activate: Any = _BiasActivation.apply
 def bias_activation(
     x: Tensor, bias: Tensor | None, kind: str, *, slope: float = 0.01, dim: int = 1
 ) -> Tensor:
-    """Return an activation of ``x + bias``, with both backward passes in closed form.
+    """Return an activation of ``x + bias``, with closed-form first and second backward passes.
 
     Args:
         x: of any shape.
-        bias: [C], added along ``dim``; None for none.
+        bias: [C], added along ``dim``, or None.
         kind: "leaky_relu", "tanh", "silu" or "softplus" (with torch's defaults).
-        slope: of the leaky ReLU: at least 0, 0 for ReLU.
-        dim: that ``bias`` runs along.
+        slope: slope of the leaky ReLU, at least 0; 0 for ReLU.
+        dim: dimension of ``x`` that ``bias`` is added along.
 
     Returns:
-        The output, of the shape of ``x``. Derivatives as in :func:`compopt.nn.batch_norm`.
+        The output, in the shape of ``x``. Derivatives as in :func:`compopt.nn.batch_norm`.
 
     Raises:
-        ValueError: if ``kind`` is not known or ``slope`` is negative.
+        ValueError: if ``kind`` is unknown or ``slope`` is negative.
     """
     if kind not in activations.ACTIVATIONS:
         known = ", ".join(activations.ACTIVATIONS)

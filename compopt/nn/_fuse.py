@@ -1,4 +1,4 @@
-"""Swap a network's layers for forms with a cheap second backward pass, and back."""
+"""Replace a network's layers by equivalents with a cheap second backward pass, and back."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,13 +21,13 @@ SWAPS: dict[type[nn.Module], type[nn.Module]] = {
     nn.SiLU: _layers.FusedSiLU,
     nn.Softplus: _layers.FusedSoftplus,
 }
-"""What becomes what. A subclass of a layer may compute something else, so types must be equal."""
+"""Replacements. Types must match exactly: a subclass of a layer may compute something else."""
 
 LEFT: dict[type[nn.Module], str] = {
     nn.GroupNorm: "torch's own second backward pass is quicker, and exact to any order",
     nn.RMSNorm: "there is no closed form of it here; torch's derivatives are exact to any order",
 }
-"""Layers like them that are left alone, and why."""
+"""Similar layers that are not swapped, and why."""
 
 _BACK = {fused: plain for plain, fused in SWAPS.items()}
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
@@ -36,11 +36,11 @@ _NOT_COPIED = ("__dict__", "__weakref__")
 
 @dataclass(frozen=True)
 class FuseReport:
-    """What :func:`fuse` did.
+    """Result of :func:`fuse`.
 
     Attributes:
-        swapped: name in the network and new class of each layer that was swapped.
-        left: name of each layer like them that was left alone, and why.
+        swapped: new class of each swapped layer, by the layer's name in the network.
+        left: reason why a similar layer was not swapped, by the layer's name.
     """
 
     swapped: dict[str, str]
@@ -54,7 +54,7 @@ class FuseReport:
 
 
 def reason_to_leave(layer: nn.Module) -> str | None:
-    """Return why a layer is left alone, None if it can be swapped or is of no concern."""
+    """Return why a layer is not swapped, None if it can be or is no similar layer."""
     if type(layer) in SWAPS:
         if isinstance(layer, nn.Softplus) and (layer.beta, layer.threshold) != (1, 20):
             return (
@@ -71,7 +71,7 @@ def reason_to_leave(layer: nn.Module) -> str | None:
 
 
 def _needed(layer: nn.Module) -> bool:
-    """Tell whether swapping changes anything: of containers, only those with a pair to join."""
+    """Return True if swapping has an effect; for a ``Sequential``, if it has a pair to join."""
     if not isinstance(layer, nn.Sequential):
         return True
     layers = list(layer)
@@ -82,27 +82,28 @@ def _needed(layer: nn.Module) -> bool:
 
 
 def fuse(module: nn.Module, *, min_size: int = 0) -> FuseReport:
-    """Swap layers, in place, for forms whose second backward pass is a few passes over memory.
+    """Swap layers, in place, for equivalents whose second backward pass is a few memory passes.
 
-    A competitive step differentiates twice, and there autograd takes normalizations and smooth
-    activations apart into dozens of operations. Swapped are batch norms (with a ``ReLU`` or
-    ``LeakyReLU`` right after them in a ``Sequential``), instance norms, ``LayerNorm``, ``SiLU`` and
-    ``Softplus``. A layer stays the same object with the same parameters,
-    buffers, hooks and state dict, and computes the same function; only its class changes. Outside
-    training with gradients, and in compiled regions, it runs torch's own code. Trace a network with
-    batch normalization (``torch.fx``) before it is fused: the tracer knows torch's own class only.
+    A competitive step differentiates twice. The second time, autograd splits normalizations and
+    smooth activations into dozens of operations. ``fuse`` swaps batch norms (together with a
+    ``ReLU`` or ``LeakyReLU`` right after them in a ``Sequential``), instance norms, ``LayerNorm``,
+    ``SiLU`` and ``Softplus``. A layer stays the same object with the same parameters, buffers,
+    hooks and state dict, and computes the same function; only its class changes. Outside training
+    with gradients, and in compiled regions, it runs torch's own code. Trace a network with batch
+    normalization (``torch.fx``) before fusing it: the tracer only knows torch's own class.
 
-    On a CPU, calls from Python make small layers slower. Activations use torch's code there below
-    524,288 entries. Norms do so only with ``min_size``: torch's third derivative of them, which a
-    penalty in the loss takes (``detach=False``), is not exact.
+    On a CPU, calls from Python make small layers slower. There, activations with fewer than 524,288
+    entries use torch's code. Norms do so only with ``min_size``: torch's third derivative of norms,
+    which a penalty inside the loss needs (``detach=False``), is not exact.
 
     Args:
         module: the network. Modified.
-        min_size: entries of an input below which layers use torch's own code. Norms gain from some
-            131,072 on. Leave it at 0 where a derivative of the network is in the loss.
+        min_size: number of input entries below which layers use torch's own code. Norms become
+            faster from about 131,072 entries on. Keep 0 if the loss contains a derivative of the
+            network.
 
     Returns:
-        What was swapped, and what was left alone and why. A second call swaps nothing.
+        The layers that were swapped, and those that were not and why. A second call swaps nothing.
 
     Example:
         >>> from torch import nn
@@ -142,7 +143,7 @@ def unfuse(module: nn.Module) -> nn.Module:
         if kind in _BACK:
             layer.__class__ = _BACK[kind]
         elif is_parametrized(layer) and kind.__base__ in _BACK:
-            # `register_parametrization` made a class of the layer's own, above the fused one.
+            # `register_parametrization` derived a class from the fused one for this layer.
             own = {name: vars(kind)[name] for name in vars(kind) if name not in _NOT_COPIED}
             layer.__class__ = type(kind.__name__, (_BACK[kind.__base__],), own)
     return module

@@ -1,8 +1,8 @@
-"""The layers that :func:`compopt.nn.fuse` swaps in: torch's own, with another forward pass.
+"""Layers that :func:`compopt.nn.fuse` swaps in: subclasses of torch's with another ``forward``.
 
-Each is a subclass that adds no state, so that a layer becomes one and ceases to be one by a change
-of its class alone: parameters, buffers, hooks, state dict and identity stay. Where the fused form
-does not apply (evaluation, a compiled region, inputs that torch refuses), torch's forward is used.
+They add no state, so swapping a layer only changes its class: parameters, buffers, hooks, state
+dict and identity stay. If the fused form does not apply (evaluation, a compiled region, inputs
+that torch rejects), they call torch's ``forward``.
 """
 
 from collections.abc import Sequence
@@ -19,30 +19,30 @@ BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 InstanceNorm = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
 ACTIVATIONS_GAIN_FROM = {"cpu": 2**19}
-"""Entries from which on closed forms of activations are quicker than torch's, by type of device.
+"""Number of entries from which closed forms of activations beat torch's, by type of device.
 
-Below, their calls from Python take longer than what they save. Torch's are right to any order.
+For fewer, calls from Python take longer than they save. Torch's derivatives are exact to any order.
 """
 
 MIN_SIZE = "_fused_from"
-"""Attribute of a layer: entries of an input from which on its closed form is used."""
+"""Attribute of a layer: number of input entries from which its closed form is used."""
 
 
 def is_large(layer: nn.Module, x: Tensor) -> bool:
-    """Tell whether an input is of the size that was asked for."""
+    """Return True if an input has at least the ``min_size`` that was passed to ``fuse``."""
     least: int = getattr(layer, MIN_SIZE, 0)
     return x.numel() >= least
 
 
 def _has_graph(*tensors: Tensor | None) -> bool:
-    """Tell whether a second derivative may be asked for, outside compiled regions."""
+    """Return True if a second derivative may be needed, outside compiled regions."""
     if torch.compiler.is_compiling():
         return False
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _average_factor(layer: BatchNorm) -> float:
-    """Count the batch, as torch does; return the weight of its statistics."""
+    """Count the batch, as torch does, and return the weight of its statistics."""
     momentum = 0.0 if layer.momentum is None else layer.momentum
     if layer.training and layer.track_running_stats and layer.num_batches_tracked is not None:
         layer.num_batches_tracked.add_(1)
@@ -52,7 +52,7 @@ def _average_factor(layer: BatchNorm) -> float:
 
 
 def _dims(layer: nn.Module) -> tuple[int, ...]:
-    """Return how many dimensions an input of a layer may have, with that of the batch."""
+    """Return the allowed numbers of dimensions of an input, including the batch dimension."""
     if isinstance(layer, nn.BatchNorm1d):
         return (2, 3)
     if isinstance(layer, nn.InstanceNorm1d):
@@ -61,9 +61,9 @@ def _dims(layer: nn.Module) -> tuple[int, ...]:
 
 
 def applies_to_batch(layer: BatchNorm, x: Tensor) -> bool:
-    """Tell whether the fused form computes what ``layer`` does on ``x``."""
+    """Return True if the fused form can replace ``layer`` on ``x``."""
     if not isinstance(x, Tensor):
-        # A symbolic trace: it records what torch does.
+        # In a symbolic trace, let torch's own layer be recorded.
         return False
     by_batch = layer.training or (layer.running_mean is None and layer.running_var is None)
     return (
@@ -78,7 +78,7 @@ def applies_to_batch(layer: BatchNorm, x: Tensor) -> bool:
 
 
 def normalize_batch(layer: BatchNorm, x: Tensor, slope: float = 1.0) -> Tensor:
-    """Return the output of ``layer`` and a leaky ReLU of slope ``slope``."""
+    """Return the output of ``layer`` followed by a leaky ReLU of slope ``slope``."""
     momentum = _average_factor(layer)
     tracked = not layer.training or layer.track_running_stats
     return batch_norm(
@@ -123,12 +123,12 @@ class FusedBatchNorm3d(nn.BatchNorm3d):
         return super().forward(input)
 
 
-# Compilers of older torch cannot follow a union of types.
+# A tuple, because compilers of older torch do not support a union of types.
 _FUSED_BATCH_NORMS = (FusedBatchNorm1d, FusedBatchNorm2d, FusedBatchNorm3d)
 
 
 def _normalize_each(layer: InstanceNorm, plain: Any, x: Tensor) -> Tensor:
-    """Normalize each channel of each sample, or leave it to torch."""
+    """Normalize each channel of each sample, with torch's own code if the fused form cannot."""
     if (
         not isinstance(x, Tensor)
         or layer.track_running_stats
@@ -183,7 +183,7 @@ class FusedLayerNorm(nn.LayerNorm):
             return super().forward(input)
         shape = self.normalized_shape
         fits = tuple(input.shape[input.dim() - len(shape) :]) == shape
-        # Under autocast torch computes this layer in float32; that choice is left to it.
+        # Under autocast, use torch's layer: it chooses float32.
         plain = not autocasts(input) and input.numel() > 0 and is_large(self, input)
         if fits and plain and _has_graph(input, self.weight, self.bias):
             return layer_norm(input, shape, self.weight, self.bias, self.eps)
@@ -207,7 +207,7 @@ class FusedSoftplus(nn.Softplus):
 
 
 def _activate(layer: nn.Module, plain: Any, x: Tensor, kind: str) -> Tensor:
-    # Under autocast torch computes softplus in float32; that choice is left to it.
+    # Under autocast, use torch's layer: it chooses float32 for softplus.
     if (
         isinstance(x, Tensor)
         and x.numel() >= ACTIVATIONS_GAIN_FROM.get(x.device.type, 0)
@@ -221,27 +221,27 @@ def _activate(layer: nn.Module, plain: Any, x: Tensor, kind: str) -> Tensor:
 
 
 def slope_of(layer: nn.Module) -> float | None:
-    """Return the slope of an activation that batch normalization can take over, else None."""
+    """Return the slope of an activation that can be joined to batch normalization, else None."""
     if type(layer) is nn.ReLU:
         return 0.0
-    # The sign of the output tells the side only if the slope is not negative.
+    # With a negative slope, the sign of the output would not give the sign of the input.
     if type(layer) is nn.LeakyReLU and layer.negative_slope >= 0:
         return float(layer.negative_slope)
     return None
 
 
 def has_hooks(layer: nn.Module) -> bool:
-    """Tell whether something watches the inputs or outputs of ``layer``."""
+    """Return True if ``layer`` has forward or backward hooks."""
     names = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     # Modules have no public way to list their hooks.
     return any(getattr(layer, name) for name in names)
 
 
 class FusedSequential(nn.Sequential):
-    """``Sequential`` that computes batch normalization and a ReLU after it in one.
+    """``Sequential`` that joins batch normalization and the ReLU after it into one operation.
 
-    A pair is joined when it is reached, so layers may be replaced and hooks added at any time; with
-    a hook on either layer the two are called one by one.
+    It looks for pairs in each forward pass, so layers may be replaced and hooks added at any time.
+    If either layer has a hook, the two are called separately.
     """
 
     def forward(self, input: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Autograd of a linear layer whose second backward pass and forward mode are one kernel.
+"""Autograd functions of a linear layer with one kernel for second backward and forward mode.
 
-With ``y = x W^T + b`` and cotangent g of y: ``gx = g W``, ``gW = g^T x``, ``gb = sum(g)``. A second
-backward pass with cotangents v, V and vb of these sends ``v W^T + x V^T + vb`` to g (the tangent:
-also the change of y when x, W and b change by v, V and vb), ``g V`` to x and ``g^T v`` to W.
+With ``y = x W^T + b`` and cotangent g of y: ``gx = g W``, ``gW = g^T x``, ``gb = sum(g)``. Given
+cotangents v, V and vb of these, a second backward pass returns ``v W^T + x V^T + vb`` for g (the
+tangent: also the change of y when x, W and b change by v, V and vb), ``g V`` for x and ``g^T v``
+for W.
 """
 
 from typing import Any
@@ -16,7 +17,7 @@ from compopt.kernels import linear_tangent
 
 
 class _Tangent(torch.autograd.Function):
-    """``v W^T + x V^T + vb`` by the kernel; derivatives of it in plain operations."""
+    """``v W^T + x V^T + vb`` by the kernel; its derivatives use plain torch operations."""
 
     @staticmethod
     def forward(v: Tensor, weight: Tensor, x: Tensor, v_weight: Tensor, v_bias: Any) -> Tensor:
@@ -43,7 +44,7 @@ class _Tangent(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
-        # Batched tensors have no memory that a kernel could read.
+        # A kernel cannot read the memory of batched tensors.
         return torch.vmap(_in_plain_operations, in_dims)(*inputs), 0
 
 
@@ -53,7 +54,7 @@ def _in_plain_operations(v: Any, weight: Any, x: Any, v_weight: Any, v_bias: Any
 
 
 def _tangent(v: Any, v_weight: Any, v_bias: Any, x: Tensor, weight: Tensor) -> Tensor:
-    """Return ``v W^T + x V^T + vb``; a change that is None is zero."""
+    """Return ``v W^T + x V^T + vb``; changes that are None count as zero."""
     if v is not None and v_weight is not None:
         tangent: Tensor = _join(v, weight, x, v_weight, v_bias)
         return tangent
@@ -64,7 +65,7 @@ def _tangent(v: Any, v_weight: Any, v_bias: Any, x: Tensor, weight: Tensor) -> T
 
 
 class _Backward(torch.autograd.Function):
-    """The first backward pass; its own sends the tangent to the cotangent."""
+    """The first backward pass. Its backward returns the tangent for the cotangent."""
 
     generate_vmap_rule = True
 
@@ -101,7 +102,7 @@ class _Backward(torch.autograd.Function):
 
 
 class _Linear(torch.autograd.Function):
-    """The layer, on a matrix of inputs."""
+    """The layer, for a matrix of inputs."""
 
     generate_vmap_rule = True
 
@@ -143,19 +144,19 @@ _apply: Any = _Linear.apply
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return ``x W^T + b``, with a second backward pass that joins its two products into one.
 
-    The same as ``torch.nn.functional.linear`` in value and derivatives. What a product of second
-    derivatives sends to the output's cotangent, and what forward mode sends to the output, is
-    ``x_dot W^T + x W_dot^T + b_dot`` (Pearlmutter 1994): one kernel with one accumulator instead
-    of two products and two sums. :func:`compopt.nn.fuse` leaves ``Linear`` layers alone, because
-    every other part of their derivatives is a single product that torch makes as well.
+    Value and derivatives equal those of ``torch.nn.functional.linear``. The second backward pass
+    (for the output's cotangent) and forward mode (for the output) compute
+    ``x_dot W^T + x W_dot^T + b_dot`` (Pearlmutter 1994) by one kernel with one accumulator, instead
+    of two products and two sums. :func:`compopt.nn.fuse` does not swap ``Linear`` layers, because
+    the other parts of their derivatives are single products, which torch computes as well.
 
     Args:
         x: [..., d].
         weight: [m, d].
-        bias: [m], None for none.
+        bias: [m] or None.
 
     Returns:
-        [..., m]. Under autocast this is torch's own function.
+        [..., m]. Under autocast and in compiled regions, torch's own function computes it.
 
     Derivatives: backward mode of any order, forward mode, and forward mode over backward.
     """

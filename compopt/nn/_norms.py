@@ -1,19 +1,19 @@
-"""Autograd of normalizations whose second backward pass is a closed form.
+"""Autograd functions of normalizations with a closed-form second backward pass.
 
-A layer makes three kinds of node. ``_Forward`` is the layer. When a graph of its backward pass is
-asked for, that pass is recorded as two nodes:
+A layer adds three kinds of node to the graph. ``_Normalize`` is the layer. With ``create_graph``,
+its backward pass is recorded as two nodes:
 
-- ``_Backward`` computes the gradients from g. Its own backward is the tangent, sent to g.
-- ``_Curvature`` computes nothing: it hands out tokens, empty stand-ins for the cotangents of the
-  gradients, to ``_Backward``, which returns those cotangents as the tokens' gradients. Its backward
-  is the part for x and weight.
+- ``_Backward`` computes the gradients from g. Its own backward returns the tangent for g.
+- ``_Curvature`` computes nothing. Its outputs are tokens, zero tensors that ``_Backward`` takes as
+  inputs. The tokens' gradients are the cotangents of the layer's gradients, and values to reuse.
+  Its backward turns them into the second derivative's part for x and weight.
 
-Autograd runs a node only if it leads to a wanted input, but tells a Python function nothing about
-which of its inputs are wanted. With one node for both, a product into the critic would form the
-generator's curvature at every layer and throw it away. Tensors that a node reads but must not send
-gradients to are given inside tuples, in which autograd makes no edges.
+Autograd runs a node only if it leads to an input that is needed, but a Python function cannot see
+which of its inputs are. With a single node, a product for the critic would compute the generator's
+curvature at every layer and discard it. Tensors that a node reads without sending gradients to them
+are passed inside tuples, where autograd records no edges.
 
-The third derivative is taken through the same formulas written out in plain operations.
+Third derivatives use the same formulas in plain torch operations.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from compopt.nn._rules import BatchNormRule, LayerNormRule, Rule, Written
 
 
 def refuse_forward_mode() -> NoReturn:
-    """Raise for forward mode over a backward pass that is recorded."""
+    """Raise: forward mode over a recorded backward pass is not supported."""
     raise RuntimeError(
         "Forward mode cannot pass through the recorded backward pass of a fused layer. "
         "Use reverse mode over it, or `compopt.nn.unfuse(module)`."
@@ -35,16 +35,16 @@ def refuse_forward_mode() -> NoReturn:
 
 
 def is_dual(*tensors: Tensor | None) -> bool:
-    """Tell whether a tensor carries a tangent of forward mode."""
+    """Return True if a tensor carries a forward-mode tangent."""
     try:
         return any(t is not None and unpack_dual(t).tangent is not None for t in tensors)  # type: ignore[no-untyped-call]
     except RuntimeError:
-        # Inside `vmap` a tangent cannot be looked at.
+        # Inside `vmap`, `unpack_dual` fails.
         refuse_forward_mode()
 
 
 class _Curvature(torch.autograd.Function):
-    """Hand out tokens; the backward sends the second derivative's part to x and weight."""
+    """Return tokens; the backward returns the second derivative's part for x and weight."""
 
     generate_vmap_rule = True
 
@@ -79,7 +79,7 @@ class _Curvature(torch.autograd.Function):
 
 
 class _Backward(torch.autograd.Function):
-    """The first backward pass; its backward sends the tangent to g and fills the tokens."""
+    """The first backward pass; its backward returns the tangent for g and the tokens' gradients."""
 
     generate_vmap_rule = True
 
@@ -92,7 +92,7 @@ class _Backward(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         *_, given, ctx.rule = inputs
-        # Layer norm's curvature does without the sums, which for a single row are g itself.
+        # Layer norm's curvature does not use the sums, and for a single row they would be g itself.
         sums = output[1:] if isinstance(ctx.rule, BatchNormRule) else (None, None)
         ctx.save_for_backward(*given, *sums)
 
@@ -128,7 +128,7 @@ class _Normalize(torch.autograd.Function):
         y, mean, invstd = output
         ctx.mark_non_differentiable(mean, invstd)
         ctx.dtypes = [None if t is None else t.dtype for t in (weight, bias)]
-        # Without an activation the output is not needed, and stands for nothing.
+        # Without an activation, save x in place of the output, which is not needed.
         saved = x, x if ctx.rule.slope == 1.0 else y, weight, mean, invstd
         ctx.save_for_backward(*saved)
         ctx.save_for_forward(*saved)
@@ -176,27 +176,28 @@ def batch_norm(
 ) -> Tensor:
     """Normalize by the statistics of the batch, then apply a leaky ReLU of slope ``slope``.
 
-    The same as ``torch.nn.functional.batch_norm(..., training=True)`` in value, running statistics
-    and derivatives, with a second backward pass of a few passes over memory instead of dozens.
+    Value, running statistics and derivatives equal those of
+    ``torch.nn.functional.batch_norm(..., training=True)``. The second backward pass is a few passes
+    over memory instead of dozens.
 
     Args:
-        x: [N, C, ...] with at least two entries a channel.
-        running_mean: [C], updated in place; None for none.
-        running_var: [C] likewise.
+        x: [N, C, ...] with at least two entries per channel.
+        running_mean: [C], updated in place, or None.
+        running_var: [C], updated in place, or None.
         weight: [C], None for 1.
         bias: [C], None for 0.
-        momentum: of the update of the running statistics.
+        momentum: weight of the batch in the update of the running statistics.
         eps: added to the variance.
-        slope: at least 0: 0 is ReLU, 1 no activation.
+        slope: at least 0; 0 for ReLU, 1 for no activation.
 
     Returns:
-        The output, of the shape, dtype and layout of ``x``.
+        The output, with the shape, dtype and layout of ``x``.
 
-    Derivatives: backward and forward mode, of any order in backward mode; from the third on in
-    plain operations. Forward mode over the backward pass is refused by autograd.
+    Derivatives: backward mode of any order, from the third on in plain torch operations; forward
+    mode. Forward mode over a recorded backward pass raises an error.
 
     Raises:
-        ValueError: if ``slope`` is negative or there is one entry a channel.
+        ValueError: if ``slope`` is negative or there is only one entry per channel.
     """
     if not slope >= 0:
         raise ValueError(f"`slope` must be at least 0, got {slope!r}: the side is read off y.")
@@ -221,12 +222,12 @@ def layer_norm(
     Args:
         x: ``[..., *normalized_shape]``.
         normalized_shape: shape of a row.
-        weight: of the shape of a row, None for 1.
-        bias: of the shape of a row, None for 0.
+        weight: in the shape of a row, None for 1.
+        bias: in the shape of a row, None for 0.
         eps: added to the variance.
 
     Returns:
-        The output, of the shape and dtype of ``x``. Derivatives as in :func:`batch_norm`.
+        The output, with the shape and dtype of ``x``. Derivatives as in :func:`batch_norm`.
     """
     rule = LayerNormRule(eps, len(normalized_shape))
     output: Tensor = _normalize(x, weight, bias, (None, None), rule)[0]

@@ -1,4 +1,4 @@
-"""What distinguishes batch from layer normalization, and both written out in plain operations."""
+"""Differences between batch and layer normalization, and both in plain torch operations."""
 
 from typing import Any, NamedTuple
 
@@ -35,7 +35,7 @@ class BatchNormRule(NamedTuple):
         return (x.shape[1],)
 
     def affine(self, vector: Tensor, x: Tensor) -> Tensor:
-        """Return a weight in a shape that broadcasts against ``x``."""
+        """Return a weight reshaped to broadcast against ``x``."""
         return vector.view(1, -1, *[1] * (x.dim() - 2))
 
     def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
@@ -49,7 +49,7 @@ class BatchNormRule(NamedTuple):
         return operations.batch_norm_backward(grad, self._named(saved))
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
-        """Return the tangent, and what the curvature can reuse."""
+        """Return the tangent, and intermediate results that the curvature reuses."""
         return operations.batch_norm_tangent(*v, self._named(saved))
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, sums: Pair, saved: Saved) -> Any:
@@ -80,7 +80,7 @@ class LayerNormRule(NamedTuple):
         return tuple(x.shape[x.dim() - self.num_dims :])
 
     def affine(self, vector: Tensor, x: Tensor) -> Tensor:
-        """Return a weight in a shape that broadcasts against ``x``."""
+        """Return a weight reshaped to broadcast against ``x``."""
         return vector
 
     def forward(self, x: Tensor, weight: Any, bias: Any, running: Running) -> Any:
@@ -92,7 +92,7 @@ class LayerNormRule(NamedTuple):
         return operations.layer_norm_backward(grad, self._named(saved))
 
     def tangent(self, v: Triple, saved: Saved) -> Any:
-        """Return the tangent, and what the curvature can reuse."""
+        """Return the tangent, and intermediate results that the curvature reuses."""
         return operations.layer_norm_tangent(*v, self._named(saved))
 
     def curvature(self, v: Pair, reused: Tensor, grad: Tensor, _: Any, saved: Saved) -> Any:
@@ -108,7 +108,7 @@ Rule = BatchNormRule | LayerNormRule
 
 
 class Written:
-    """The formulas of ``kernels/batch_norm`` in plain operations, for derivatives of any order."""
+    """The formulas of ``kernels/batch_norm`` in plain torch, for derivatives of any order."""
 
     def __init__(self, rule: Rule, x: Tensor, y: Tensor, weight: Tensor | None) -> None:
         self._rule, self._dims, self._x = rule, rule.dims(x), x
@@ -142,7 +142,7 @@ class Written:
         return self._masked(moved + shift).to(v.dtype)
 
     def curvature(self, v: Tensor, v_weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the part for x and weight."""
+        """Return the second derivative's part for x and weight."""
         rule, x, x_hat, r = self._rule, self._x, self._x_hat, self._r
         grad = self._masked(grad)
         h = self._weight * grad

@@ -1,4 +1,4 @@
-"""Solvers of linear systems that are known through products."""
+"""Solvers of linear systems that are given by products with the matrix."""
 
 from compopt.solvers.base import Solution, Solver, Status, solve_coupled
 from compopt.solvers.cg import ConjugateGradient

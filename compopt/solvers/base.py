@@ -1,4 +1,4 @@
-"""What a linear solver is asked for and what it returns."""
+"""Interface of linear solvers."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from compopt.operators import CoupledOperator, LinearOperator
 
 
 class Status(IntEnum):
-    """Why a solver stopped. Members after ``MAX_ITER`` are failures."""
+    """Reason why a solver stopped. Members after ``MAX_ITER`` are failures."""
 
     CONVERGED = 0
     STAGNATED = 1
@@ -53,21 +53,21 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solver returns. Failure is a value here; the caller decides what to do about it.
+    """Result of a solver. Failure is a status, not an exception; the caller decides what to do.
 
     Attributes:
-        value: [n] the last finite iterate. (With a fixed iteration count nothing is read on the
-            way, and the value of a failed solve is unspecified.)
+        value: [n] the last finite iterate. (With a fixed iteration count no values are read during
+            the solve, and ``value`` is unspecified if it fails.)
         inner_value: [m] or None, the other half of a coupled solve, see :func:`solve_coupled`.
-        num_iter: iterations made; one iteration is one product with the operator.
-        residual_norm: 0-dim, Euclidean norm of ``rhs - A @ value``, or what it was predicted to
-            be; NaN where neither is known. That of conjugate gradients comes from their recursion,
-            see :class:`~compopt.ConjugateGradient`.
-        rhs_norm: 0-dim, norm of the right-hand side that ``rtol`` referred to.
+        num_iter: number of iterations; one iteration is one product with the operator.
+        residual_norm: 0-dim, computed or predicted Euclidean norm of ``rhs - A @ value``; NaN if
+            neither is known. The conjugate gradient method takes it from its recursion, see
+            :class:`~compopt.ConjugateGradient`.
+        rhs_norm: 0-dim, norm of the right-hand side that ``rtol`` refers to.
         status_code: 0-dim integer, the :class:`Status` on the device.
         is_predicted: whether the last residual was predicted rather than computed.
-        value_norm: 0-dim, Euclidean norm of ``value``, or None where the solver does not need it.
-            Far more than ``rhs_norm``, it is a sign of a nearly singular operator.
+        value_norm: 0-dim, Euclidean norm of ``value``, or None if the solver does not compute it.
+            If it is far larger than ``rhs_norm``, the operator may be nearly singular.
     """
 
     value: Tensor
@@ -81,30 +81,31 @@ class Solution:
 
     @property
     def status(self) -> Status:
-        """Why the solver stopped. Reading it synchronises with the device."""
+        """Reason why the solver stopped. Reading it synchronises with the device."""
         return Status(int(self.status_code))
 
 
 class Solver(Protocol):
-    """Solves a linear system that is known through products."""
+    """Solves a linear system that is given by products with the matrix."""
 
     def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
         """Solve ``operator @ x = rhs``.
 
         Args:
             operator: [n, n].
-            rhs: [n], of the operator's ``dtype`` and ``device``, as ``x0``. Not modified. Of any
-                size that the dtype holds: a multiple of a system is solved by the same iterations.
-            x0: [n] first guess, zeros if None. Not modified.
+            rhs: [n], with the operator's ``dtype`` and ``device``. Not modified. Entries may have
+                any magnitude in the range of the dtype: scaling a system does not change the
+                iterations.
+            x0: [n] first guess, with the dtype and device of ``rhs``; zeros if None. Not modified.
 
-        The result has no graph, whether or not what is given requires a gradient.
+        The result has no graph, even if an argument requires a gradient.
         """
         ...
 
 
 @dataclass(frozen=True)
 class IterativeSolver(ABC):
-    """Base of iterative solvers, whose arguments are checked here; see :class:`GMRES`."""
+    """Base of iterative solvers. Checks their arguments, which :class:`GMRES` describes."""
 
     rtol: float = 1e-2
     atol: float = 0.0
@@ -117,7 +118,7 @@ class IterativeSolver(ABC):
 
     @property
     def has_fixed_count(self) -> bool:
-        """Whether the number of iterations is fixed, so that nothing is read on the host."""
+        """Whether the number of iterations is fixed, so that no values are read on the host."""
         return self.rtol == 0 and self.atol == 0
 
     @torch.no_grad()
@@ -152,13 +153,13 @@ class IterativeSolver(ABC):
 
     @abstractmethod
     def _solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None) -> Solution:
-        """Solve a system that has been checked."""
+        """Solve a system whose arguments have been checked."""
 
     @abstractmethod
     def _solve_coupled(
         self, operator: CoupledOperator, rhs: Tensor, x0: Tensor | None, *inner: Tensor
     ) -> Solution:
-        """Solve a coupled system that has been checked, from ``inner_rhs`` and ``inner_start``."""
+        """Solve a coupled system; ``inner`` are the checked ``inner_rhs`` and ``inner_start``."""
 
 
 def solve_coupled(
@@ -169,26 +170,26 @@ def solve_coupled(
     inner_start: Tensor | None = None,
     x0: Tensor | None = None,
 ) -> Solution:
-    """Solve the coupled system that a :class:`~compopt.operators.CoupledOperator` comes from.
+    """Solve the coupled system of a :class:`~compopt.operators.CoupledOperator`.
 
     With ``A = I + F H G`` and ``inner_rhs`` = c, solve
 
         x = rhs - F y,     y = H (c + G x)
 
-    for both x (``value``) and y (``inner_value``). Eliminating y gives ``A x = rhs - F H c``, which
-    the solver solves; one that has a method ``solve_coupled`` with the arguments from ``operator``
-    on does all of it in its own way.
+    for x (``value``) and y (``inner_value``). Eliminating y gives ``A x = rhs - F H c``, which the
+    solver solves. If the solver has a method ``solve_coupled`` that takes the arguments from
+    ``operator`` on, the call is passed to that method.
 
     Args:
-        solver: of the reduced system.
+        solver: solver of the reduced system.
         operator: A.
-        rhs: [n]. The memory may be used.
-        inner_rhs: [m], m the operator's ``inner_size``, of its ``inner_dtype``. Not modified.
-        inner_start: [m] ``H c``, the y that belongs to x = 0, if it is known already. The memory
-            may be used.
+        rhs: [n]. May be overwritten.
+        inner_rhs: [m] with the operator's ``inner_dtype``, where m is its ``inner_size``. Not
+            modified.
+        inner_start: [m] ``H c``, the y for x = 0, if already known. May be overwritten.
         x0: [n] first guess, zeros if None. Not modified.
 
-    Cost: the solver's products, and two more, one with each factor.
+    Cost: the solver's products, and one more with each factor.
     """
     own_way = getattr(solver, "solve_coupled", None)
     if own_way is not None:
@@ -204,7 +205,7 @@ def solve_coupled(
 def check_system(
     operator: LinearOperator, rhs: Tensor, x0: Tensor | None, inner_rhs: Tensor | None = None
 ) -> None:
-    """Raise unless shapes, dtypes and devices fit the operator; ``inner_rhs`` a coupled one."""
+    """Raise unless shapes, dtypes and devices fit the operator, a coupled one for ``inner_rhs``."""
     size, dtype, device = operator.size, operator.dtype, operator.device
     for name, vector in (("rhs", rhs), ("x0", x0), ("inner_rhs", inner_rhs)):
         if vector is None:
@@ -235,7 +236,7 @@ def check_definite(operator: LinearOperator) -> None:
 def status_code(
     converged: Any, breakdown: Any, finite: Any, stagnated: Tensor | None = None
 ) -> Tensor:
-    """Combine flags into a 0-dim :class:`Status` code, without reading them where they are."""
+    """Combine flags into a 0-dim :class:`Status` code, without reading tensors on the host."""
     if not isinstance(converged, Tensor):
         solved = Status.CONVERGED if converged else Status.MAX_ITER
         status = Status.NON_FINITE if not finite else Status.BREAKDOWN if breakdown else solved

@@ -27,32 +27,33 @@ class ConjugateGradient(IterativeSolver):
 
     Stops when ``|residual| <= max(rtol * |rhs|, atol)`` in the Euclidean norm (norms, not their
     squares). With ``rtol = atol = 0`` it makes exactly ``max_iter`` iterations and never reads a
-    value of a device, as device graphs need; a system that is solved exactly on the way stays as
-    it is.
+    value from the device, as device graphs require; once the solution is exact, further iterations
+    do not change it.
 
-    In a coupled solve an iteration takes two products with the factor: the first gives the step
-    length, the second the residual that it leads to. By default the second is left out where only
-    the last residual depends on it: in the last iteration of a fixed count, and where an iteration
-    is predicted to reach the tolerance. The prediction is that the residual falls once more as it
-    did where it fell least, but by no more than a factor of 10; it is made for weak interaction
-    only, where all step lengths were at least a half (one is that of the identity).
+    In a coupled solve an iteration takes two products with the factor: the first for the step
+    length, the second for the new residual. By default the second is skipped if only the last
+    residual depends on it: in the last iteration of a fixed count, and if an iteration is predicted
+    to reach the tolerance. The prediction assumes that the residual norm falls by the smallest
+    factor so far, but by at most 10. It is made only for weak interaction, when all step lengths
+    were at least a half (for the identity they are one).
 
-    The residual norm is that of the recursion, predicted or not, which costs no product. Rounding
-    bounds the true residual ``rhs - A x`` from below, but not that of the recursion. So if the
-    condition number times the precision of the dtype is not far below ``rtol``, the true residual
-    is larger (in float64, at a condition number of 1e10, about ten times). It takes one product.
+    The residual norm is that of the recursion, predicted or not, and costs no product. Rounding
+    errors limit how small the true residual ``rhs - A x`` becomes, but not that of the recursion.
+    So if the condition number times the precision of the dtype is not far below ``rtol``, the true
+    residual is larger (in float64, at a condition number of 1e10, about ten times). Computing it
+    takes one product.
 
     Args:
         rtol: tolerance relative to the right-hand side.
         atol: absolute tolerance.
-        max_iter: most iterations; 0 returns the first guess.
-        check_last: whether to compute the last residual, rather than predict it, at the cost of
-            one product with the factor.
+        max_iter: maximum number of iterations; 0 returns the first guess.
+        check_last: whether to compute the last residual rather than predict it, at the cost of one
+            product with the factor.
 
-    Cost: one product per iteration, one more from a first guess. Coupled: ``2 k`` products with
-    the factor for ``k`` iterations, ``1 + 2 k`` if the last residual is computed; one more from a
-    first guess. Memory: four vectors [n], three [m] when coupled; from a first guess one [n] more
-    unless coupled.
+    Cost: one product per iteration, and one for a first guess. Coupled: ``2 k`` products with the
+    factor for ``k`` iterations, ``1 + 2 k`` if the last residual is computed, and one for a first
+    guess. Memory: four vectors [n], three [m] when coupled; for a first guess one more [n] unless
+    coupled.
 
     References:
         Hestenes and Stiefel (1952). https://doi.org/10.6028/jres.049.044
@@ -86,37 +87,36 @@ class ConjugateGradient(IterativeSolver):
 class _Iteration:
     """The vectors of a running conjugate gradient iteration.
 
-    Its scalars are tensors of the device, none of which is read here but by :meth:`outlook`. They
-    are numbers of Python where reading costs nothing (``operator.is_on_host``): what is done with
-    them is then in `kernels/cg/host.py`, otherwise in its neighbours.
+    Its scalars are tensors on the device, which only :meth:`outlook` reads. If reading costs
+    nothing (``operator.is_on_host``) they are Python numbers. `kernels/cg/host.py` handles those,
+    the other modules in `kernels/cg` handle tensors.
 
     Differences from the textbook iteration:
 
-    1. A coupled solve carries ``y = H (c + F^T x)`` beside x. An iteration forms ``H F^T p`` on its
-       way to ``A p``, so y costs no product; and the residual of the reduced system is
+    1. A coupled solve updates ``y = H (c + F^T x)`` along with x. An iteration computes ``H F^T p``
+       for ``A p`` anyway, so y costs no product. The residual of the reduced system is
        ``rhs - F y - x``, so neither the reduced right-hand side nor a first guess needs an extra
        product.
-    2. From a first guess that saving leaves the reduced right-hand side ``b = rhs - F H c``
-       unformed, so its norm is replaced by the largest of the lower bounds ``b . x / |x|`` that
-       the iterates have given, where ``b . x = rhs . x - c . (y - H c)`` needs no product. The
-       solve is then never looser than asked.
+    2. With a first guess, the reduced right-hand side ``b = rhs - F H c`` is never formed. Its norm
+       is replaced by the largest lower bound ``b . x / |x|`` of the iterates so far, where
+       ``b . x = rhs . x - c . (y - H c)`` needs no product. The tolerance is then never looser than
+       requested.
     3. Step lengths are zero once the residual is exactly zero or the iteration has broken down, so
-       iterations past the end change nothing.
-    4. Residual and direction are kept in a unit in which their squares are numbers, whatever the
-       size of the system: a power of two, so that it changes no digit. Norms and tolerances here
-       are in that unit. From zero the iterates stay as they are asked for; from a first guess they
-       are in that unit too, for the lower bounds are made of squares as well.
+       further iterations change nothing.
+    4. Residual and direction are divided by a power of two so that their squares neither overflow
+       nor underflow; this changes no digit. Norms and tolerances here have the same unit. With a
+       first guess the iterates have it too, as their squares enter the lower bounds.
     """
 
     def __init__(
         self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None, *inner: Tensor
     ) -> None:
         check_definite(operator)
-        # Of a coupled solve the right-hand side is ours to overwrite.
+        # A coupled solve may overwrite the right-hand side.
         self.is_coupled = bool(inner)
         self.operator = operator
         self.dtype = accumulator(rhs.dtype)
-        # The one place that decides.
+        # Nothing else decides whether scalars are Python numbers.
         self.is_on_host = operator.is_on_host and rhs.dtype == self.dtype and not uses_triton(rhs)
         self.kernels: Any = host if self.is_on_host else operations
         self.inner_rhs: Tensor | None
@@ -134,16 +134,16 @@ class _Iteration:
             self._begin_at_zero(rhs)
         else:
             self._begin_at(x0, rhs)
-        # Where the residual is until the first iteration writes it to `r`: a pass is saved.
+        # The first iteration reads the residual here and writes `r`, which saves a copy.
         self.source: Tensor | None = self.p
 
     def _total(self, partials: Tensor) -> Any:
-        """Return sums over whole vectors from those of the parts that this process keeps."""
+        """Return sums over whole vectors, given the sums over this process's parts."""
         total = self.operator.total(partials)
         return total.tolist() if self.is_on_host else total
 
     def _sum(self, partials: Tensor) -> Any:
-        """Return the sum of numbers [k] over all parts, which kernels on a device form."""
+        """Return the total of partial sums [k]; on a device, kernels add them up."""
         total = self.operator.total(partials)
         return total.item() if self.is_on_host else total
 
@@ -169,8 +169,8 @@ class _Iteration:
         system, guess = self._total(torch.stack([system, size_of(x0)]))
         self.scale = power_of_two(system + guess, self.dtype)
         self.rhs = divide(rhs, self.scale, rhs if self.is_coupled else operator.new_vector("rhs"))
-        # Zero solves a zero system exactly; from elsewhere no residual would be within a
-        # tolerance of zero.
+        # For a zero system, start at zero, the exact solution: its tolerance is zero, which no
+        # iteration from another start would reach.
         if isinstance(system, Tensor):
             divide(x0, torch.where(system == 0, torch.inf, self.scale), out=self.x)
         else:
@@ -219,7 +219,7 @@ class _Iteration:
         """Make a last iteration without the product that only its residual depends on."""
         assert isinstance(self.operator, CoupledOperator)
         t, energy = self.operator.reaction_energy(self.p, self.t)
-        # Before the first iteration the direction is the residual.
+        # Before the first iteration the direction is the residual, whose square is known.
         is_first = self.is_on_host and self.source is not None
         square = self.state.gamma if is_first else self._sum(partial_dot(self.p, self.p))
         if self.is_on_host:
@@ -245,9 +245,9 @@ class _Iteration:
                 ]
             )
         )
-        # The other player's right-hand side is not ours to divide.
+        # `inner_rhs` must not be modified, so divide the product instead.
         bound = own - (both - self.inner_square) / self.scale
-        # Later bounds may be lower: what one look took for converged must stay so.
+        # Keep the largest: with a lower bound, a converged solve could become unconverged.
         if isinstance(square, Tensor):
             bound = torch.where(square > 0, bound / square.sqrt(), 0)
             self.rhs_bound = torch.fmax(self.rhs_bound, bound)
@@ -260,7 +260,7 @@ class _Iteration:
         return larger(tolerance, atol / self.scale) if atol else tolerance
 
     def outlook(self, rtol: float, atol: float) -> tuple[bool, bool]:
-        """Return whether there is nothing left to gain, and whether one iteration is left."""
+        """Return whether the solve has ended, and whether one iteration is predicted to be left."""
         state, tolerance = self.state, self._tolerance(self._rhs_norm(), rtol, atol)
         is_solved = state.gamma**0.5 <= tolerance
         is_last = state.next_gamma**0.5 <= tolerance
@@ -272,7 +272,7 @@ class _Iteration:
         return has_stopped, is_last
 
     def solution(self, num_iter: int, rtol: float, atol: float) -> Solution:
-        """Return what has been found."""
+        """Return the solution so far."""
         state = self.state
         residual_norm, rhs_norm = state.gamma**0.5, self._rhs_norm()
         if self.has_scaled_iterates:
@@ -293,6 +293,6 @@ class _Iteration:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return the inner product of what this process keeps of two vectors, at least in float32."""
+    """Return the inner product of this process's parts of two vectors, at least in float32."""
     dtype = accumulator(a.dtype)
     return torch.dot(a, b) if dtype is a.dtype else torch.dot(a.to(dtype), b.to(dtype))

@@ -1,4 +1,4 @@
-"""A solver that builds the matrix: exact, and only for small systems."""
+"""A direct solver for small systems."""
 
 from dataclasses import dataclass
 
@@ -14,23 +14,23 @@ from compopt.solvers.base import Solution, check_system, status_code
 class DirectSolver:
     """Solve by building the dense matrix and factorizing it.
 
-    Exact to rounding whatever the conditioning: the reference for iterative solvers, and a
-    sensible choice for players of at most a few hundred parameters.
+    Exact up to rounding. It is the reference for iterative solvers, and a sensible choice for
+    players with at most a few hundred parameters.
 
     Cost: ``n`` products with the operator and O(n^3) operations.
     """
 
     @property
     def has_fixed_count(self) -> bool:
-        """Whether the number of products is fixed, so that nothing is read on the host."""
+        """Whether the number of products is fixed, so that no values are read on the host."""
         return True
 
     @torch.no_grad()
     def solve(self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None = None) -> Solution:
-        """Solve as :class:`~compopt.solvers.Solver` describes. ``x0`` is of no use here."""
+        """Solve as :class:`~compopt.solvers.Solver` describes. ``x0`` is ignored."""
         check_system(operator, rhs, x0)
         matrix = operator.to_dense()
-        # In a unit in which squares are numbers, whatever the size of the system.
+        # Scale the system so that squares neither overflow nor underflow.
         scale = power_of_two(size_of(rhs))
         rhs = rhs / scale
         value, info = torch.linalg.solve_ex(matrix, rhs)

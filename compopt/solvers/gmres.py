@@ -18,24 +18,24 @@ class GMRES(IterativeSolver):
 
     Stops when ``|residual| <= max(rtol * |rhs|, atol)`` in the Euclidean norm, or with
     ``Status.STAGNATED`` when a whole cycle does not lower the residual. With ``rtol = atol = 0`` it
-    makes exactly ``max_iter`` iterations and reads nothing on the host.
+    makes exactly ``max_iter`` iterations and reads no values on the host.
 
-    The small least-squares problem is solved by Givens rotations on the device. Where there is a
-    tolerance, the residual norm that they give is read on the host once per iteration. Between
-    cycles the residual is computed. After the last one the norm is that of the rotations, which
-    costs no product, unless ``check_last`` asks for the computed one or the tolerance for nearly
-    all digits of the dtype.
+    Givens rotations on the device solve the small least-squares problem. They give the residual
+    norm, which is read on the host once per iteration if there is a tolerance. Between cycles the
+    residual is computed. After the last cycle its norm is that of the rotations, which costs no
+    product. It is computed instead if ``check_last`` is set or ``rtol`` is near the precision of
+    the dtype.
 
     Args:
         rtol: tolerance relative to the right-hand side.
         atol: absolute tolerance.
-        max_iter: most iterations in all; 0 returns the first guess.
-        restart: iterations of a cycle, and vectors that are kept.
+        max_iter: maximum number of iterations over all cycles; 0 returns the first guess.
+        restart: iterations per cycle, and number of vectors that are kept.
         check_last: whether to compute the last residual.
 
-    Cost: one product per iteration, one between cycles, one to begin from a first guess, one for a
-    last residual that is computed. Coupled: one more with the first factor. Memory: of an iteration
-    one vector [n] is kept until the cycle ends, and coupled one [m].
+    Cost: one product per iteration, one between cycles, one for a first guess, one if the last
+    residual is computed. Coupled: one more with the first factor. Memory: each iteration keeps one
+    vector [n] until the cycle ends, and one [m] when coupled.
 
     References:
         Saad and Schultz (1986). https://doi.org/10.1137/0907058
@@ -54,8 +54,8 @@ class GMRES(IterativeSolver):
     def _solve_coupled(
         self, operator: CoupledOperator, rhs: Tensor, x0: Tensor | None, *inner: Tensor
     ) -> Solution:
-        # The reactions that products form on their way add up to the inner half, which so costs
-        # no product of its own.
+        # The inner half is a combination of reactions that the products compute anyway, so it
+        # costs no further product.
         _, start = inner
         products = _CoupledProducts(operator)
         solution = self._run(operator, rhs - operator.factor(start), x0, products)
@@ -66,7 +66,7 @@ class GMRES(IterativeSolver):
     def _run(
         self, operator: LinearOperator, rhs: Tensor, x0: Tensor | None, products: "_Products"
     ) -> Solution:
-        # In a unit in which squares are numbers, whatever the size of the system.
+        # Scale the system so that squares neither overflow nor underflow.
         system = operator.total(size_of(rhs))
         guess = 0 if x0 is None else operator.total(size_of(x0))
         scale = power_of_two(system + guess)
@@ -78,7 +78,7 @@ class GMRES(IterativeSolver):
         if x0 is None:
             x, residual = torch.zeros_like(rhs), rhs
         else:
-            # Zero solves a zero system exactly.
+            # For a zero system, start at zero, the exact solution.
             x = x0 / torch.where(system == 0, torch.inf, scale)
             residual = rhs - products.of(x)
             products.add(torch.ones_like(x[:1]), torch.ones_like(rhs_norm, dtype=torch.bool))
@@ -100,12 +100,12 @@ class GMRES(IterativeSolver):
             if checks_last or not is_last:
                 residual = rhs - operator.matvec(candidate)
                 new_norm = _norm(operator, residual)
-            # A cycle that is not finite, or leads nowhere, is not taken.
+            # Discard a cycle that is not finite or raises the residual norm.
             is_lower = new_norm <= norm
             x = torch.where(is_lower, candidate, x)
             products.add(weights, is_lower)
             stalled = ~(new_norm < norm)
-            # More iterations might lower it where too few were left for a whole cycle.
+            # A cycle cut short by `max_iter` is no sign of stagnation: more iterations might help.
             was_whole = limit == self.restart or made < limit
             norm = torch.where(torch.isfinite(new_norm), torch.minimum(new_norm, norm), new_norm)
             if is_last and not checks_last:
@@ -135,20 +135,20 @@ class GMRES(IterativeSolver):
         target: Tensor,
         limit: int,
     ) -> tuple[Tensor, Tensor, Tensor, bool]:
-        """Return what a cycle from ``residual`` finds.
+        """Make a cycle from ``residual``.
 
-        That is the correction, its weights in the vectors that were multiplied, the norm of the
-        residual that is left, and whether that was seen to be within the tolerance.
+        Return the correction, its weights in the vectors that were multiplied, the norm of the
+        remaining residual, and whether the cycle ended because that is within the tolerance.
 
-        Modified Gram-Schmidt. A zero vector, where the Krylov space is exhausted, is kept as zero:
-        the iterations after it change nothing.
+        Modified Gram-Schmidt. If the Krylov space is exhausted, the next vector is zero and further
+        iterations change nothing.
 
-        Each column of the least-squares problem has a unit of its own, so that an operator may be
-        of any size as well.
+        Each column of the least-squares problem has its own scale, so the operator's entries may
+        have any magnitude too.
         """
         basis = [_normalized(residual, norm)]
         upper = residual.new_zeros(limit, limit)
-        # The right-hand side of the least-squares problem, and what remains of it.
+        # The right-hand side of the least-squares problem, and its part that is not yet fitted.
         projected = residual.new_zeros(limit)
         remainder = norm.clone()
         rotations: list[tuple[Tensor, Tensor]] = []
@@ -171,7 +171,7 @@ class GMRES(IterativeSolver):
             radius = torch.hypot(entries[column], length)
             safe = torch.where(radius > 0, radius, 1)
             cosine, sine = entries[column] / safe, length / safe
-            # Without a rotation the equation is empty and its unknown is left at zero.
+            # A zero column needs no rotation: set its unknown to zero.
             is_empty = radius == 0
             rotations.append((torch.where(is_empty, 1, cosine), torch.where(is_empty, 0, sine)))
             entries[column] = torch.where(is_empty, 1, radius)
@@ -194,7 +194,7 @@ class _Products:
     """Products with an operator.
 
     Attributes:
-        inner: the inner half of what the products have been added up to, None if there is none.
+        inner: sum of the weighted reactions of a coupled solve, or None.
     """
 
     inner: Tensor | None = None
@@ -203,11 +203,11 @@ class _Products:
         self.of = matvec
 
     def add(self, weights: Tensor, is_taken: Tensor) -> None:
-        """Add up what was multiplied since the last time, if it is taken."""
+        """Add the weighted products since the last call, if the cycle is taken."""
 
 
 class _CoupledProducts(_Products):
-    """Products with a coupled operator, whose reactions are kept until they are added up."""
+    """Products with a coupled operator. Keeps their reactions until :meth:`add` sums them."""
 
     def __init__(self, operator: CoupledOperator) -> None:
         super().__init__(self._multiply)
@@ -220,7 +220,7 @@ class _CoupledProducts(_Products):
         return self._operator.factor(reaction).add_(vector)
 
     def add(self, weights: Tensor, is_taken: Tensor) -> None:
-        """Add up the reactions to what was multiplied since the last time, if it is taken."""
+        """Add the weighted reactions since the last call to ``inner``, if the cycle is taken."""
         added = torch.stack(self._reactions, dim=1) @ weights.to(self._reactions[0].dtype)
         added = torch.where(is_taken, added, 0)
         self.inner = added if self.inner is None else self.inner.add_(added)
@@ -228,12 +228,12 @@ class _CoupledProducts(_Products):
 
 
 def _is_above(operator: LinearOperator, norm: Tensor, target: Tensor) -> bool:
-    """Return whether to go on, reading the values; not where anything is not finite."""
+    """Return True if ``norm`` is finite and above ``target``. Reads values on the host."""
     return bool(operator.agree(torch.isfinite(norm) & (norm > target)))
 
 
 def _norm(operator: LinearOperator, vector: Tensor) -> Tensor:
-    """Return the norm of a whole vector, in a unit in which squares are numbers."""
+    """Return the norm of a whole vector that has been scaled."""
     return operator.total(torch.dot(vector, vector)).sqrt()
 
 

@@ -1,11 +1,11 @@
 """Bias and activation with first and second derivatives, in plain torch.
 
-With ``z = x + bias``, ``y = f(z)`` and cotangent g of y: ``gx = g f'(z)`` and ``gb = sum(gx)``. A
-second backward pass with cotangents v and vb of these has ``u = v + vb`` and sends ``u f'(z)`` to
-g (the tangent: also the change of y when x and bias change by v and vb) and ``u g f''(z)`` to x
-(the curvature), whose sum goes to the bias. All are one pass of a kernel; see the table below.
+With ``z = x + bias``, ``y = f(z)`` and cotangent g of y: ``gx = g f'(z)`` and ``gb = sum(gx)``.
+Given cotangents v and vb of these and ``u = v + vb``, a second backward pass returns ``u f'(z)``
+for g (the tangent: also the change of y when x and bias change by v and vb) and ``u g f''(z)`` for
+x (the curvature), whose sum is the result for the bias. Each is one pass of a kernel.
 
-| kind | f | f' | f'' | read from |
+| kind | f | f' | f'' | computed from |
 |---|---|---|---|---|
 | leaky_relu | z or slope z | 1 or slope | 0 | y |
 | tanh | tanh z | 1 - y^2 | -2 y (1 - y^2) | y |
@@ -25,18 +25,18 @@ _ATEN: Any = torch.ops.aten
 
 ACTIVATIONS = ("leaky_relu", "tanh", "silu", "softplus")
 FROM_OUTPUT = ("leaky_relu", "tanh")
-"""Activations whose derivatives are read off the output; those of others off the input."""
+"""Activations whose derivatives are computed from the output; for others, from the input."""
 
 SOFTPLUS_THRESHOLD = 20.0
 
 
 class Activation(NamedTuple):
-    """Which activation, and where the bias lies.
+    """An activation, and the dimension of its bias.
 
     Attributes:
         kind: one of :data:`ACTIVATIONS`.
-        slope: of the leaky ReLU, at least 0.
-        dim: that the bias runs along.
+        slope: slope of the leaky ReLU, at least 0.
+        dim: dimension of x that the bias is added along.
     """
 
     kind: str
@@ -62,8 +62,8 @@ def bias_act_forward(x: Tensor, bias: Tensor | None, activation: Activation) -> 
 
     Args:
         x: of any shape.
-        bias: [C], added along the activation's ``dim``; None for none.
-        activation: that is f.
+        bias: [C], added along the activation's ``dim``, or None.
+        activation: f.
     """
     kind, slope, dim = activation
     z = _biased(x, bias, dim)
@@ -75,7 +75,7 @@ def bias_act_forward(x: Tensor, bias: Tensor | None, activation: Activation) -> 
 
 
 def _times_derivative(u: Tensor, source: Tensor, kind: str, slope: float) -> Tensor:
-    """Return ``u f'``, where ``source`` is y or z as the kind asks for."""
+    """Return ``u f'``; ``source`` is y for the kinds in :data:`FROM_OUTPUT`, else z."""
     if kind == "leaky_relu":
         if slope == 0.0:
             return _ATEN.threshold_backward(u, source, 0.0)  # type: ignore[no-any-return]
@@ -99,7 +99,7 @@ def bias_act_backward(
         grad: cotangent of the output.
         source: the output for the kinds in :data:`FROM_OUTPUT`, else x.
         bias: as in :func:`bias_act_forward`.
-        activation: likewise.
+        activation: as in :func:`bias_act_forward`.
     """
     kind, slope, dim = activation
     z = source if kind in FROM_OUTPUT else _biased(source, bias, dim)
@@ -118,10 +118,10 @@ def bias_act_tangent(
 
     Args:
         v: change of x.
-        v_bias: [C] change of the bias, None for none.
+        v_bias: [C] change of the bias, or None.
         source: as in :func:`bias_act_backward`.
-        bias: likewise.
-        activation: likewise.
+        bias: as in :func:`bias_act_forward`.
+        activation: as in :func:`bias_act_forward`.
     """
     kind, slope, dim = activation
     z = source if kind in FROM_OUTPUT else _biased(source, bias, dim)
@@ -140,11 +140,11 @@ def bias_act_curvature(
 
     Args:
         v: cotangent of the gradient for x.
-        v_bias: [C] cotangent of the gradient for the bias, None for none.
-        grad: cotangent of the output, as the first backward pass had it.
+        v_bias: [C] cotangent of the gradient for the bias, or None.
+        grad: cotangent of the output, as passed to the first backward pass.
         source: as in :func:`bias_act_backward`.
-        bias: likewise.
-        activation: likewise.
+        bias: as in :func:`bias_act_forward`.
+        activation: as in :func:`bias_act_forward`.
     """
     kind, _, dim = activation
     z = source if kind in FROM_OUTPUT else _biased(source, bias, dim)
@@ -159,6 +159,6 @@ def bias_act_curvature(
     else:
         s = torch.sigmoid(z)
         inner = torch.addcmul(z, z, s, value=-2).add_(2)
-        # Under `vmap` the change is what may be a batch: what is changed in place comes from it.
+        # Only modify tensors computed from `u` in place: under `vmap`, `u` may be batched.
         out = torch.mul(u, s.addcmul_(s, s, value=-1).mul_(inner)).mul_(grad)
     return out, None if bias is None else _sum_to_bias(out, dim)

@@ -1,7 +1,7 @@
 """Bias and activation in Triton.
 
-One elementwise pass for each derivative. The bias of entry i is number ``(i // inner) % C``. Its
-gradient is a second launch, of the deterministic sums of batch normalization.
+Each derivative is one elementwise pass. Entry i has the bias with index ``(i // inner) % C``. The
+gradient of the bias takes a second launch, of the deterministic sums of batch normalization.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def _value(z, slope, KIND: tl.constexpr):
 
 @triton.jit
 def _first_derivative(z, slope, KIND: tl.constexpr):
-    """From the output for the first two kinds."""
+    """Return f' from y for the first two kinds, from z for the others."""
     if KIND == LEAKY_RELU:
         return tl.where(z > 0, 1.0, slope)
     elif KIND == TANH:
@@ -126,12 +126,12 @@ def bias_act_kernel(
     BLOCK: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """FORWARD: ``f(source + bias)``; TANGENT: ``(v + v_bias) f'``; CURVATURE: that times g, f''."""
+    """Write ``f(source + bias)``, or ``(v + v_bias)`` times f' (TANGENT) or g f'' (CURVATURE)."""
     program = tl.program_id(0)
     at = tl.cast(program, tl.int64) * BLOCK + tl.arange(0, BLOCK)
     channel = (at // inner) % num_channels
     slope = tl.full([1], slope, ACC)
-    # The mask of the last block alone depends on n: loads of the others keep their full width.
+    # Only the mask of the last block depends on n, so that loads of others keep their full width.
     if tl.cast(program + 1, tl.int64) * BLOCK <= n:
         _block(
             *(v_ptr, v_bias_ptr, grad_ptr, source_ptr, bias_ptr, out_ptr, at, at >= 0, channel),
@@ -187,7 +187,7 @@ def _launch(
 
 
 def _sum_to_bias(x: Tensor, dim: int) -> Tensor:
-    """Return the sums of ``x`` along all dimensions but ``dim``."""
+    """Return the sums of ``x`` over all dimensions except ``dim``."""
     dim %= x.dim()
     x = x.reshape(x.shape[:dim].numel(), x.shape[dim], x.shape[dim + 1 :].numel())
     if x.shape[2] == 1:

@@ -12,10 +12,10 @@ BLOCK = 2**18
 
 
 def _blocks(*vectors: Tensor | None) -> Iterator[tuple[Any, ...]]:
-    """Yield the blocks of long vectors on the CPU, those of all together; others are one block."""
+    """Yield corresponding blocks of long vectors on the CPU; other vectors are one block."""
     first = vectors[0]
     assert first is not None
-    # Of what is traced a compiler makes blocks of its own.
+    # Do not split traced vectors: a compiler chooses its own blocks.
     if first.numel() <= BLOCK or first.device.type != "cpu" or isinstance(first, FakeTensor):
         yield vectors
         return
@@ -36,25 +36,25 @@ def adaptive_setup_(
     sign: int = 1,
     num_steps: Tensor | None = None,
 ) -> None:
-    """Form step sizes from an average of squared gradients, and what a solve begins with.
+    """Compute step sizes from an average of squared gradients, and the scaled gradient for a solve.
 
     With ``v = beta average + (1 - beta) grad^2`` the step sizes are ``H = rate / (sqrt(v) + eps)``.
-    ``v`` itself is not kept: whether the step is taken is known only later.
+    ``v`` is not stored: only later is it known whether the step is taken.
 
     Args:
         average: [n] before this step. Not modified.
         grad: [n]. Not modified.
         beta: decay rate of the average.
-        rate: learning rate with its bias correction; 0-dim on the device if it is a tensor.
-            Without its correction if ``num_steps`` is given.
+        rate: learning rate, including the bias correction unless ``num_steps`` is given. A tensor
+            must be 0-dim.
         eps: added to the root.
-        step_sizes: [n] where to write H.
-        root: [n] where to write ``S = sqrt(H)``, or None.
-        scaled: [n] where to write the scaled gradient, ``sign S grad`` with ``root`` and
-            ``sign H grad`` without, or None.
+        step_sizes: [n] receives H.
+        root: [n] receives ``S = sqrt(H)``, or None.
+        scaled: [n] receives the scaled gradient, ``sign S grad`` with ``root`` and ``sign H grad``
+            without, or None.
         sign: 1 or -1.
-        num_steps: 0-dim on the device, steps before this one: the rate is then multiplied by
-            ``sqrt(1 - beta^(num_steps + 1))`` there.
+        num_steps: 0-dim on the device, number of steps before this one, or None. If given, the rate
+            is multiplied by ``sqrt(1 - beta^(num_steps + 1))`` on the device.
     """
     if num_steps is not None:
         # In float64: 1 - beta^t cancels.
@@ -62,7 +62,7 @@ def adaptive_setup_(
     if isinstance(rate, Tensor) and rate.device == step_sizes.device:
         rate = rate.to(step_sizes.dtype)
     else:
-        # An argument of a launch, where a copy from the host would wait for the device.
+        # `new_full` passes the rate as an argument of a launch; a copy would wait for the device.
         rate = step_sizes.new_full((), float(rate))
     for before, piece, factor, own_root, out in _blocks(average, grad, step_sizes, root, scaled):
         torch.mul(before, beta, out=factor)
@@ -78,13 +78,13 @@ def adaptive_setup_(
 def average_squares_(
     average: Tensor, grad: Tensor, beta: float, advance: Tensor | None = None
 ) -> None:
-    """Take ``grad`` into the average: ``average = beta average + (1 - beta) grad^2``, in place.
+    """Update the average in place: ``average = beta average + (1 - beta) grad^2``.
 
     Args:
         average: [n]. Modified.
         grad: [n].
         beta: decay rate of the average.
-        advance: 0-dim boolean on the device, whether to do so; None for yes.
+        advance: 0-dim boolean on the device, whether to update; None for True.
     """
     if advance is None:
         for own, piece in _blocks(average, grad):

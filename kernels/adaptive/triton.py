@@ -1,8 +1,8 @@
-"""The set-up of an adaptive step in Triton: one launch for the vectors of a player.
+"""The set-up of an adaptive step in Triton: one launch per player.
 
-Roots and quotients are correctly rounded: the fast root takes an average below 1.2e-38 for zero.
-Scalars come in float64 (in float32 before Triton 3.4) and are rounded to the accumulation dtype;
-``1 - beta`` is formed on the host, where no digit of it is lost.
+Roots and quotients are correctly rounded: the fast root returns zero for an average below 1.2e-38.
+Scalars are passed in float64 (in float32 before Triton 3.4) and rounded to the accumulation dtype;
+``1 - beta`` is computed on the host, where it loses no digits.
 """
 
 import math
@@ -157,7 +157,7 @@ def average_squares_kernel(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Take the gradient [n] into the average [n], if the 0-dim flag at ``advance_ptr`` is set."""
+    """Update the average [n] with the gradient [n]; not if the flag at ``advance_ptr`` is 0."""
     beta = tl.full([], beta, ACC)
     one_minus_beta = tl.full([], one_minus_beta, ACC)
     program, programs = tl.program_id(0), tl.num_programs(0)

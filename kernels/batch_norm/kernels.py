@@ -1,11 +1,11 @@
 """The Triton kernels of batch normalization, launched by ``triton.py``.
 
-A tensor is seen as rows of adjacent entries: in the layout [N, C, S] each channel has N rows
-of S entries, in a channels-last one there are N*S rows of C channels. A program sums a tile of
-either over its share of the rows (a split) and writes one partial sum a channel; the programs of
-the second launch add the partial sums of their channel in the order of splits. So there are no
-atomic operations and results do not depend on the order of programs. Sums are in float32, in
-float64 for float64 inputs.
+A tensor is treated as rows of adjacent entries: in the layout [N, C, S] each channel has N rows
+of S entries; a channels-last tensor has N*S rows of C channels. A program sums tiles over its share
+of the rows (a split) and writes one partial sum per channel. The programs of the second launch add
+the partial sums of their channels in the order of splits. So there are no atomic operations, and
+results do not depend on the order of programs. Sums are in float32, or float64 for float64
+inputs.
 """
 
 import triton
@@ -25,7 +25,7 @@ def _masked(value, y, slope):
 
 @triton.jit
 def _channels(group, num_cols, BY_COLUMN: tl.constexpr, COLS: tl.constexpr, WIDTH: tl.constexpr):
-    """Return the channels [1, COLS or WIDTH] of a program, and where its first row begins."""
+    """Return the channels [1, COLS or WIDTH] of a program, and the offset of its first row."""
     if BY_COLUMN:
         channel = group * COLS + tl.arange(0, COLS)[None, :]
         base = tl.cast(0, tl.int64)
@@ -47,7 +47,7 @@ def _tile(
     BY_COLUMN: tl.constexpr,
     COLS: tl.constexpr,
 ):
-    """Return the offsets [rows, COLS] of a tile, and which of them there are."""
+    """Return the offsets [rows, COLS] of a tile, and a mask of those that exist."""
     cols = channel if BY_COLUMN else col + tl.arange(0, COLS)[None, :]
     mask = (rows < last) & (cols < num_cols)
     return base + tl.cast(rows, tl.int64) * row_stride + cols, mask
@@ -77,8 +77,9 @@ def channel_sums_kernel(
 ):
     """Write partial sums [2, splits, C] of ``a`` and of ``a (b - shift) factor``.
 
-    With MOMENTS, of ``x - s`` and its square instead, where x is ``a`` and s the channel's first
-    entry. MASK_A and MASK_B: whether a or b is a gradient to be taken through the leaky ReLU of y.
+    With MOMENTS, of ``a - s`` and its square instead, where s is the first entry of the channel.
+    MASK_A or MASK_B: a or b is a gradient to pass back through the leaky ReLU with output y. With
+    MASK_B, b is not shifted and scaled.
     """
     group = tl.program_id(0)
     split = tl.program_id(1)
@@ -169,9 +170,9 @@ def normalize_kernel(
     SPLITS: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Write ``y``, from the moments' partial sums; the first split writes the statistics.
+    """Write ``y`` from partial sums of the moments; the first split writes the statistics.
 
-    ``size`` is the number of entries a channel has, ``unbiased`` that over itself less one.
+    ``size`` is the number of entries per channel, ``unbiased`` is ``size / (size - 1)``.
     """
     group = tl.program_id(0)
     split = tl.program_id(1)
@@ -185,7 +186,7 @@ def normalize_kernel(
     square = _add_splits(squares, channel, num_channels, num_splits, SPLITS, ACC)
     from_first = total / size
     mean = tl.load(x_ptr + origin, mask=there, other=0.0).to(ACC) + from_first
-    # Never negative: the first entry is one of those whose spread this is.
+    # Clamp at zero: rounding can make the difference negative.
     var = tl.maximum(square / size - from_first * from_first, 0.0)
     invstd = 1.0 / tl.sqrt(var + tl.full([1, 1], eps, ACC))
     if split == 0:
@@ -253,8 +254,8 @@ def derivative_kernel(
 ):
     """Write a derivative as ``for_v v + for_g g + for_x xhat + constant`` by channel.
 
-    GRADIENT takes g as v; it writes sum(g) and sum(g xhat) to ``first`` and ``second``, TANGENT
-    the same of v, CURVATURE the part for the weight to ``first``.
+    GRADIENT uses g as v and writes sum(g) and sum(g xhat) to ``first`` and ``second``. TANGENT
+    writes the same sums of v. CURVATURE writes the part for the weight to ``first``.
     """
     group = tl.program_id(0)
     split = tl.program_id(1)

@@ -1,22 +1,22 @@
 """Batch normalization with first and second derivatives, in plain torch.
 
-Notation: over the m entries that share a mean, ``xhat = (x - mean) r`` with
-``r = 1/sqrt(var + eps)``; P removes the components along 1 and along xhat,
-``P v = v - mean(v) - xhat mean(v xhat)``. It is symmetric, and ``r P`` is the derivative of xhat.
-With output ``y = w xhat + b``, cotangent g of y and ``h = w g``:
+Notation: m entries share a mean, and ``xhat = (x - mean) r`` with ``r = 1/sqrt(var + eps)``. P
+removes the components along 1 and along xhat, ``P v = v - mean(v) - xhat mean(v xhat)``. It is
+symmetric, and ``r P`` is the derivative of xhat. With output ``y = w xhat + b``, cotangent g of y
+and ``h = w g``:
 
 - gradient: ``gx = r P h``, ``gw = sum(g xhat)``, ``gb = sum(g)``;
 - tangent: ``w r P v + vw xhat + vb`` is the change of y when x, w, b change by v, vw, vb. As r P is
-  symmetric it is also what the second backward pass sends to g for cotangents v, vw, vb;
-- curvature: what that pass sends to x and w. With ``c = mean(h xhat)``, ``d = mean(v xhat)`` and
-  ``A = mean(v h) - mean(v) mean(h) - c d = mean(Pv Ph)``, of ``<v, gx> = m r A`` depend on x: d and
-  c through xhat, and r, for which ``dr/dx = -r^2 xhat / m``. So
-  ``r P (vw g - r c v - r d h) - r^2 A xhat``, and for w ``sum(g r P v)``.
+  symmetric, it is also the result of the second backward pass for g, given cotangents v, vw, vb;
+- curvature: the result of that pass for x and w. Let ``c = mean(h xhat)``, ``d = mean(v xhat)`` and
+  ``A = mean(v h) - mean(v) mean(h) - c d = mean(Pv Ph)``, so that ``<v, gx> = m r A``. This depends
+  on x through xhat in c and d, and through r, with ``dr/dx = -r^2 xhat / m``. The result for x is
+  ``r P (vw g - r c v - r d h) - r^2 A xhat``, and for w it is ``sum(g r P v)``.
 
-``slope`` is that of a leaky ReLU applied to y, 1 for none; the sign of the output y then tells on
-which side an entry lies. Statistics are in float32, or float64 for float64 inputs. On the CPU a
-pass over memory costs more than arithmetic, and a new tensor as much as a pass, so the formulas
-below are those with the fewest of both that were found by measurement.
+``slope`` is the slope of a leaky ReLU applied to y, 1 for none. The sign of the output y shows
+which branch an entry took. Statistics are in float32, or float64 for float64 inputs. On the CPU, a
+pass over memory costs more than arithmetic, and allocating a tensor as much as a pass. The formulas
+below have the fewest passes and allocations that measurements have found.
 """
 
 from typing import Any, NamedTuple
@@ -30,15 +30,15 @@ _ATEN: Any = torch.ops.aten
 
 
 class BatchNormSaved(NamedTuple):
-    """What the forward pass leaves to the derivatives.
+    """Values that the forward pass saves for the derivatives.
 
     Attributes:
         x: [N, C, ...] input.
-        y: [N, C, ...] output; read only where ``slope`` is not 1.
+        y: [N, C, ...] output; read only if ``slope`` is not 1.
         weight: [C] or None for 1.
-        mean: [C] as :func:`batch_norm_forward` returned it.
-        invstd: [C] likewise.
-        slope: of the leaky ReLU, 1 for none.
+        mean: [C], returned by :func:`batch_norm_forward`.
+        invstd: [C], returned by :func:`batch_norm_forward`.
+        slope: slope of the leaky ReLU, 1 for none.
     """
 
     x: Tensor
@@ -50,7 +50,7 @@ class BatchNormSaved(NamedTuple):
 
 
 def _by_channel(vector: Tensor, x: Tensor) -> Tensor:
-    """Return a vector [C] in a shape that broadcasts along dimension 1 of ``x``."""
+    """Return a vector [C] reshaped to broadcast along dimension 1 of ``x``."""
     return vector.view(1, -1, *[1] * (x.dim() - 2))
 
 
@@ -85,14 +85,14 @@ def batch_norm_forward(
         x: [N, C, ...] input.
         weight: [C] factor, None for 1.
         bias: [C] summand, None for 0.
-        running_mean: [C] moved towards the mean by ``momentum``, in place; None for none.
-        running_var: [C] moved towards the unbiased variance, in place; None for none.
+        running_mean: [C], moved towards the mean by ``momentum``, in place; or None.
+        running_var: [C], moved towards the unbiased variance, in place; or None.
         momentum: in [0, 1].
         eps: added to the variance.
-        slope: of the leaky ReLU that follows.
+        slope: slope of the leaky ReLU that follows, 1 for none.
 
     Returns:
-        The output, of the layout of ``x``; mean [C]; ``1/sqrt(var + eps)`` [C].
+        The output, in the layout of ``x``; mean [C]; ``1/sqrt(var + eps)`` [C].
     """
     y, mean, invstd = torch.native_batch_norm(
         x, weight, bias, running_mean, running_var, True, momentum, eps
@@ -102,7 +102,7 @@ def batch_norm_forward(
 
 def _channel_sums(v: Tensor, x: Tensor, mean: Tensor, invstd: Tensor) -> tuple[Tensor, Tensor]:
     """Return [C] sums of ``v`` and of ``v xhat``, in one pass over both."""
-    # The weight only makes the sums come out in the dtype of the statistics.
+    # Any weight would do: its dtype makes the sums have the dtype of the statistics.
     _, dot, total = _ATEN.native_batch_norm_backward(
         v, x, invstd, None, None, mean, invstd, True, 0.0, [False, True, True]
     )
@@ -123,12 +123,12 @@ def batch_norm_backward(
 
     Args:
         grad: [N, C, ...] cotangent of the output.
-        saved: of the forward pass.
+        saved: values of the forward pass.
     """
     x, y, weight, mean, invstd, slope = saved
     mean, invstd = widened(mean, invstd)
     grad = leaky_relu_backward(grad, y, slope)
-    # In the dtype of the statistics, which the sums then come out in.
+    # The weight's dtype is that of the sums: use the dtype of the statistics.
     factor = torch.ones_like(mean) if weight is None else weight.to(mean.dtype)
     for_x, dot, total = _ATEN.native_batch_norm_backward(
         grad, x, factor, None, None, mean, invstd, True, 0.0, [True, True, True]
@@ -170,7 +170,7 @@ def batch_norm_tangent(
         v: [N, C, ...] change of the input.
         v_weight: [C] change of the weight.
         v_bias: [C] change of the bias.
-        saved: of the forward pass.
+        saved: values of the forward pass.
     """
     x, y, weight, mean, invstd, slope = saved
     mean, invstd = widened(mean, invstd)
@@ -192,19 +192,19 @@ def batch_norm_curvature(
 
     Args:
         v: [N, C, ...] cotangent of the gradient for x.
-        v_weight: [C] cotangent of the gradient for the weight. That for the bias has no part here.
-        sums: [2, C] as :func:`batch_norm_tangent` returned them.
-        grad: [N, C, ...] cotangent of the output, as the first backward pass had it.
-        grad_weight: [C] ``sum(g xhat)``, as the first backward pass returned it.
-        grad_bias: [C] ``sum(g)``, likewise.
-        saved: of the forward pass.
+        v_weight: [C] cotangent of the gradient for the weight. (That for the bias does not matter.)
+        sums: [2, C], returned by :func:`batch_norm_tangent`.
+        grad: [N, C, ...] cotangent of the output, as passed to the first backward pass.
+        grad_weight: [C] ``sum(g xhat)``, returned by the first backward pass.
+        grad_bias: [C] ``sum(g)``, returned by the first backward pass.
+        saved: values of the forward pass.
     """
     x, y, weight, mean, invstd, slope = saved
     size = x.numel() // x.shape[1]
     mean, invstd, v_weight = widened(mean, invstd, v_weight)
     grad = leaky_relu_backward(grad, y, slope)
     v_mean, d = sums / size
-    # Without the weight, which is constant within a channel and enters as a factor below.
+    # Here c has no factor w: the weight is constant within a channel and is multiplied in below.
     c, g_mean = grad_weight / size, grad_bias / size
     wide_v, wide_g, wide_x = widened(v, grad, x)
     product = _channel_sums(wide_v, wide_g, torch.zeros_like(mean), torch.ones_like(mean))[1]

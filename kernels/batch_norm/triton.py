@@ -1,7 +1,7 @@
 """Batch normalization in Triton.
 
-Each derivative is two launches: sums by channel, then one pass that combines. Reductions have a
-fixed order.
+Each derivative is two launches: sums per channel, then one pass that combines them. Reductions
+have a fixed order.
 """
 
 from typing import Any, NamedTuple
@@ -32,7 +32,7 @@ _TILE = 1024
 
 
 class Geometry(NamedTuple):
-    """How a tensor is seen as rows of adjacent entries, and how programs share them."""
+    """Shape of a tensor as rows of adjacent entries, and their division among programs."""
 
     by_column: bool
     num_rows: int
@@ -62,7 +62,7 @@ class Geometry(NamedTuple):
         groups = triton.cdiv(num_channels, cols) if by_column else num_channels
         wanted = min(triton.cdiv(_PROGRAMS, max(groups, 1)), _MAX_SPLITS)
         per_split = triton.cdiv(triton.cdiv(num_rows, wanted), rows) * rows
-        # Of an empty tensor, one that adds up nothing.
+        # An empty tensor has one split, which adds up nothing.
         splits = triton.cdiv(num_rows, per_split) if num_rows else 1
         return Geometry(
             by_column,
@@ -84,7 +84,7 @@ class Geometry(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, int, int, int, int]:
-        """Return the arguments that say which rows a program has."""
+        """Return the kernel arguments that determine the rows of a program."""
         share = triton.cdiv(triton.cdiv(self.num_rows, self.splits), self.rows) * self.rows
         return self.num_rows, self.num_cols, self.row_stride, self.num_channels, share
 
@@ -96,7 +96,7 @@ class Geometry(NamedTuple):
 
 
 def _laid_out(x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-    """Return dense tensors of one layout, that of ``x`` where it is dense."""
+    """Return dense tensors in one layout: that of ``x`` if ``x`` is dense."""
     channels_last = torch.channels_last
     if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=channels_last):
         return x, *(t.contiguous(memory_format=channels_last) for t in others)
@@ -246,7 +246,7 @@ def batch_norm_curvature(
     x, y, v, grad = _laid_out(x, y, v, grad)
     geometry = Geometry.of(x)
     if slope == 1.0:
-        # The mask of slope 1 is none, and the flag also says that b is not to be normalized.
+        # MASK_B is still needed, as it keeps b from being normalized; for slope 1 it masks nothing.
         y = grad
     partial = partial_sums(geometry, v, grad, y, mean, invstd, slope, MASK_B=True)
     vectors = mean, invstd, v_weight, mean, grad_weight, grad_bias, sums

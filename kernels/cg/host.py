@@ -1,7 +1,7 @@
 """The conjugate gradient iteration in plain torch, with its scalars on the host.
 
-On the CPU a number is read for nothing, while an operation on a tensor of one entry takes as long
-as one on a short vector. The functions are those of `reference.py`, with numbers of Python.
+On the CPU, reading a number costs nothing, but an operation on a tensor of one entry takes as long
+as one on a short vector. The functions are those of `reference.py`, with Python numbers.
 """
 
 import math
@@ -13,14 +13,15 @@ from .._numbers import within
 
 
 class CGState:
-    """The scalars of :class:`.state.CGState` as numbers of Python.
+    """The scalars of :class:`.state.CGState` as Python numbers.
 
     Attributes:
         gamma: squared residual norm.
-        alpha: step length of the last iteration, zero for a system that is frozen.
+        alpha: step length of the last iteration, zero for a frozen system.
         beta: direction factor of the last iteration.
-        worst_fall: largest factor by which an iteration has changed ``gamma``; NaN before.
-        breakdown: whether a direction of non-positive curvature was met.
+        worst_fall: largest factor by which an iteration has changed ``gamma``; NaN before the
+            first.
+        breakdown: whether a direction had non-positive curvature.
         finite: whether residuals and curvatures were all finite.
         scale: unit of residual and direction.
     """
@@ -35,7 +36,7 @@ class CGState:
 
     @property
     def next_gamma(self) -> float:
-        """The squared residual norm to expect of an iteration; NaN before the first."""
+        """Predicted squared residual norm after one more iteration; NaN before the first."""
         return self.gamma * self.worst_fall
 
 
@@ -50,9 +51,9 @@ def cg_update_(
     state: CGState,
     source: Tensor | None = None,
 ) -> Tensor | None:
-    """As :func:`.reference.cg_update_`, with the curvature as one number. It sets ``alpha``.
+    """As :func:`.reference.cg_update_`, with the curvature as one number. Also set ``alpha``.
 
-    A frozen system costs nothing.
+    The iterates of a frozen system cost nothing.
     """
     state.finite = state.finite and math.isfinite(curvature)
     state.breakdown = state.breakdown or (state.gamma > 0 and curvature <= 0)
@@ -70,16 +71,16 @@ def cg_update_(
 
 
 def cg_scalars_(state: CGState, curvature: float, square: float | None) -> None:
-    """As :func:`.reference.cg_scalars_`, with numbers that were sums."""
+    """As :func:`.reference.cg_scalars_`, with sums instead of partial sums."""
     before, moves = state.gamma, state.alpha > 0
     after = before * state.worst_fall if square is None else square
-    # After a failure the last good norm is kept, beside the last good iterate.
+    # After a failure, keep the norm that belongs to the last good iterate.
     gamma = state.gamma = after if moves else before
     beta = state.beta = gamma / before if moves else 0.0
     if square is not None:
         state.finite = state.finite and math.isfinite(gamma)
         fall = beta if state.alpha >= 0.5 else math.inf
-        # A NaN is no fall yet: the comparison with it is false.
+        # With NaN, before the first iteration, the comparison is false.
         worst_fall = state.worst_fall if state.worst_fall > fall else fall
         state.worst_fall = max(worst_fall, 0.01)
 

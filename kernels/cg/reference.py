@@ -8,16 +8,16 @@ from .state import BETA, GAMMA, NUM_ITER, SCALE, WORST_FALL, CGState
 
 
 def partial_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return numbers [k >= 1] whose sum is the inner product of ``a`` [n] and ``b`` [n].
+    """Return partial sums [k >= 1] of the inner product of ``a`` [n] and ``b`` [n].
 
-    They are of the accumulation dtype: at least float32.
+    They have the accumulation dtype, at least float32.
     """
     dtype = accumulator(a.dtype)
     return torch.dot(a.to(dtype), b.to(dtype)).reshape(1)
 
 
 def _step(state: CGState, curvature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the step length and the flags, of breakdown and of finite numbers, as booleans."""
+    """Return the step length and two booleans: breakdown, and whether all numbers are finite."""
     if state.step is not None and state.step[0] is curvature:
         return state.step[1]
     gamma = state.values[GAMMA]
@@ -35,7 +35,7 @@ def _add(vector: Tensor, image: Tensor, factor: Tensor, out: Tensor, value: int 
     if vector.dtype == factor.dtype:
         torch.addcmul(vector, image, factor, value=value, out=out)
     else:
-        # A factor that is rounded to half precision would spoil every entry alike.
+        # Rounding the factor to half precision would cause the same relative error in all entries.
         wide = image.to(factor.dtype)
         out.copy_(vector.to(factor.dtype).addcmul_(wide, factor, value=value))
 
@@ -53,24 +53,23 @@ def cg_update_(
 ) -> Tensor | None:
     """Advance the iterates: ``x += s alpha p``, ``y += s alpha t``, ``r -= alpha q``, in place.
 
-    ``alpha = gamma / (p . q)`` is formed on the device, and zero for a system that is frozen: one
-    that is solved or has failed. Its iterates and its direction stay as they are. ``s`` is the unit
-    of residual and direction.
+    ``alpha = gamma / (p . q)`` is computed on the device. It is zero for a frozen system, one that
+    is solved or has failed, so its iterates do not change. ``s`` is the unit of residual and
+    direction.
 
     Args:
         x: [n] iterate. Modified.
         y: [m] coupled iterate, or None. Modified.
-        r: [n] residual, or None if it is not needed any more. Modified.
+        r: [n] residual, or None if it is no longer needed. Modified.
         p: [n] direction.
-        t: [m] image of ``p`` in the coupled space, None if ``y`` is.
-        q: [n] product of the operator with ``p``, None if ``r`` is.
-        curvature: [k] numbers whose sum is ``p . q``.
-        state: of the iteration. Not modified.
-        source: [n] the residual so far, if it is not in ``r``: before the first iteration it is
-            ``p``.
+        t: [m] image of ``p`` in the coupled space, None if ``y`` is None.
+        q: [n] product of the operator with ``p``, None if ``r`` is None.
+        curvature: [k] partial sums of ``p . q``.
+        state: scalars of the iteration. Not modified.
+        source: [n] the current residual, if it is not in ``r``: in the first iteration it is ``p``.
 
     Returns:
-        Numbers [k >= 1] whose sum is ``r . r``, or None without ``r``.
+        Partial sums [k >= 1] of ``r . r``, or None without ``r``.
     """
     alpha, _, _ = _step(state, curvature)
     length = alpha * state.values[SCALE]
@@ -84,25 +83,24 @@ def cg_update_(
 
 
 def cg_scalars_(state: CGState, curvature: Tensor, square: Tensor | None) -> None:
-    """Take an iteration into account: its residual, its flags, the factor of the next direction.
+    """Update the scalars after an iteration: residual norm, flags, factor of the next direction.
 
     Args:
-        state: of the iteration. Modified.
-        curvature: [k] as :func:`cg_update_` got it.
-        square: [k] as :func:`cg_update_` returned it. Without it the residual norm is the one to
-            expect.
+        state: scalars of the iteration. Modified.
+        curvature: [k] as passed to :func:`cg_update_`.
+        square: [k] as returned by :func:`cg_update_`. If None, use the predicted residual norm.
     """
     before, worst_fall = state.values[GAMMA], state.values[WORST_FALL]
     alpha, breakdown, finite = _step(state, curvature)
     moves = alpha > 0
     after = before * worst_fall if square is None else square.sum()
-    # After a failure the last good norm is kept, beside the last good iterate.
+    # After a failure, keep the norm that belongs to the last good iterate.
     gamma = torch.where(moves, after, before)
     beta = torch.where(moves, gamma / before, 0)
     if square is not None:
         finite = finite & torch.isfinite(gamma)
-        # Where the interaction is strong one fall says nothing about the next, and a system that
-        # is as good as solved gets no better than rounding allows.
+        # With strong interaction (alpha < 0.5), one fall does not predict the next. The clamp is
+        # for nearly solved systems, where rounding limits the fall.
         fall = torch.where(alpha >= 0.5, beta, torch.inf)
         worst_fall = torch.fmax(worst_fall, fall).clamp(min=0.01)
     num_iter, scale = state.values[NUM_ITER] + moves, state.values[SCALE]
@@ -112,12 +110,12 @@ def cg_scalars_(state: CGState, curvature: Tensor, square: Tensor | None) -> Non
 
 
 def cg_direction_(p: Tensor, r: Tensor, state: CGState) -> None:
-    """Form the next direction ``p = r + beta p``, in place. That of a frozen system may stay.
+    """Compute the next direction ``p = r + beta p``, in place. May skip a frozen system.
 
     Args:
         p: [n] direction. Modified.
         r: [n] residual.
-        state: of the iteration. Not modified.
+        state: scalars of the iteration. Not modified.
     """
     beta = state.values[BETA]
     if p.dtype == beta.dtype:

@@ -1,10 +1,10 @@
 """The conjugate gradient iteration in Triton: two vector kernels and a scalar one.
 
 An iteration is ``cg_update_`` (x, y and r, with partial sums of r . r), ``cg_scalars_`` (one
-program) and ``cg_direction_``, one launch each. Each program of the first adds the partial sums of
-the curvature by itself, in one order, so the step length needs no launch of its own. Sums are taken
-in blocks, then over programs, in an order that depends on the length alone: results repeat bit by
-bit.
+program) and ``cg_direction_``, one launch each. Each program of the first adds up all partial sums
+of the curvature, in the same order, so the step length needs no launch of its own. Sums are taken
+within blocks, then over programs, in an order that depends only on the length: results are bitwise
+reproducible.
 """
 
 import triton
@@ -61,11 +61,11 @@ def _step(state_ptr, curvature_ptr, num_curvature, ACC: tl.constexpr, MAX_PROGRA
 def _advance(ptr, source_ptr, image_ptr, at, alpha, n, MASKED: tl.constexpr, ACC: tl.constexpr):
     new = load(source_ptr, at, n, MASKED, ACC) + alpha * load(image_ptr, at, n, MASKED, ACC)
     store(ptr, at, new, n, MASKED)
-    # As it was stored: the norm is that of the vector that is kept.
+    # Return the value as rounded by the store: the norm must be that of the stored vector.
     return new.to(ptr.dtype.element_ty).to(ACC)
 
 
-# Partial sums come from elsewhere in a warm-up and in a capture, which can load no other variant.
+# The counts may differ between warm-up and capture, and a capture cannot load another variant.
 @kernel(do_not_specialize=("num_curvature",))
 def cg_update_kernel(
     x_ptr,
@@ -128,7 +128,7 @@ def cg_scalars_kernel(
     ACC: tl.constexpr,
     MAX_PROGRAMS: tl.constexpr,
 ):
-    """Update the state [9] of an iteration. One program."""
+    """Update the state [8] of an iteration. One program."""
     before = tl.load(state_ptr)
     worst_fall = tl.load(state_ptr + 3)
     num_iter = tl.load(state_ptr + 6)
@@ -143,7 +143,7 @@ def cg_scalars_kernel(
     if HAS_SQUARE:
         finite = finite & is_finite(gamma)
         fall = tl.where(alpha >= 0.5, beta, float("inf"))
-        # fmax: ignores NaN.
+        # As `fmax`, which ignores NaN.
         larger = tl.where(fall > worst_fall, fall, worst_fall)
         larger = tl.where(worst_fall == worst_fall, larger, fall)
         worst_fall = tl.where(larger < 0.01, 0.01, larger)
@@ -160,10 +160,10 @@ def cg_scalars_kernel(
 def cg_direction_kernel(
     p_ptr, r_ptr, state_ptr, n, num_blocks, ACC: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """Write ``r + beta p`` to p [n]; beta is read from the state [9]."""
+    """Write ``r + beta p`` to p [n]; beta is read from the state [8]."""
     program, programs = tl.program_id(0), tl.num_programs(0)
     beta = tl.load(state_ptr + 2)
-    # The residual of a frozen system may never have been written.
+    # Skip a frozen system: its residual may never have been written.
     if tl.load(state_ptr + 1) != 0:
         for block in range(program, num_blocks, programs):
             at = lanes(block, BLOCK)

@@ -1,7 +1,7 @@
 """Layer normalization with first and second derivatives, in plain torch.
 
-Formulas and notation are those of ``batch_norm/reference.py``, with the entries of a row as those
-that share a mean and without a leaky ReLU.
+Formulas and notation are those of ``batch_norm/reference.py``. The entries of a row share a mean,
+and there is no leaky ReLU.
 """
 
 from typing import Any, NamedTuple
@@ -15,14 +15,14 @@ _ATEN: Any = torch.ops.aten
 
 
 class LayerNormSaved(NamedTuple):
-    """What the forward pass leaves to the derivatives; D stands for ``num_dims`` dimensions.
+    """Values that the forward pass saves for the derivatives; D means ``num_dims`` dimensions.
 
     Attributes:
         x: [..., D] input.
         weight: [D] or None for 1.
-        mean: [..., 1] as :func:`layer_norm_forward` returned it.
-        invstd: [..., 1] likewise.
-        num_dims: how many dimensions a row has.
+        mean: [..., 1], returned by :func:`layer_norm_forward`.
+        invstd: [..., 1], returned by :func:`layer_norm_forward`.
+        num_dims: number of dimensions of a row.
     """
 
     x: Tensor
@@ -48,10 +48,10 @@ def layer_norm_forward(
     """Normalize each row of ``x``, the entries along its last ``num_dims`` dimensions.
 
     Args:
-        x: [..., D] input; D stands for ``num_dims`` dimensions.
+        x: [..., D] input; D means ``num_dims`` dimensions.
         weight: [D] factor, None for 1.
         bias: [D] summand, None for 0.
-        num_dims: how many dimensions a row has.
+        num_dims: number of dimensions of a row.
         eps: added to the variance.
 
     Returns:
@@ -65,7 +65,7 @@ def layer_norm_backward(grad: Tensor, saved: LayerNormSaved) -> tuple[Tensor, Te
 
     Args:
         grad: [..., D] cotangent of the output.
-        saved: of the forward pass.
+        saved: values of the forward pass.
     """
     x, weight, mean, invstd, num_dims = saved
     shape = _last(x, num_dims)[1]
@@ -100,11 +100,11 @@ def layer_norm_tangent(
         v: [..., D] change of the input.
         v_weight: [D] change of the weight.
         v_bias: [D] change of the bias.
-        saved: of the forward pass.
+        saved: values of the forward pass.
     """
     x, weight, mean, invstd, num_dims = saved
     projected = _projected(v, x, mean, invstd, num_dims)
-    # Not in place: under `vmap` any of the changes may be a batch of them.
+    # Not in place: under `vmap` any of the changes may be batched.
     tangent = torch.addcmul(v_bias, (x - mean).mul_(invstd), v_weight)
     if weight is None:
         return (tangent + projected).to(v.dtype), projected
@@ -123,9 +123,9 @@ def layer_norm_curvature(
     Args:
         v: [..., D] cotangent of the gradient for x.
         v_weight: [D] cotangent of the gradient for the weight.
-        projected: [..., D] ``r P v``, as :func:`layer_norm_tangent` returned it.
-        grad: [..., D] cotangent of the output, as the first backward pass had it.
-        saved: of the forward pass.
+        projected: [..., D] ``r P v``, returned by :func:`layer_norm_tangent`.
+        grad: [..., D] cotangent of the output, as passed to the first backward pass.
+        saved: values of the forward pass.
     """
     x, weight, mean, invstd, num_dims = saved
     inner, shape = _last(x, num_dims)
@@ -137,18 +137,18 @@ def layer_norm_curvature(
     def formed(buffer: Tensor | None) -> tuple[Tensor, Tensor]:
         c = _row_mean(torch.mul(h, x_hat, out=buffer), inner)
         d = _row_mean(torch.mul(v, x_hat, out=buffer), inner)
-        # r A, from P v alone: <P v, P h> = <P v, h>.
+        # r A. Projecting v is enough: <P v, P h> = <P v, h>.
         a = _row_mean(torch.mul(projected, h, out=buffer), inner)
         total = torch.mul(grad, v_weight, out=buffer)
         total = torch.addcmul(total, v, invstd * c, value=-1, out=buffer)
         total = torch.addcmul(total, h, invstd * d, value=-1, out=buffer)
         out = _projected(total, x, mean, invstd, num_dims)
         out = torch.addcmul(out, x_hat, a * invstd, value=-1, out=None if buffer is None else out)
-        # Not `sum`, which takes no dimensions at all for all of them.
+        # Not `sum`, which for an empty list of dimensions sums over all of them.
         return out.to(dtype), torch.mul(projected, grad, out=buffer).sum_to_size(shape)
 
     try:
         return formed(torch.empty_like(x_hat))
     except RuntimeError:
-        # Under `vmap` nothing can be written into a tensor that is not a batch.
+        # Under `vmap`, a batched result cannot be written to a tensor that is not batched.
         return formed(None)

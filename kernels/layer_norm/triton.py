@@ -1,8 +1,8 @@
 """Layer normalization in Triton.
 
-A row fits into one program, so that every derivative is one launch, and each tensor is read and
-written once. A program has several rows; it adds up what the weight and the bias get from them, and
-these partial sums are added in order afterwards.
+A row fits into one program, so each derivative is one launch, which reads and writes each tensor
+once. A program has several rows and computes partial sums for weight and bias over them, which are
+then added in a fixed order.
 """
 
 from typing import Any
@@ -52,10 +52,11 @@ def layer_norm_kernel(
     BLOCK: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """One derivative of the rows [n, d]; ``bias`` is the change of the bias for TANGENT.
+    """Compute the output or one derivative of the rows [n, d], depending on KIND.
 
-    FORWARD writes mean and invstd [n], TANGENT ``projected = r P v``; GRADIENT and CURVATURE write
-    partial sums [programs, d] for the weight, GRADIENT also for the bias.
+    FORWARD also writes mean and invstd [n], TANGENT ``projected = r P v``. GRADIENT and CURVATURE
+    write partial sums [programs, d] for the weight, GRADIENT also for the bias. For TANGENT,
+    ``bias`` is the change of the bias.
     """
     col = tl.arange(0, BLOCK)
     there = col < num_cols
@@ -127,7 +128,7 @@ def _launch(
     tensors: dict[str, Tensor],
     eps: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Launch a kind; return its output and the sums for weight and bias."""
+    """Launch the kernel for ``kind``; return its output and the sums for weight and bias."""
     shape = x.shape[x.dim() - num_dims :]
     num_cols, num_rows = shape.numel(), x.numel() // max(shape.numel(), 1)
     if num_cols > MAX_COLS:

@@ -13,15 +13,15 @@ def linear_tangent(
 ) -> Tensor:
     """Return ``x_dot W^T + x W_dot^T + bias_dot``.
 
-    It is the change of ``x W^T + b`` when x, W and b change (Pearlmutter 1994), and what the second
-    backward pass of the layer sends to the output's cotangent.
+    It is the change of ``x W^T + b`` when x, W and b change (Pearlmutter 1994), and the result of
+    the layer's second backward pass for the output's cotangent.
 
     Args:
         x_dot: [n, d].
         weight: [m, d].
         x: [n, d].
         weight_dot: [m, d].
-        bias_dot: [m], None for none.
+        bias_dot: [m] or None.
 
     Returns:
         [n, m].

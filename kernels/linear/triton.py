@@ -1,7 +1,7 @@
 """The linear layer's R-operator as one Triton kernel.
 
-Both products go into one accumulator, one after the other: a loop over both at once would need
-twice the tiles in flight. The accumulator is float32, or float64 for float64.
+Both products are added to one accumulator, one after the other: a joint loop would need twice as
+many tiles in flight. The accumulator is float32, or float64 for float64 inputs.
 """
 
 from typing import NamedTuple
@@ -30,7 +30,7 @@ def _add_product(
     PRECISION: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Return ``out + a b^T`` for rows of ``a`` [n, d] and ``b`` [m, d]."""
+    """Return a tile of ``out + a b^T``, for rows of ``a`` [n, d] and ``b`` [m, d]."""
     a_row = a_ptr + row[:, None].to(tl.int64) * num_inner
     b_row = b_ptr + col[None, :].to(tl.int64) * num_inner
     for start in range(0, num_inner, INNER):
@@ -62,9 +62,9 @@ def linear_tangent_kernel(
     PRECISION: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """A tile of ``x_dot W^T + x W_dot^T + bias_dot``; all operands dense by rows."""
-    # Along one axis: the others end at 65,535 programs. Neighbours in the launch share rows of x,
-    # which are then in cache.
+    """Compute a tile of ``x_dot W^T + x W_dot^T + bias_dot`` from contiguous operands."""
+    # Use one axis of the grid: the others are limited to 65,535 programs. Neighbouring programs
+    # share rows of x, which are then in cache.
     across = tl.cdiv(num_cols, COLS)
     row = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
     col = tl.program_id(0) % across * COLS + tl.arange(0, COLS)
@@ -82,7 +82,7 @@ def linear_tangent_kernel(
 
 
 class Tile(NamedTuple):
-    """How a launch is cut: tile sizes, warps and pipeline stages."""
+    """Tile sizes, warps and pipeline stages of a launch."""
 
     rows: int
     cols: int
@@ -92,22 +92,22 @@ class Tile(NamedTuple):
 
 
 def tile_for(dtype: torch.dtype, precision: str, num_rows: int, num_cols: int) -> Tile:
-    """Return tiles that fit the shared memory and registers of all targets without spilling."""
+    """Return a tile that fits shared memory and registers of all targets without spilling."""
     if dtype == torch.float64:
         return Tile(32, 32, 16, 4, 2)
     if dtype in (torch.half, torch.bfloat16):
-        # Large tiles only where they still fill a device.
+        # Use large tiles only if there are enough of them to fill a device.
         if num_rows * num_cols >= 128 * 128 * 128:
             return Tile(128, 128, 32, 8, 3)
         return Tile(64, 64, 32, 4, 3)
-    # tf32x3 splits its operands in registers, and spills with a longer inner block.
+    # tf32x3 splits its operands in registers and would spill with a longer inner block.
     return Tile(64, 64, 32, 4, 3) if precision == "tf32" else Tile(64, 64, 16, 4, 2)
 
 
 def _torch_uses_tf32() -> bool:
-    """Return whether torch multiplies float32 matrices on a device as tf32."""
+    """Return True if torch multiplies float32 matrices on CUDA devices in tf32."""
     settings = torch.backends.cuda.matmul
-    # From torch 2.9 on. The older setting cannot be read once this one has been set.
+    # From torch 2.9 on: once this setting has been set, the older one cannot be read.
     if hasattr(settings, "fp32_precision"):
         return bool(settings.fp32_precision == "tf32")
     return bool(settings.allow_tf32)
@@ -122,8 +122,8 @@ def linear_tangent(
     *,
     precision: str | None = None,
 ) -> Tensor:
-    # `precision` is that of float32 products: "ieee", "tf32" or, not on AMD, "tf32x3". By default
-    # it is that of torch's matrix products.
+    # `precision` of float32 products is "ieee", "tf32" or, except on AMD, "tf32x3". The default is
+    # that of torch's matrix products.
     require_products(x.dtype)
     if precision is None:
         precision = "tf32" if _torch_uses_tf32() else "ieee"

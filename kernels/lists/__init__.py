@@ -1,1 +1,1 @@
-"""Lists of tensors and flat vectors."""
+"""Copies between lists of tensors and flat vectors."""

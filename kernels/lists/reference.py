@@ -1,7 +1,7 @@
-"""Lists of tensors and flat vectors in plain torch.
+"""Copies between lists of tensors and flat vectors in plain torch.
 
-The views of a vector are kept with it: work vectors live on from step to step, and making views
-takes longer than the work on short ones.
+Views of a vector are cached on it: work vectors are reused in each step, and creating views takes
+longer than operating on short vectors.
 """
 
 from collections.abc import Sequence
@@ -12,19 +12,19 @@ from torch import Tensor
 from ..cg.reference import partial_dot
 
 SHORT = 2**16
-"""Entries up to which a vector is worked on as a whole, in the fewest operations.
+"""Number of entries up to which a vector is processed as a whole, in the fewest operations.
 
-Longer ones are worked on tensor by tensor, which stay in the processor's caches meanwhile.
+Longer vectors are processed tensor by tensor, so that each stays in the processor's caches.
 """
 
 
 def pieces(vector: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
-    """Return the pieces of ``vector`` [n] as views of these shapes, which are kept with it."""
+    """Return the pieces of ``vector`` [n] as views of these shapes, which are cached on it."""
     kept = getattr(vector, "_pieces", None)
     if kept is not None and kept[0] == shapes:
         views: tuple[Tensor, ...] = kept[1]
         return views
-    # Of an alias, so that vector and views hold each other in no circle.
+    # Use views of an alias: views of `vector` itself would form a reference cycle with it.
     split = torch.split(vector.detach(), [shape.numel() for shape in shapes])
     views = tuple(piece.view(shape) for piece, shape in zip(split, shapes, strict=True))
     vector._pieces = shapes, views  # type: ignore[attr-defined]
@@ -43,16 +43,16 @@ def gather(
     Args:
         tensors: of any strides and floating-point dtype; a missing one counts as zeros. Elements
             are taken in logical (row-major) order.
-        shapes: of each, also of missing ones.
-        out: [n] where to write.
-        scale: [n] multiplies the tensors, or None for one.
-        base: [n] is added, or None for zero.
+        shapes: shape of each tensor, including missing ones.
+        out: [n] vector to write to.
+        scale: [n] factors for the tensors, or None for 1.
+        base: [n] summand, or None for 0.
 
     Returns:
-        Numbers [k >= 1] whose sum is ``base . out``, or None without ``base``.
+        Partial sums [k >= 1] of ``base . out``, or None without ``base``.
     """
     views = pieces(out, shapes)
-    # A mere copy takes one pass either way.
+    # A plain copy takes one pass in either case.
     if out.numel() <= SHORT or (scale is None and base is None):
         present = [tensor for tensor in tensors if tensor is not None]
         if torch.is_grad_enabled():
@@ -86,7 +86,7 @@ def _gather_one(
         out.zero_() if base is None else out.copy_(base)
         return
     tensor = tensor.detach()
-    # One pass for each tensor: of the variants in `benchmarks.kernels` the quickest on the CPU.
+    # One pass per tensor is the fastest of the variants in `benchmarks.kernels` on the CPU.
     if base is None:
         assert scale is not None
         torch.mul(tensor, scale, out=out)
@@ -107,13 +107,13 @@ def scatter(
 
     Args:
         vector: [n].
-        shapes: of the tensors, in the order of their pieces.
-        dtypes: of the tensors.
-        scale: [n] multiplies the vector, or None for one.
-        out: [n] scratch memory that the tensors may lie in, of the vector's dtype.
+        shapes: shapes of the tensors, in the order of their pieces.
+        dtypes: dtypes of the tensors.
+        scale: [n] factors for the vector, or None for 1.
+        out: [n] scratch memory for the result, with the vector's dtype, or None.
 
     Returns:
-        Contiguous tensors. They may be views of ``out``, and without ``scale`` of ``vector``.
+        Contiguous tensors. They may be views of ``out``, or without ``scale`` of ``vector``.
     """
     scaled = vector if scale is None else torch.mul(vector, scale, out=out)
     views = pieces(scaled, shapes)

@@ -1,8 +1,8 @@
-"""Tables of addresses, by which one launch reaches all tensors of a list.
+"""Tables of addresses, with which one launch accesses all tensors of a list.
 
-Which blocks there are depends on sizes alone, rows on shapes and strides: both come back from step
-to step and are remembered. Addresses reach the device as arguments of launches, so that nothing
-waits for the host, and a device graph that captures the launches rewrites them in every replay.
+Blocks depend only on sizes, and rows on shapes and strides. Both are equal in every step and are
+cached. Addresses reach the device as arguments of launches, so the device does not wait for the
+host, and a device graph that captures the launches writes the addresses again in each replay.
 """
 
 from collections import OrderedDict
@@ -21,13 +21,13 @@ _CAPACITY = 64
 
 @dataclass(frozen=True)
 class Table:
-    """What a launch over the tensors of one dtype reads first, beside their addresses.
+    """Description of the tensors of one dtype for a launch, except for their addresses.
 
     Attributes:
-        dtype: of the tensors.
-        members: which of the list they are.
+        dtype: dtype of the tensors.
+        members: their indices in the list.
         rows: [number of members, columns] int64: offset of the piece in the flat vector; number of
-            elements; kind; then what the kernel asks for.
+            elements; kind; then columns that depend on the kernel.
         blocks: [number of blocks, 2] int64: row; first element within the tensor.
     """
 
@@ -38,9 +38,9 @@ class Table:
 
 
 def collapse(tensor: Tensor) -> tuple[list[int], list[int]] | None:
-    """Return sizes and strides of as few dimensions as reach all elements in logical order.
+    """Merge dimensions; return the sizes and strides of four that give the same logical order.
 
-    None if that takes more than four.
+    Return None if more than four are needed.
     """
     sizes: list[int] = []
     strides: list[int] = []
@@ -60,15 +60,15 @@ def collapse(tensor: Tensor) -> tuple[list[int], list[int]] | None:
 
 
 def row(tensor: Tensor | None, offset: int, size: int, itemsize: int) -> list[int]:
-    """Return the row of a tensor whose piece of the flat vector begins at ``offset``.
+    """Return the row of a tensor whose piece of the flat vector starts at ``offset``.
 
-    After the kind it has four sizes and four strides, outermost first.
+    The columns after the kind are four sizes and four strides, outermost first.
 
     Args:
-        tensor: that :func:`collapse` can describe, or None.
+        tensor: a tensor that :func:`collapse` supports, or None.
         offset: in elements.
         size: number of elements.
-        itemsize: bytes of an element of the flat vectors.
+        itemsize: bytes per element of the flat vectors.
     """
     if tensor is None:
         return [offset, size, MISSING, 1, 1, 1, size, 0, 0, 0, 1]
@@ -84,12 +84,12 @@ def row(tensor: Tensor | None, offset: int, size: int, itemsize: int) -> list[in
 
 @dataclass(frozen=True)
 class Place:
-    """Where a launch goes.
+    """Device and stream of a launch.
 
     Attributes:
-        device: of the tensors.
-        stream: that is current there, as a number; 0 on the CPU.
-        capturing: whether the launch goes into a device graph.
+        device: device of the tensors.
+        stream: current stream of the device, as a number; 0 unless it is a CUDA device.
+        capturing: whether a device graph captures the launch.
     """
 
     device: torch.device
@@ -110,10 +110,11 @@ class Place:
 
 
 class _Memory:
-    """What was made for the last few keys, for each stream that uses it.
+    """Cache of device tensors for recent keys, with an entry per stream.
 
-    It is written on a stream without waiting, so another one might read it too early. A capture
-    begins when all streams are done, so it takes any; what a device graph reads is kept for good.
+    An entry is written on its stream without waiting, so another stream might read it too early. A
+    capture begins when all streams are done, so it may use any entry. Entries that a device graph
+    reads are kept forever.
     """
 
     def __init__(self) -> None:
@@ -121,7 +122,7 @@ class _Memory:
         self._captured: dict[Hashable, Any] = {}
 
     def find(self, key: Hashable, place: Place, make: Callable[[], Any]) -> Any:
-        """Return what belongs to ``key``; None if it would have to be made in a capture."""
+        """Return the entry for ``key``, made if missing; None if it is missing during a capture."""
         key = key, place.device
         if place.capturing:
             if key not in self._captured and key in self._recent:
@@ -150,14 +151,14 @@ def tables(
     """Return the tables of a list, one for each dtype, in blocks of ``block`` elements.
 
     Args:
-        key: all that the rows depend on.
-        rows: returns number in the list, dtype and row of each tensor that has elements.
-        block: a power of two.
-        place: where the tables are wanted.
+        key: everything that the rows depend on.
+        rows: returns index in the list, dtype and row of each tensor that has elements.
+        block: number of elements per block, a power of two.
+        place: device and stream of the launch.
 
     Returns:
-        The tables. None in the capture of a device graph if there was no such list before: what
-        they are copied from would have to outlive the graph.
+        The tables. None during the capture of a device graph if the list is new: the host memory
+        that they are copied from would have to outlive the graph.
     """
 
     def make() -> tuple[Table, ...]:
@@ -179,7 +180,7 @@ def tables(
 
 
 def blocks(sizes: tuple[int, ...], block: int, place: Place) -> Tensor:
-    """Return the blocks of tensors of these sizes, all at least 1: [number of blocks, 2] int64."""
+    """Return the blocks of tensors of these sizes, each at least 1: [number of blocks, 2] int64."""
 
     def make() -> Tensor:
         counts = torch.tensor([-(-size // block) for size in sizes], device="cpu")
@@ -193,15 +194,15 @@ def blocks(sizes: tuple[int, ...], block: int, place: Place) -> Tensor:
 
 
 def addresses(numbers: tuple[int, ...], place: Place) -> Tensor:
-    """Return addresses [n] on the device, int64. Nothing is copied from the host."""
+    """Return addresses [n] on the device, int64, without a copy from the host."""
 
     def make() -> Tensor:
         table = torch.zeros(len(numbers), dtype=torch.int64, device=place.device)
-        # Numbers of a list are arguments of the launch.
+        # `_foreach_add_` passes a list of numbers as arguments of the launch.
         torch._foreach_add_(list(table.unbind()), list(numbers))
         return table
 
-    # What a graph writes is there from its first replay on, for nobody else.
+    # Do not cache during a capture: the table is only written when the graph is replayed.
     found: Tensor = make() if place.capturing else _addresses.find(numbers, place, make)
     return found
 
@@ -210,5 +211,5 @@ def _to_device(table: Tensor, device: torch.device) -> Tensor:
     """Copy to a device without waiting for it."""
     if device.type == "cpu":
         return table
-    # The allocator of pinned memory keeps it until the copy is done.
+    # The allocator keeps pinned memory until the copy is done.
     return table.pin_memory().to(device, non_blocking=True)

@@ -1,7 +1,8 @@
-"""Lists of tensors and flat vectors in Triton: one launch for a list, through a table.
+"""Copies between lists of tensors and flat vectors in Triton: one launch per dtype.
 
-Tensors of one dtype go in one launch. A block of a contiguous tensor at an aligned address is
-moved 16 bytes at a time; ends of tensors, other alignments and other strides go element by element.
+A launch finds the tensors through a table. It moves blocks of contiguous tensors at aligned
+addresses 16 bytes at a time; ends of tensors, other alignments and other strides, element by
+element.
 """
 
 from collections.abc import Sequence
@@ -32,8 +33,8 @@ _NEW_IN_CAPTURE = "A list must be known before a device graph captures a launch 
 
 @triton.jit
 def _strided(rows_ptr, index, at):
-    """Return the offsets of elements of a tensor, given their numbers in logical order."""
-    # Within one tensor of less than 2^31 elements: the launcher sees to that.
+    """Return the offsets of elements of a tensor, given their indices in logical order."""
+    # int32 is enough: `_reachable` makes tensors of 2^31 elements or more contiguous.
     at = at.to(tl.int32)
     n1 = tl.load(rows_ptr + index * 11 + 4).to(tl.int32)
     n2 = tl.load(rows_ptr + index * 11 + 5).to(tl.int32)
@@ -65,9 +66,9 @@ def gather_kernel(
     ACC: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Write ``base + scale * tensors`` to out; each program's part of base . out in ``ACC``.
+    """Write ``base + scale * tensors`` to out, and each program's part of base . out in ``ACC``.
 
-    Rows and blocks are those of :class:`Table`; tensors are of ``DTYPE``.
+    Rows and blocks are those of :class:`Table`; tensors have ``DTYPE``.
     """
     program, programs = tl.program_id(0), tl.num_programs(0)
     total = tl.zeros([BLOCK], ACC)
@@ -126,7 +127,7 @@ def scatter_kernel(
 ):
     """Write the pieces of ``scale * vector`` to contiguous tensors of ``DTYPE``.
 
-    The tensors lie in ``storage`` [bytes]; the last number of a row is the place in it.
+    The tensors are in ``storage`` [bytes]; the last number of a row is the offset in it.
     """
     for block in range(tl.program_id(0), num_blocks, tl.num_programs(0)):
         pair = tl.cast(block, tl.int64) * 2
@@ -167,7 +168,7 @@ def _reachable(tensor: Tensor | None) -> Tensor | None:
 
 
 def _row_key(tensor: Tensor | None) -> tuple[object, ...] | None:
-    """Return all that the row of a tensor depends on, but its place in the flat vector."""
+    """Return all that the row of a tensor depends on, except its offset in the flat vector."""
     if tensor is None:
         return None
     return tensor.dtype, tensor.shape, tensor.stride(), tensor.data_ptr() % ALIGNMENT == 0
@@ -181,11 +182,11 @@ def gather(
     base: Tensor | None = None,
 ) -> Tensor | None:
     sizes = [shape.numel() for shape in shapes]
-    # Copies, if any, live until the launch: the device's allocator is ordered by the stream.
+    # Copies may be freed after the launch: the device's allocator is ordered by the stream.
     tensors = [_reachable(tensor) for tensor in tensors]
 
     def rows() -> list[tuple[int, torch.dtype, list[int]]]:
-        # Missing tensors go with the first launch.
+        # Missing tensors go into the launch of the first dtype.
         first = next((tensor.dtype for tensor in tensors if tensor is not None), out.dtype)
         found, offset = [], 0
         for index, (tensor, size) in enumerate(zip(tensors, sizes, strict=True)):
@@ -234,7 +235,7 @@ def gather(
 
 
 class _Storage(NamedTuple):
-    """Where the tensors of a list lie in one piece of memory, in bytes, and its size."""
+    """Byte offsets of the tensors of a list in one allocation, and its size."""
 
     starts: tuple[int, ...]
     stops: tuple[int, ...]
@@ -258,7 +259,7 @@ def scatter(
     scale: Tensor | None = None,
     out: Tensor | None = None,
 ) -> Sequence[Tensor]:
-    # In memory of its own, for addresses divisible by 16: `out` is not used.
+    # `out` is not used: a new allocation gives addresses divisible by 16.
     shapes, dtypes = tuple(shapes), tuple(dtypes)
     storage = _storage(shapes, dtypes)
 

@@ -3,11 +3,11 @@
 For a matrix W [n, d] with rows w_i, ``w^_i = w_i / |w_i|`` (0 for a zero row) and
 ``Om_ij = <w^_i, w^_j>``, the penalty is the sum of ``Om_ij^2`` over the ordered pairs i != j with
 ``Om_ij > tau_pos`` or ``Om_ij < -tau_neg`` (Ayinde, Nishihama and Zurada 2019,
-https://arxiv.org/abs/1901.10824, with one threshold for each sign). Which pairs count is not
-differentiated. With ``T_ij = Om_ij`` where a pair counts and 0 elsewhere, the gradient for w^ is
+https://arxiv.org/abs/1901.10824, with one threshold for each sign). The selection of pairs is not
+differentiated. With ``T_ij = Om_ij`` for selected pairs and 0 for others, the gradient for w^ is
 ``G = 4 T w^``, and for w_i ``(G_i - w^_i <w^_i, G_i>) / |w_i|``.
 
-The n x n matrix of all Om is never formed: only strips of at most :data:`STRIP_ENTRIES` entries.
+The n x n matrix Om is never formed as a whole, only in strips of :data:`STRIP_ENTRIES` entries.
 """
 
 import torch
@@ -41,9 +41,9 @@ def diversity_forward(weight: Tensor, tau_pos: float, tau_neg: float) -> tuple[T
     """Return the penalty, 0-dim, and the inverse norms of the rows [n].
 
     Args:
-        weight: [n, d], one row a filter. Not modified.
-        tau_pos: pairs count whose cosine is above.
-        tau_neg: and those whose cosine is below minus this.
+        weight: [n, d], one row per filter. Not modified.
+        tau_pos: selects pairs whose cosine is above it.
+        tau_neg: selects pairs whose cosine is below ``-tau_neg``.
 
     Cost: ``2 n^2 d`` flops.
     """
@@ -63,9 +63,9 @@ def diversity_backward(
     Args:
         grad: 0-dim cotangent of the penalty; not read on the host.
         weight: [n, d]. Not modified.
-        inverse_norms: [n] as :func:`diversity_forward` returned them.
-        tau_pos: as there.
-        tau_neg: as there.
+        inverse_norms: [n], returned by :func:`diversity_forward`.
+        tau_pos: as in :func:`diversity_forward`.
+        tau_neg: as in :func:`diversity_forward`.
 
     Cost: ``4 n^2 d`` flops.
     """
@@ -77,7 +77,7 @@ def diversity_backward(
 
 
 def project_rows(out: Tensor, grad: Tensor, unit: Tensor, inverse_norms: Tensor) -> Tensor:
-    """Turn ``T w^`` into the gradient for the rows, in place."""
+    """Turn ``T w^`` in ``out`` into the gradient for the rows of the weight, in place."""
     along = (out * unit).sum(1, keepdim=True)
     return out.addcmul_(unit, along, value=-1).mul_((4 * grad * inverse_norms)[:, None])
 
@@ -86,7 +86,7 @@ def gram_product(weight: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``Y = weight block`` and ``Y^T Y``.
 
     Args:
-        weight: [n, d] of any strides, so that a transpose will do.
+        weight: [n, d] of any strides, so it may be a transpose.
         block: [d, k] with k at most 64.
 
     Returns:

@@ -1,6 +1,7 @@
 """Thresholded Gram strips and tall products as Triton kernels.
 
-No atomic operations: a program writes one partial result, and those are added in a fixed order.
+They use no atomic operations: each program writes a partial result, and these are added in a fixed
+order.
 """
 
 from typing import Any
@@ -38,12 +39,12 @@ def gram_strip_kernel(
     PRECISION: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Thresholded cosines of strip rows (axis 0) and all rows (axis 1).
+    """Compute thresholded cosines of strip rows (axis 0) and all rows (axis 1).
 
-    With STORE they are written to ``strip`` [strip rows, n], else the sum of their squares to
-    ``partial``, one entry a program; of two tiles that mirror each other only one is then computed.
+    With STORE, write them to ``strip`` [strip rows, n]. Otherwise write the sum of their squares to
+    ``partial``, one entry per program; of two mirrored tiles, only one is then computed.
     """
-    # Along one axis, as the others end at 65,535 programs.
+    # Use one axis of the grid: the others are limited to 65,535 programs.
     heights = tl.cdiv(num_strip_rows, ROWS)
     height = tl.program_id(0) % heights
     width = tl.program_id(0) // heights
@@ -53,7 +54,7 @@ def gram_strip_kernel(
     left_there = row < num_strip_rows
     right_there = right < num_rows
     cosine = tl.zeros([ROWS, COLS], ACC)
-    # A tile wholly below the diagonal is the mirror image of one above.
+    # Skip tiles wholly below the diagonal: they mirror those above it.
     needed = STORE or (width + 1) * COLS > first_row + height * ROWS
     if needed:
         for start in range(0, num_cols, INNER):
@@ -74,7 +75,7 @@ def gram_strip_kernel(
         at = strip_ptr + row[:, None].to(tl.int64) * num_rows + right[None, :]
         tl.store(at, cosine, mask=left_there[:, None] & right_there[None, :])
     else:
-        # Off the diagonal each pair is met once and counts twice.
+        # Only the pair (i, j) with i < j is added, so it counts twice.
         twice = tl.where(left[:, None] < right[None, :], 2.0, 0.0)
         total = tl.sum(tl.sum(cosine * cosine * twice, 1), 0)
         tl.store(partial_ptr + tl.program_id(0), total)
@@ -97,7 +98,7 @@ def gram_product_kernel(
     PRECISION: tl.constexpr,
     ACC: tl.constexpr,
 ):
-    """Rows of ``Y = weight block`` [n, k], and their part of ``Y^T Y``, [programs, COLS, COLS]."""
+    """Write rows of ``Y = weight block`` [n, k], and parts [programs, COLS, COLS] of ``Y^T Y``."""
     program = tl.program_id(0)
     row = program * ROWS + tl.arange(0, ROWS)
     col = tl.arange(0, COLS)
@@ -113,7 +114,7 @@ def gram_product_kernel(
         out = tl.dot(a, b.to(a.dtype), out, input_precision=PRECISION, out_dtype=ACC)
     mask = (row < num_rows)[:, None] & (col < num_cols)[None, :]
     tl.store(out_ptr + row[:, None].to(tl.int64) * num_cols + col[None, :], out, mask=mask)
-    # In full precision whatever the products' is: orthogonality rests on it.
+    # Full precision, whatever that of the product: orthogonality depends on it.
     gram = tl.dot(tl.trans(out), out, input_precision="ieee", out_dtype=ACC)
     part = partial_ptr + tl.cast(program, tl.int64) * COLS * COLS
     tl.store(part + col[:, None] * COLS + col[None, :], gram)
@@ -150,7 +151,7 @@ def _strip(
 def diversity_forward(
     weight: Tensor, tau_pos: float, tau_neg: float, *, precision: str = "ieee"
 ) -> tuple[Tensor, Tensor]:
-    # `precision` is that of float32 products: "ieee", "tf32" or, not on AMD, "tf32x3".
+    # `precision` of float32 products is "ieee", "tf32" or, except on AMD, "tf32x3".
     weight = weight.contiguous()
     inverse_norms = inverse_row_norms(weight)
     tiles = triton.cdiv(len(weight), 32 if weight.dtype == torch.float64 else 64)
@@ -204,7 +205,7 @@ def gram_product(
 
 
 def orthonormal_product(weight: Tensor, block: Tensor) -> tuple[Tensor, Tensor]:
-    # By Cholesky factors of Gram matrices, the first of which comes with the product. Three rounds,
+    # Cholesky QR: factorize Gram matrices, the first of which comes with the product. Three rounds,
     # with a shift against singularity, are as accurate as Householder's method: Fukaya et al.
     # (2020), Shifted Cholesky QR. https://doi.org/10.1137/18M1218212. Nothing is read on the host.
     product, gram = gram_product(weight, block)
