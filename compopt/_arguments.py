@@ -66,11 +66,11 @@ def _misfit(
     for unknown in kwargs:
         if unknown not in names:
             close = difflib.get_close_matches(unknown, names, n=1)
-            hint = f"Did you mean `{close[0]}`?" if close else f"There are {', '.join(names)}."
+            hint = f"Did you mean `{close[0]}`?" if close else f"It takes {', '.join(names)}."
             return f"{name} takes no `{unknown}`. {HINTS.get(unknown, hint)}"
     count = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
     if len(args) > count:
-        taken = f"{count} argument{'s' if count > 1 else ''} without a name"
+        taken = f"{count} positional argument{'s' if count > 1 else ''}"
         return f"{name} takes {taken}, got {len(args)}. {remedy}"
     return None
 

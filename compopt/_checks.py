@@ -145,14 +145,14 @@ def check_params(name: str, params: Sequence[Tensor]) -> None:
             raise TypeError(
                 f"`{name}` must hold ordinary tensors, got a DTensor, as `fully_shard` makes: its "
                 "module gathers and frees parameters around a single backward pass, and autograd "
-                "then takes the mixed second derivatives for zero. Leave the parameters whole and "
+                "then treats mixed second derivatives as zero. Leave the parameters whole and "
                 "shard the optimizer's vectors: "
                 "`process_group=compopt.distributed.Sharded(group)`."
             )
         # Writing to an expanded tensor fails, after the other player has already moved.
         if any(n > 1 and step == 0 for n, step in zip(param.shape, param.stride(), strict=True)):
             raise ValueError(
-                f"`{name}` must hold tensors whose entries have memory of their own, got an "
+                f"`{name}` must hold tensors whose entries do not share memory, got an "
                 f"expanded one of shape {tuple(param.shape)}. Clone it."
             )
     if len({id(param) for param in params}) < len(params):

@@ -46,7 +46,7 @@ SYNCHRONIZED = Cause(
 NOT_TWICE = Cause(
     r"once_differentiable",
     "A custom `autograd.Function` whose backward is not differentiable has no second derivative, "
-    "and `torch.autograd.grad` silently takes it for zero.",
+    "and `torch.autograd.grad` silently treats it as zero.",
     "Write the backward in differentiable torch operations, without `once_differentiable`.",
 )
 WRONG_FUNCTION = (
@@ -84,7 +84,7 @@ def how_to_move_alone(player: object) -> str:
         '`step(loss, player="max")` or `player="min"`, where `step` takes `player`; the max player '
         "raises one loss, and lowers its own of a pair. Elsewhere leave the loss whole and set "
         "`lr` to 0, and `interaction` to None, in the parameter groups of the other; not with LEAD "
-        "and OptimisticAdam, which move it on by momentum."
+        "and OptimisticAdam, whose momentum would still move it."
     )
 
 
@@ -169,7 +169,7 @@ def independence(pairs: Iterable[tuple[object, object]]) -> str:
     """
     which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
     return (
-        f"The players do not interact as they could: {which}. If that is not meant, leave out "
+        f"The players interact in part only: {which}. If that is not meant, leave out "
         "`detach()`, `no_grad()` and replayed samples: a competitive step needs both losses with "
         "the graphs of both players. If that is intended, each player's own optimizer takes the "
         "same step at less cost."

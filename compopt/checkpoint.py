@@ -89,7 +89,7 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = None) -> A
     start = len(_MAGIC) + _DIGEST_SIZE
     if content[: len(_MAGIC)] != _MAGIC:
         raise CheckpointError(
-            f"{path} does not begin as a checkpoint does. Write it with `save_checkpoint`; read "
+            f"{path} has no header of a checkpoint. Write it with `save_checkpoint`; read "
             "other files with `torch.load(path, weights_only=True)`."
         )
     digest, data = content[len(_MAGIC) : start], content[start:]
@@ -100,8 +100,8 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = None) -> A
         )
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise CheckpointError(
-            f"{path} holds {len(data)} bytes that are not all that `torch.save` writes, although "
-            "they have their digest: they were cut off before it was made. Go back to an earlier "
+            f"{path} holds {len(data)} bytes that match their digest but are no complete archive "
+            "of `torch.save`: they were cut off before the digest was made. Go back to an earlier "
             "checkpoint, and write with `save_checkpoint`."
         )
     try:
@@ -110,7 +110,7 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = None) -> A
         found = re.search(r"GLOBAL (\S+)", str(error))
         what = found[1] if found else str(error)
         raise CheckpointError(
-            f"{path} holds more than tensors and plain values: {what}. Save what it consists of, "
+            f"{path} holds more than tensors and plain values: {what}. Save its contents, "
             "such as a state dict; a class that you trust loads inside "
             "`torch.serialization.safe_globals([that_class])`."
         ) from error

@@ -179,8 +179,8 @@ class MicroBatches(Generic[L_co]):
     def __init__(self, losses: Iterable[L_co | Game[L_co]]) -> None:
         if isinstance(losses, Tensor) or not isinstance(losses, Iterable):
             raise TypeError(
-                f"`losses` must be those of several parts, got {type(losses).__name__}. One loss "
-                "is given to a step as it is; per-sample losses are averaged first, `.mean()`."
+                f"`losses` must hold a loss for each micro-batch, got {type(losses).__name__}. "
+                "Pass a single loss to the step itself; average per-sample losses, `.mean()`."
             )
         self.losses: tuple[L_co | Game[L_co], ...] = tuple(losses)
 
@@ -210,7 +210,7 @@ def check_alone(player: Player, terms: Terms) -> None:
     for name in (other, "curvature_loss"):
         if getattr(terms, name) is not None:
             raise ValueError(
-                f"`{name}` has no part in a step of the {player} player alone. Leave it out."
+                f"`{name}` does not apply to a step of the {player} player alone. Leave it out."
             )
 
 
@@ -333,7 +333,7 @@ def _check_alike(games: Sequence[Game], players: Mapping[Player, Sequence[Tensor
                 ", ".join(" and ".join(r) or "none" for r in f) for f in (found[0], players_of)
             )
             raise ValueError(
-                "`MicroBatches` must hold losses of one form, got some that depend on different "
+                "`MicroBatches` must hold losses of one kind, got some that depend on different "
                 f"players: the first on {first}, number {index} on {other}. Write the losses of "
                 "two players as a pair, `(min_loss, max_loss)`, with the graphs of both in each."
             )
@@ -357,7 +357,7 @@ def _mean_term(name: str, terms: Sequence[Tensor | None], device: torch.device) 
         if missing == len(terms):
             return None
         raise ValueError(
-            f"`MicroBatches` must hold losses of one form, got `{name}` in "
+            f"`MicroBatches` must hold losses of one kind, got `{name}` in "
             f"{len(terms) - missing} of {len(terms)}. Give it in all of them, or beside them as an "
             "argument of the step."
         )

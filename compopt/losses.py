@@ -106,8 +106,8 @@ def relativistic(real: Tensor, fake: Tensor) -> Pair:
     """
     if real.shape != fake.shape:
         raise ValueError(
-            f"`real` and `fake` must have one shape, got {tuple(real.shape)} and "
-            f"{tuple(fake.shape)}. `relativistic_average` takes any."
+            f"`real` and `fake` must have the same shape, got {tuple(real.shape)} and "
+            f"{tuple(fake.shape)}. `relativistic_average` takes different shapes."
         )
     return softplus(real - fake).mean(), softplus(fake - real).mean()
 

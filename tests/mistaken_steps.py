@@ -103,7 +103,7 @@ FORMS = (
         "two-arguments",
         lambda play: general(play).step(*play.pair()),
         TypeError,
-        r"`CGD\.step` takes 1 argument without a name, got 2\..*`\(min_loss, max_loss\)`",
+        r"`CGD\.step` takes 1 positional argument, got 2\..*`\(min_loss, max_loss\)`",
         lambda play: general(play).step(play.pair()),
     ),
     row(
@@ -124,7 +124,7 @@ FORMS = (
         "two-arguments-of-a-rival",
         lambda play: OGDA(*play.players).step(*play.pair()),
         TypeError,
-        r"`OGDA\.step` takes 1 argument without a name, got 2\..*`\(min_loss, max_loss\)`",
+        r"`OGDA\.step` takes 1 positional argument, got 2\..*`\(min_loss, max_loss\)`",
         lambda play: OGDA(*play.players).step(play.pair()),
     ),
     row(

@@ -267,7 +267,7 @@ CONSTRUCTIONS = (
         "lr-by-position",
         lambda play: CGD(*play.players, 0.1, 0.2),
         TypeError,
-        r"`CGD` takes 3 arguments without a name, got 4\..*`lr=\(min, max\)`",
+        r"`CGD` takes 3 positional arguments, got 4\..*`lr=\(min, max\)`",
         builds(lambda play: CGD(*play.players, lr=(0.1, 0.2))),
     ),
     Mistake(
@@ -302,7 +302,7 @@ CONSTRUCTIONS = (
         "learning-rate-of-another-library",
         lambda play: CGD(*play.players, step=0.1),
         TypeError,
-        "`CGD` takes no `step`. There are min_params, max_params, lr, ",
+        "`CGD` takes no `step`. It takes min_params, max_params, lr, ",
         builds(lambda play: CGD(*play.players, lr=0.1)),
     ),
     Mistake(

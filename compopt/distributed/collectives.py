@@ -87,7 +87,7 @@ class Collectives:
                 raise CollectiveError(
                     f"The ranks are not at the same place: rank {self.rank} is at {notice}, rank "
                     f"{rank} at {other}. One of them has skipped or repeated a step, or loaded a "
-                    "state dict by itself, or went on after an error of its own. Let all ranks "
+                    "state dict on its own, or went on after an error. Let all ranks "
                     "make the same calls in the same order. To go on from here, load the last "
                     "checkpoint on all of them: `load_state_dict` starts the count again."
                 )
@@ -207,14 +207,14 @@ class Collectives:
         self._record.leave(f"{WAITED} {phase}")
         return CollectiveError(
             f"Rank {self.rank} of {self.size} failed in the exchange of {phase}. "
-            f"{self._record.who_is_missing()} Look at the output of the others, and let all ranks "
+            f"{self._record.who_is_missing()} Check the output of the others, and let all ranks "
             "take equally many steps (`compopt.distributed.while_all_have`). The backend said: "
             f"{error}"
         )
 
     def _end_of(self, reason: str) -> str:
         return (
-            f"Rank {self.rank} takes part in nothing more of its process group: {reason}. The "
+            f"Rank {self.rank} has left its process group: {reason}. The "
             "other ranks may still be waiting for the rest of that exchange, and would take any "
             "other message for it. Start all processes again from the last checkpoint, or set "
             "`optimizer.process_group = torch.distributed.new_group()` on all ranks and load it "

@@ -42,8 +42,8 @@ def compare(
         what = difference(unpack(texts[rank]), unpack(texts[other]), other)
         raise ValueError(
             f"Rank {rank} and rank {other} would take different steps: {what}. Set it alike on all "
-            "ranks; what a rank decides by itself, as a scheduler does from its own loss, has to "
-            "be averaged or broadcast first."
+            "ranks; average or broadcast first what a rank decides on its own, such as a learning "
+            "rate that follows its own loss."
         )
     if len(set(parameters)) > 1:
         raise ValueError(

@@ -89,7 +89,7 @@ class GroupRecord:
         silent = [rank for rank in range(self.size) if rank != self.rank and rank not in notes]
         sentences = [f"Rank {rank} reports: {note}." for rank, note in _first(notes)]
         if self._store is None:
-            sentences.append("The store of the group, which knows of the others, does not answer.")
+            sentences.append("The store of the process group does not answer.")
         elif silent:
             sentences.append(
                 f"No word from {ranks_named(silent)}: dead, done with its loop, or busy with "

@@ -165,6 +165,6 @@ def bias_activation(
         known = ", ".join(activations.ACTIVATIONS)
         raise ValueError(f"`kind` must be one of {known}, got {kind!r}.")
     if not slope >= 0:
-        raise ValueError(f"`slope` must be at least 0, got {slope!r}: the side is read off y.")
+        raise ValueError(f"`slope` must be at least 0, got {slope!r}: y has the sign of x.")
     output: Tensor = _activate(x, bias, activations.Activation(kind, slope, dim))
     return output

@@ -200,7 +200,7 @@ def batch_norm(
         ValueError: if ``slope`` is negative or there is only one entry per channel.
     """
     if not slope >= 0:
-        raise ValueError(f"`slope` must be at least 0, got {slope!r}: the side is read off y.")
+        raise ValueError(f"`slope` must be at least 0, got {slope!r}: y has the sign of x.")
     if x.numel() <= x.shape[1]:
         raise ValueError(
             f"Expected more than 1 value per channel when training, got input size {x.shape}."

@@ -145,5 +145,5 @@ def test_another_programs_file_is_refused(tmp_path):
     with pytest.raises(BenchmarkError, match="not a checkpoint of this program"):
         checkpoint.load(tmp_path)
     torch.save({"step": 1}, tmp_path / checkpoint.CURRENT)
-    with pytest.raises(BenchmarkError, match="does not begin as a checkpoint"):
+    with pytest.raises(BenchmarkError, match="has no header of a checkpoint"):
         checkpoint.load(tmp_path)

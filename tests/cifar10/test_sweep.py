@@ -188,7 +188,7 @@ def test_a_failing_cell_is_noted_and_the_others_run(tmp_path, tree, capsys):
     assert main(["work", str(out), "--data", str(tree)]) == 1
     states = {name: status["state"] for name, status in Sweep(out).statuses().items()}
     assert states == {"acgd_wgan_none_seed0": "failed", "adam_wgan_none_seed0": "finished"}
-    assert "does not begin as a checkpoint" in Sweep(out).status(broken.name)["reason"]
+    assert "has no header of a checkpoint" in Sweep(out).status(broken.name)["reason"]
     assert "failed. " in capsys.readouterr().out
     # Once put right, the same command goes on.
     (broken / checkpoint.CURRENT).unlink()

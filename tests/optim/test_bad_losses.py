@@ -241,7 +241,7 @@ def test_losses_of_two_networks_are_no_micro_batches(swapped: bool) -> None:
     with pytest.raises(ValueError, match=r"min and max.*as a pair"):
         optimizer.step(MicroBatches(losses[::-1] if swapped else losses))
     pairs = [losses, losses[::-1]]
-    with pytest.raises(ValueError, match="of one form, got some that depend on different players"):
+    with pytest.raises(ValueError, match="of one kind, got some that depend on different players"):
         optimizer.step(MicroBatches((first, second) for first, second in pairs))
 
 
