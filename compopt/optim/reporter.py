@@ -106,8 +106,8 @@ class Reporter:
             self.warn_once(
                 APART,
                 f"{APART_WORDS} No loss depends on another player. If that is not meant, leave out "
-                "`detach()` and `no_grad()`. If that is intended, each player's own optimizer takes "
-                "the same step at less cost.",
+                "`detach()` and `no_grad()`. If that is intended, each player's own optimizer "
+                "takes the same step at less cost.",
                 StepWarning,
             )
 
