@@ -28,7 +28,7 @@ class Precision:
         eps: machine epsilon of the type.
         loss_width: smallest width for differences of a loss, relative to the size of the
             parameters; None if the type is too coarse.
-        gradient_width: width for differences of a gradient, relative likewise; None if the type is
+        gradient_width: width for differences of a gradient, in the same unit; None if the type is
             too coarse. It is small so that hardly any unit of a network crosses a kink: if many do,
             differences at two widths can agree on a value that is not the derivative.
         rtol: largest relative error between a derivative and the differences.

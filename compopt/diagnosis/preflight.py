@@ -36,7 +36,7 @@ def preflight(
     non-differentiable backward pass. Then the derivatives are measured along random directions,
     which also detects wrong values: gradients against differences of the loss, mixed products
     against differences of the gradient, and the two orders of differentiation against each other.
-    For this the loss is evaluated in float64, whatever the dtype of the parameters, with the same
+    For this the loss is evaluated in float64, also for parameters of another dtype, with the same
     random numbers and buffers each time. A derivative is wrong only if, along two directions,
     differences at two widths agree with each other but not with it, so neither a kink (ReLU) nor
     rounding counts as an error. If float64 does not work, the parameters' own dtype is used and

@@ -113,7 +113,7 @@ class CollapseMonitor:
     ``sigma_k / sigma_1`` fall from between 0.5 and 0.9 to below 0.5 within about 3000 steps, and
     sample quality falls with them. Without spectral normalization the critic of a plain Wasserstein
     loss goes below 0.15 within tens of steps, while all samples become one image. A
-    :class:`CollapseRule` raises at most one alarm per layer. It raises none for a slow decline
+    :class:`CollapseRule` decides; there is at most one alarm per layer, and none for a slow decline
     above ``low``.
 
     Use it for convolutional critics; a layer with few filters or outputs has too short a spectrum.
