@@ -1,4 +1,4 @@
-"""How near an optimizer's step comes to the exactly solved one."""
+"""The error of an optimizer's step against the exactly solved step."""
 
 from functools import partial
 
@@ -12,10 +12,11 @@ SEED = 2
 
 
 def step_error(contestant: Contestant, workload: Workload, device: torch.device) -> float:
-    """Return the relative error of the first step, against the exactly solved one.
+    """Return the relative error of the first step against the exactly solved one.
 
-    Both start from the same weights and see the same batch. In the Euclidean norm over both
-    players' parameters, single precision. Later steps would compare trajectories, which part.
+    Both start from the same weights and use the same batch. The norm is Euclidean over both
+    players' parameters, in single precision. Later steps are not compared, because trajectories
+    diverge.
     """
     ways = []
     for build in (contestant.build, EXACT):

@@ -1,10 +1,10 @@
-"""What a step costs after a change, beside what it cost before, in one interleaved run.
+"""Cost of a step before and after a change, measured in one interleaved run.
 
     python -m benchmarks.before_after REVISION                  all games
     python -m benchmarks.before_after REVISION --games tiny small --rounds 20
 
-Two processes, one on the files of REVISION and one on those here, take steps of the same game in
-turn. Compared are medians of processor time; each process measures its own.
+Two processes, one with the files of REVISION and one with the current files, take steps of the same
+game in turn. The table compares medians of processor time; each process measures its own.
 """
 
 import argparse
@@ -34,7 +34,7 @@ GAMES = ("tiny", "small", "dcgan", "resnet", "poisson")
 
 
 def _tiny() -> tuple[nn.Module, nn.Module, Callable[[], Tensor], float]:
-    """A game whose step is mostly the package's own Python."""
+    """Return a game whose step mostly runs the package's own Python code."""
     torch.manual_seed(0)
     generator, critic = (
         nn.Sequential(nn.Linear(i, 32), nn.Tanh(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, o))
@@ -56,7 +56,7 @@ def _game(name: str) -> tuple[nn.Module, nn.Module, Callable[[], Tensor], float]
 
 
 def serve() -> None:
-    """Answer lines "game option count" with the seconds of a step, until there are no more."""
+    """Answer each input line "game option count" with the seconds of a step."""
     from compopt import ACGD, ConjugateGradient
 
     torch.set_num_threads(1)
@@ -79,7 +79,7 @@ def serve() -> None:
 
 
 def _start(tree: Path) -> "subprocess.Popen[str]":
-    # The file here serves both, with the package of each tree.
+    # Both processes run this file, each with the package of its own tree.
     code = f"import sys; sys.path[:0] = [{str(tree)!r}]; import runpy; "
     code += f"runpy.run_path({__file__!r})['serve']()"
     return subprocess.Popen(
@@ -103,7 +103,7 @@ def _ask(process: "subprocess.Popen[str]", game: str, option: str, count: int) -
 def compare(revision: str, games: list[str], rounds: int, console: Console) -> Table:
     """Return a table of the ratios of all games and options."""
     table = Table("game", "ACGD", "before, ms", "after, ms", "ratio")
-    # The revision before may not have it, and serves from this file too.
+    # Imported here, because the old revision also runs this file and may not have the harness.
     from benchmarks.harness import in_turns, ratios
 
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +118,7 @@ def compare(revision: str, games: list[str], rounds: int, console: Console) -> T
                     for process in processes:
                         _ask(process, game, option, 3)
                     works = {p: partial(_ask, p, game, option, count) for p in processes}
-                    # Each process measures its own time.
+                    # The clock returns the time that the process measured itself.
                     times = in_turns(works, rounds, seconds=lambda ask: ask())
                     before, after = map(median, times.values())
                     ratio = median(ratios(*reversed(times.values())))

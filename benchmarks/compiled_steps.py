@@ -1,8 +1,8 @@
 """Compiled steps of larger networks, in units of an eager Adam step.
 
-Run ``python -m benchmarks.compiled_steps``. As `benchmarks.small_games`, with the workloads of
-`benchmarks.step_cost`: Adam and ACGD of one iteration, eager and compiled, on one thread. Compiling
-takes up to minutes for each. A workload that is not measured this time keeps its figures.
+Run ``python -m benchmarks.compiled_steps``. Measures as `benchmarks.small_games` does, with the
+workloads of `benchmarks.step_cost`: Adam and ACGD with one iteration, eager and compiled, on one
+thread. Each compilation takes up to minutes. Workloads that are not measured keep their figures.
 """
 
 from functools import partial
@@ -39,13 +39,14 @@ def start(workload: str, batch_size: int | None = None) -> Play:
     """Return a workload's game with one batch."""
     play = WORKLOADS[workload].start(batch_size)
     batch = play.draw(torch.Generator().manual_seed(1))
-    # Its loss has the networks already: they are the ones whose parameters a program replaces.
+    # `play.loss` already holds the networks. They are the ones whose parameters the compiled
+    # program replaces, so the network arguments are not needed.
     networks = play.min_player, play.max_player
     return Play(networks, batch, lambda _min, _max, *given: play.loss(given))
 
 
 def main(words: list[str] | None = None) -> None:
-    """Measure, and write what was found."""
+    """Measure, write the results and print the table."""
     parser = arguments(__doc__, rounds=9, out=RESULT)
     parser.add_argument("--workloads", nargs="+", choices=NAMES, default=list(NAMES))
     parser.add_argument("--batch-size", type=int, help="default: the workload's")

@@ -1,10 +1,10 @@
-"""Constrained problems by multipliers as the max player, beside Cooper and beside their solutions.
+"""Constrained problems with multipliers as the max player, compared with Cooper and solutions.
 
-``python -m benchmarks.constraints`` prints the stored comparison, ``--new`` makes it anew, which
-takes minutes and needs ``cooper-optim``. Two problems: Cooper's own of two variables, whose
-solution (2/3, 1/3) is found by hand, and a logistic regression whose rates of acceptance in two
-groups must not differ by more than 0.05, solved by SciPy. Each method has the same steps and
-searches the same learning rates.
+``python -m benchmarks.constraints`` prints the stored comparison; ``--new`` runs it again, which
+takes minutes and needs ``cooper-optim``. There are two problems: one of two variables from Cooper's
+tests, with the solution (2/3, 1/3), and a logistic regression whose acceptance rates in two groups
+may differ by at most 0.05, solved by SciPy. Each method takes the same number of steps and tries
+the same learning rates.
 """
 
 import argparse
@@ -26,14 +26,14 @@ RESULT = Path(__file__).parent / "results" / "constraints.json"
 RATES = (0.1, 0.5)
 START = 0.1
 GAP = 0.05
-# Of a violation: above all multipliers of the solutions, so that none pays.
+# Price of a violation, larger than all multipliers of the solutions, so that no violation pays.
 PRICE = 2.0
 COURSE = (10, 30, 50, 70, 100, 150, 300, 1000)
 Run = Callable[["Problem", float, float, int], tuple[Tensor, Tensor]]
 
 
 class Problem(NamedTuple):
-    """Minimise ``loss`` where each of ``constraints`` [2] is not positive."""
+    """Minimise ``loss`` subject to ``constraints`` [2] <= 0."""
 
     size: int
     loss: Callable[[Tensor], Tensor]
@@ -41,7 +41,7 @@ class Problem(NamedTuple):
 
 
 def by_hand() -> Problem:
-    """Return the problem that Cooper's tests have: x^2 + 2 y^2, x + y >= 1, x^2 + y <= 1."""
+    """Return the problem of Cooper's tests: x^2 + 2 y^2, x + y >= 1, x^2 + y <= 1."""
     return Problem(
         2,
         lambda x: x[0].square() + 2 * x[1].square(),
@@ -74,7 +74,7 @@ PROBLEMS = {"two variables": by_hand, "fairness": fairness}
 
 
 def mirrored(problem: Problem, lr: float, dual_lr: float, steps: int) -> tuple[Tensor, Tensor]:
-    """CGD whose multipliers stay positive by their mirror map."""
+    """Run CGD with a mirror map that keeps the multipliers positive."""
     x = torch.zeros(problem.size, dtype=torch.float64, requires_grad=True)
     multipliers = torch.full((2,), START, dtype=torch.float64, requires_grad=True)
     optimizer = CGD([x], [multipliers], lr=(lr, dual_lr), mirror=("euclidean", "nonnegative"))
@@ -84,7 +84,7 @@ def mirrored(problem: Problem, lr: float, dual_lr: float, steps: int) -> tuple[T
 
 
 def clamped(problem: Problem, lr: float, dual_lr: float, steps: int) -> tuple[Tensor, Tensor]:
-    """CGD whose multipliers are clamped at zero after each step."""
+    """Run CGD and clamp the multipliers at zero after each step."""
     x = torch.zeros(problem.size, dtype=torch.float64, requires_grad=True)
     multipliers = torch.full((2,), START, dtype=torch.float64, requires_grad=True)
     optimizer = CGD([x], [multipliers], lr=(lr, dual_lr))
@@ -96,7 +96,7 @@ def clamped(problem: Problem, lr: float, dual_lr: float, steps: int) -> tuple[Te
 
 
 def cooper(problem: Problem, lr: float, dual_lr: float, steps: int) -> tuple[Tensor, Tensor]:
-    """Gradient descent on the variables and projected ascent on the multipliers, by Cooper."""
+    """Run Cooper: gradient descent on the variables, projected ascent on the multipliers."""
     import cooper as package
 
     class Cmp(package.ConstrainedMinimizationProblem):  # type: ignore[misc]
@@ -135,7 +135,7 @@ METHODS: dict[str, Run] = {
 
 
 def solution(problem: Problem) -> Tensor:
-    """Return the minimiser, by sequential quadratic programming."""
+    """Return the minimiser, computed by sequential quadratic programming."""
     found = minimize(
         lambda x: problem.loss(torch.from_numpy(x)).item(),
         np.full(problem.size, 0.1),
@@ -150,7 +150,7 @@ def solution(problem: Problem) -> Tensor:
 
 
 def compare(lengths: Sequence[int]) -> list[dict[str, Any]]:
-    """Return a row for each problem, length and method, at the learning rates that suit it best."""
+    """Return a row for each problem, number of steps and method, with its best learning rates."""
     rows = []
     for name, make in PROBLEMS.items():
         problem = make()
@@ -169,7 +169,7 @@ def compare(lengths: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def course() -> list[dict[str, Any]]:
-    """Return how far mirrored multipliers have come on the fair regression after some steps."""
+    """Return the progress of mirrored multipliers on the fair regression after some steps."""
     problem, rows = fairness(), []
     best = float(problem.loss(solution(problem)))
     for step in COURSE:
@@ -201,7 +201,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the comparison, made anew if asked for."""
+    """Print the stored comparison; run it first with ``--new``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--new", action="store_true", help="run and store instead of reading")
     parser.add_argument("--steps", type=int, nargs="+", default=[100, 1000], help="with --new")

@@ -23,12 +23,12 @@ class Contestant:
     """An optimizer under test.
 
     Attributes:
-        name: how tables call it.
+        name: its name in tables.
         build: from a game and a learning rate, returns a function that takes one step on a loss.
-        is_acgd: whether it means to take ACGD's step with the published constants, so that it can
-            be compared with the exact one.
-        package: that it comes from.
-        needs_device: whether it is for a CUDA device alone.
+        is_acgd: whether it takes ACGD's step with the published constants, so that the step can be
+            compared with the exact one.
+        package: the package that it comes from.
+        needs_device: whether it runs only on a CUDA device.
     """
 
     name: str
@@ -48,7 +48,7 @@ def _adam(play: Play, lr: float | Tensor, **options: bool) -> Step:
         for player in players:
             player.zero_grad()
         loss = loss_fn()
-        # Named as in the package, for profiles.
+        # The package's own range name, for profiles.
         with record_function(Range.GRADIENTS.value):
             loss.backward()
         for player in players:
@@ -72,10 +72,10 @@ def acgd(**options: object) -> Callable[[Play, float | Tensor], Step]:
 
 
 def captured(build: Callable[[Play, Tensor], Step]) -> Callable[[Play, float], Step]:
-    """Return a contestant that replays its step as a device graph, once it is warm.
+    """Return a contestant that replays its step as a device graph after warm-up.
 
-    The loss must read its batch where it was in the first step. Without a device the step is
-    taken as it is.
+    The loss must read its batch from the memory of the first step. Without a CUDA device the step
+    runs eagerly.
     """
 
     def build_captured(play: Play, lr: float) -> Step:
@@ -89,7 +89,7 @@ def captured(build: Callable[[Play, Tensor], Step]) -> Callable[[Play, float], S
 
 
 class Replayed:
-    """A step that is captured after a few, and replayed from then on."""
+    """A step that is captured after a few eager steps, then replayed."""
 
     WARM_UP = 3
 
@@ -143,9 +143,9 @@ def _cgds(play: Play, lr: float) -> Step:
 def _torch_cgd(play: Play, lr: float) -> Step:
     import torch_cgd
 
-    # Its default solver, GMRES, does not reach its tolerance in float32: it goes on to 1000
-    # iterations and keeps a vector of the generator's size for each, 35 GB. This is its other one,
-    # at the published tolerance, which is on squared norms there.
+    # Its default solver, GMRES, does not reach its tolerance in float32: it takes 1000 iterations
+    # and keeps a vector of the generator's size for each, 35 GB. Use its other solver at the
+    # published tolerance, which that package applies to squared norms.
     solver = torch_cgd.solvers.CG(tol=1e-12)
     players = play.min_player.parameters(), play.max_player.parameters()
     optimizer = torch_cgd.ACGD(*players, lr=lr, solver=solver)
@@ -201,7 +201,7 @@ CONTESTANTS = {
 
 
 def contestants_on(device: torch.device) -> list[str]:
-    """Return the keys of those that can be measured on a device."""
+    """Return the keys of the contestants that can be measured on a device."""
     on_cuda = device.type == "cuda"
     return [key for key, one in CONTESTANTS.items() if on_cuda or not one.needs_device]
 

@@ -1,8 +1,8 @@
-"""How often preflight calls the right derivatives of the benchmarks' networks wrong.
+"""Count how often preflight reports correct derivatives of the benchmarks' networks as wrong.
 
 ``python -m benchmarks.false_alarms --seeds 50`` draws initial weights and a batch for each seed and
-writes ``benchmarks/results/false_alarms.json``. Each entry is kept as soon as it is measured: a run
-that was cut off goes on from there. ``--new`` begins anew.
+writes ``benchmarks/results/false_alarms.json``. Each entry is stored when it is measured, so an
+interrupted run resumes from there. ``--new`` starts from scratch.
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ SAMPLE_SIZE = 2
 
 
 def rectified_mlp(batch_size: int, width: int = 128, latent_size: int = 16) -> Play:
-    """Return a Wasserstein game of networks of three rectified layers on points of a plane."""
+    """Return a Wasserstein game of networks with three ReLU layers on points of the plane."""
 
     def network(inputs: int, outputs: int) -> nn.Sequential:
         return nn.Sequential(
@@ -45,7 +45,7 @@ def rectified_mlp(batch_size: int, width: int = 128, latent_size: int = 16) -> P
     return Play(generator, critic, draw, loss)
 
 
-# Narrow ones have as many kinks per weight, and take seconds rather than minutes.
+# Narrow networks have as many kinks per weight, and take seconds instead of minutes.
 NARROW_SMALL = Workload(
     "small CNN, width 1/4",
     lambda n: gan(SmallGenerator(LATENT_SIZE, width=0.25), SmallCritic(width=0.25), n),
@@ -65,7 +65,7 @@ NETWORKS: dict[str, tuple[Workload, int]] = {
 
 
 def trial(workload: Workload, batch_size: int, seed: int) -> dict[str, Any]:
-    """Return what preflight says of a game whose derivatives are torch's own."""
+    """Return preflight's result for a game whose derivatives are torch's own."""
     torch.manual_seed(seed)
     play = workload.build(batch_size)
     batch = play.draw(torch.Generator().manual_seed(seed))
@@ -97,7 +97,7 @@ def table(trials: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main() -> None:
-    """Measure what is not measured yet, write the results and print the table."""
+    """Measure the missing entries, write the results and print the table."""
     parser = arguments(__doc__, out=RESULT)
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))

@@ -1,12 +1,12 @@
-"""Which form of a GAN's loss trains best: one zero-sum loss, or a loss for each player.
+"""Compare two forms of a GAN's loss: one zero-sum loss, or a loss for each player.
 
 ``python -m benchmarks.forms`` trains the same networks by ACGD, with each loss in both forms and
 the same budget of gradient calls for every run, on a ring of eight Gaussians or, with ``--problem
 cifar16``, on CIFAR-10 at 16 pixels (``COMPOPT_DATA``), and writes
 ``benchmarks/results/forms_PROBLEM.json``. A gradient call is an evaluation of the networks with its
-backward pass; a mixed product counts as half a one, and a pair has a backward pass for each loss.
-Runs are kept as soon as they are done: a program that was cut off goes on from there. ``--new``
-begins anew.
+backward pass; a mixed product counts as half a call, and a pair has a backward pass for each loss.
+Each run is stored when it is done, so an interrupted program resumes from there. ``--new`` starts
+from scratch.
 """
 
 import json
@@ -48,17 +48,17 @@ for _name, _pair in PAIRS.items():
 
 @dataclass(frozen=True)
 class Problem:
-    """Networks, their data, and how samples are judged.
+    """Networks, their data, and the score of samples.
 
     Attributes:
-        generator: of a batch of noise [n, noise_size].
-        critic: of samples, with scores [n, 1].
+        generator: maps a batch of noise [n, noise_size] to samples.
+        critic: maps samples to scores [n, 1].
         noise_size: length of a noise vector.
-        batch_size: real samples, and generated ones, of a step.
-        draw: returns that many real samples.
-        score: returns figures of a trained generator.
+        batch_size: number of real and of generated samples in a step.
+        draw: returns the given number of real samples.
+        score: returns scores of the trained generator.
         lr: learning rate of both players.
-        after_step: called with nothing after each step.
+        after_step: called without arguments after each step.
     """
 
     generator: nn.Module
@@ -89,7 +89,7 @@ def ring(seed: int) -> Problem:
 
 @cache
 def small_images() -> Any:
-    """Return CIFAR-10 at 16 pixels and what judges samples of it."""
+    """Return CIFAR-10 at 16 pixels and a judge for samples of it."""
     from benchmarks.cifar10.data import load_images
     from benchmarks.cifar10.judge import Judge
 
@@ -135,15 +135,15 @@ def cifar16(seed: int) -> Problem:
 
 @dataclass(frozen=True)
 class Setting:
-    """A problem by its seed, what a run of it may cost, and what its table shows.
+    """A problem, the budget of its runs, and the columns of its table.
 
     Attributes:
-        problem: makes it.
+        problem: returns the problem for a seed.
         budget: gradient calls of a run.
-        seeds: runs of each form.
-        losses: which ones are trained.
-        heads: of the columns that are its own.
-        cells: their texts for the runs of one form.
+        seeds: number of runs of each form.
+        losses: names of the losses to train with.
+        heads: headers of the problem's own columns.
+        cells: returns the texts of these columns for the runs of one form.
     """
 
     problem: Callable[[int], Problem]
@@ -187,7 +187,7 @@ SETTINGS = {
 
 
 def trial(problem: str, loss: str, form: str, seed: int, budget: float) -> dict[str, Any]:
-    """Train until the budget is spent; return the scores and what was spent."""
+    """Train until the budget is spent; return the scores and the cost."""
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
     play = SETTINGS[problem].problem(seed)
@@ -211,7 +211,7 @@ def trial(problem: str, loss: str, form: str, seed: int, budget: float) -> dict[
 
 
 def result_file(problem: str) -> Path:
-    """Return where the runs of a problem are kept."""
+    """Return the file that stores the runs of a problem."""
     return RESULTS / f"forms_{problem}.json"
 
 
@@ -232,7 +232,7 @@ def costs(found: list[dict[str, Any]]) -> Iterable[str]:
 
 
 def main() -> None:
-    """Run what has not been run yet, write the results and print the table."""
+    """Do the missing runs, write the results and print the table."""
     parser = arguments(__doc__, out=None)
     parser.add_argument("--problem", choices=SETTINGS, default="ring")
     parser.add_argument("--seeds", type=int, help="runs of each form")

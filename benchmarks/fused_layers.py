@@ -1,7 +1,7 @@
-"""What ``compopt.nn.fuse`` saves: mixed products and whole steps, before and after, side by side.
+"""Savings of ``compopt.nn.fuse``: times of mixed products and whole steps, before and after.
 
 Run ``python -m benchmarks.fused_layers``. Each measurement alternates between the two forms of one
-network in one process, and ratios are of neighbours in time.
+network in one process, and ratios are of consecutive measurements.
 """
 
 import copy
@@ -21,7 +21,7 @@ from compopt.nn import fuse
 
 
 class DeepGenerator(nn.Sequential):
-    """A generator in the manner of DCGAN for 32 x 32 images, with batch normalization."""
+    """A DCGAN-like generator for 32 x 32 images, with batch normalization."""
 
     latent_size = 64
 
@@ -45,7 +45,7 @@ class DeepGenerator(nn.Sequential):
 
 
 class DeepCritic(nn.Sequential):
-    """A critic in the manner of DCGAN, with batch normalization."""
+    """A DCGAN-like critic, with batch normalization."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -71,7 +71,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, nn.Module]]] = {
 
 
 class Form:
-    """One form of a pair of networks, with what is measured on it."""
+    """One form of a pair of networks, with the functions to time."""
 
     def __init__(self, pair: tuple[nn.Module, nn.Module], batch_size: int) -> None:
         self.generator, self.critic = pair
@@ -93,19 +93,19 @@ class Form:
         return wasserstein_loss(self.generator, self.critic, self.images, self.noise)
 
     def gradients(self) -> None:
-        """Forward pass and first backward pass, with a graph."""
+        """Run a forward pass and a first backward pass with a graph."""
         differentiate(Game(self.loss()), self._players)
 
     def into_critic(self) -> None:
-        """Take a product that lies in the critic's space."""
+        """Compute a product in the critic's space."""
         self.mixed.mixed_product("max", self._vectors[0])
 
     def into_generator(self) -> None:
-        """Take a product that lies in the generator's space."""
+        """Compute a product in the generator's space."""
         self.mixed.mixed_product("min", self._vectors[1])
 
     def step(self) -> None:
-        """Take an optimizer step of a fixed number of products."""
+        """Take an optimizer step with a fixed number of products."""
         self._optimizer.step(self.loss())
 
 
@@ -120,7 +120,7 @@ MEASURED = {
 def measure(
     build: Callable[[], tuple[nn.Module, nn.Module]], rounds: int, batch_size: int
 ) -> dict[str, dict]:
-    """Return medians of both forms and of the ratios, for each thing that is measured."""
+    """Return medians of both forms and of the ratios, for each timed function."""
     torch.manual_seed(0)
     plain = build()
     fused = copy.deepcopy(plain)

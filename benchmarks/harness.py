@@ -1,4 +1,4 @@
-"""What benchmarks share: arguments, clocks, rounds, percentiles, files, tables and pictures."""
+"""Shared by benchmarks: arguments, clocks, rounds, percentiles, files, tables and plots."""
 
 import argparse
 import json
@@ -28,10 +28,10 @@ K = TypeVar("K")
 def arguments(
     doc: str, *, rounds: int | None = None, out: Path | None = RESULTS, device: bool = False
 ) -> argparse.ArgumentParser:
-    """Return the parser of a command.
+    """Return the argument parser of a command.
 
     Args:
-        doc: of the command's module; its first paragraph is shown.
+        doc: docstring of the command's module; its first paragraph is shown.
         rounds: default of ``--rounds``; None for a command without rounds.
         out: default of ``--out``, a folder or a file; None if it depends on other arguments.
         device: whether the command takes ``--device``.
@@ -46,7 +46,7 @@ def arguments(
 
 
 def device_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> torch.device:
-    """Return the device that a command is to run on; end the command if there is none."""
+    """Return the device of a command; exit with an error if it is not available."""
     device = torch.device(args.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("`--device cuda` needs a GPU, and torch finds none. Use `--device cpu`.")
@@ -54,7 +54,7 @@ def device_of(parser: argparse.ArgumentParser, args: argparse.Namespace) -> torc
 
 
 def conditions(packages: tuple[str, ...] = ()) -> dict[str, str | int]:
-    """Return processor, thread count and versions, for the head of a data file."""
+    """Return processor, thread count and versions, for the header of a data file."""
     return {
         "processor": _processor(),
         "threads": torch.get_num_threads(),
@@ -83,7 +83,7 @@ def _processor() -> str:
 
 
 def clock(device: torch.device = CPU) -> Clock:
-    """Return what measures how long a function takes, its work on the device included."""
+    """Return a clock that measures the time of a function, including its work on the device."""
 
     def seconds(function: Callable[[], object]) -> float:
         if device.type != "cuda":
@@ -103,7 +103,7 @@ def clock(device: torch.device = CPU) -> Clock:
 
 
 def processor_seconds(function: Callable[[], object]) -> float:
-    """Return how much processor time of this process a function takes."""
+    """Return the processor time of this process during a function, in seconds."""
     start = time.process_time()
     function()
     return time.process_time() - start
@@ -118,18 +118,18 @@ def in_turns(
     warm_up: int = 0,
     what: str | None = None,
 ) -> dict[K, list[float]]:
-    """Time works in turns, each once a round, so that a noisy machine disturbs all alike.
+    """Time works in turns, each once per round, so that noise affects all equally.
 
-    The order is another one in each round: what ran before leaves caches and threads in some
-    state, and nobody always follows the same neighbour.
+    The order changes in each round, because a work's time depends on the state of caches and
+    threads that the previous work left.
 
     Args:
-        works: what is timed, by name.
-        rounds: how many count.
+        works: the functions to time, by name.
+        rounds: number of rounds that count.
         seconds: the clock; that of the CPU by default.
-        prepare: called with the name before each turn, untimed; may return another work for it.
-        warm_up: rounds before those that count.
-        what: text of a progress bar; None for none.
+        prepare: called with the name before each turn, untimed; may return a work to time instead.
+        warm_up: number of rounds before those that count.
+        what: text of a progress bar; None for no bar.
 
     Returns:
         The times by name, in the order of the rounds.
@@ -148,19 +148,19 @@ def in_turns(
 
 
 def ratios(times: Sequence[float], unit: Sequence[float]) -> list[float]:
-    """Return times in those of another work in the same round."""
+    """Return times divided by those of another work in the same round."""
     return [own / one for own, one in zip(times, unit, strict=True)]
 
 
 def spread(values: Sequence[float], part: int = 5) -> tuple[float, float, float]:
-    """Return the median, and the values above the lowest and below the highest part of them."""
+    """Return the median, and the quantiles ``1 / part`` and ``1 - 1 / part``."""
     ordered = sorted(values)
     cut = len(ordered) // part
     return statistics.median(ordered), ordered[cut], ordered[len(ordered) - 1 - cut]
 
 
 def read_result(file: Path, default: Any) -> Any:
-    """Return what a file of results holds, or the default if there is none."""
+    """Return the contents of a result file, or the default if it does not exist."""
     return json.loads(file.read_text()) if file.exists() else default
 
 
@@ -170,10 +170,10 @@ def write_result(
     """Write results with the conditions of the measurement.
 
     Args:
-        file: its folder is made if it does not exist.
-        data: the results; may have conditions of its own.
-        packages: whose versions the conditions have too.
-        indent: of the JSON.
+        file: the file to write; its folder is created if it does not exist.
+        data: the results; may contain their own conditions.
+        packages: packages whose versions are added to the conditions.
+        indent: indentation of the JSON.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     head = {} if "conditions" in data else {"conditions": conditions(packages)}
@@ -187,7 +187,7 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> st
 
 
 def show(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; rows may be shorter than the head."""
+    """Print a table; rows may be shorter than the header."""
     first, *others = heads
     table = Table(Column(first, no_wrap=True), *others, title=title)
     for row in rows:
@@ -199,7 +199,7 @@ def show(title: str, heads: Sequence[str], rows: Iterable[Sequence[object]]) -> 
 def picture(
     file: Path, size: tuple[float, float], rows: int = 1, columns: int = 1
 ) -> Iterator[Any]:
-    """Write a picture of what is drawn inside on the figure and the [rows, columns] axes given."""
+    """Yield a figure and its [rows, columns] axes, and write the plot to ``file`` on exit."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
@@ -211,7 +211,7 @@ def picture(
 
 
 def write_over(old: tuple[Tensor, ...], new: tuple[Tensor, ...]) -> None:
-    """Copy a batch into the memory of another one, which a device graph reads."""
+    """Copy a batch into the memory of the old batch, which a device graph reads."""
     with torch.no_grad():
         for target, source in zip(old, new, strict=True):
             target.copy_(source)

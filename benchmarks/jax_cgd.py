@@ -1,9 +1,9 @@
-"""A step of jax-cgd beside one of compopt, on the Poisson game.
+"""A step of jax-cgd compared with one of compopt, on the Poisson game.
 
 Run ``python -m benchmarks.jax_cgd`` where ``jax-cgd`` is installed (``pip install -e ".[jax]"``).
-Its optimizer compiles one step of one function of the parameters, batch included, so a new batch is
-a new compilation: this is timed too, and all steps here are on one batch. Both packages start from
-the same weights. Each is compared with Adam in its own framework.
+Its optimizer compiles the step of a function of the parameters that contains the batch, so each new
+batch needs a compilation. This is timed separately, and all steps here use one batch. Both packages
+start from the same weights. Each is compared with Adam in its own framework.
 """
 
 import importlib.util
@@ -132,7 +132,7 @@ def measure(rounds: int) -> dict[str, dict]:
         try:
             step()
         except Exception as error:
-            # What a user of that package would see, of whatever kind.
+            # Report the package's own error, of any type, as its users would see it.
             rows[name] = {"failure": str(error).splitlines()[0], "first_s": first}
         else:
             rows[name] = {"first_s": first}

@@ -1,8 +1,9 @@
-"""What ``compopt.nn.fuse`` gains or loses by layer and size: a gradient and a product of a layer.
+"""Speedup of ``compopt.nn.fuse`` by layer and size, for a gradient and a product of a layer.
 
 Run ``python -m benchmarks.layer_sizes``. Each layer takes inputs of several sizes: forward pass,
 first backward pass with a graph, and second backward pass, in torch's form and in the fused one,
-in turns. Above 1 the fused form is faster; what `fuse` leaves to torch by default is marked.
+in turns. Above 1 the fused form is faster; layers that `fuse` does not replace by default are
+marked.
 """
 
 import copy
@@ -51,7 +52,7 @@ class Work:
         """Differentiate twice."""
         value = (self.layer(self.x) * self.weight).sum()
         grads = torch.autograd.grad(value, self.given, create_graph=True)
-        # That of a bias does not depend on anything.
+        # The gradient of a bias is constant and has no graph.
         kept = [index for index, grad in enumerate(grads) if grad.requires_grad]
         outputs, vectors = ([each[index] for index in kept] for each in (grads, self.vectors))
         torch.autograd.grad(outputs, self.given, vectors, allow_unused=True)
@@ -64,7 +65,7 @@ def measure(make: Callable[[], nn.Module], shape: tuple[int, ...], rounds: int) 
     fused = copy.deepcopy(plain)
     fuse(fused)
     works: dict[str, Callable[[], None]] = {"torch": Work(plain, x), "fused": Work(fused, x)}
-    # Many calls of a small layer are one measurement.
+    # For small layers, each measurement makes many calls.
     count = max(1, 2**18 // x.numel())
     times = in_turns(
         {name: partial(_repeat, work, count) for name, work in works.items()},
@@ -81,7 +82,7 @@ def _repeat(work: Callable[[], None], count: int) -> None:
 
 
 def is_left(name: str, size: int) -> bool:
-    """Return whether `fuse` leaves a layer of this size to torch by default."""
+    """Return True if `fuse` keeps torch's form of a layer of this size by default."""
     return LAYERS[name][0] in ACTIVATIONS and size < _layers.ACTIVATIONS_GAIN_FROM["cpu"]
 
 
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
-    # Also below the size from which closed forms of activations are used.
+    # Measure closed forms of activations also below the size from which they are used.
     usual = dict(_layers.ACTIVATIONS_GAIN_FROM)
     _layers.ACTIVATIONS_GAIN_FROM.clear()
     try:

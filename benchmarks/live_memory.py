@@ -1,4 +1,4 @@
-"""What tensors occupy, counted as operations make and drop them: the same on every machine."""
+"""Memory of live tensors, counted per operation, so that it is the same on every machine."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -11,17 +11,17 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations return while it is entered.
+    """Mode that counts the bytes of all live tensors that operations return.
 
-    Each storage counts once, from the operation that returns it to its end. What operations use
-    within themselves is not seen.
+    Each storage counts once, from the operation that returns it until it is freed. Temporary memory
+    inside operations is not counted.
 
     Args:
-        tensors: that exist already and count from the beginning, such as parameters.
+        tensors: existing tensors that count from the beginning, such as parameters.
 
     Attributes:
-        now: bytes at present.
-        peak: most bytes so far; may be set.
+        now: current bytes.
+        peak: maximum bytes so far; may be set.
     """
 
     def __init__(self, tensors: Iterable[Tensor] = ()) -> None:
@@ -35,7 +35,7 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
-        """Run an operation and count what it returns."""
+        """Run an operation and count the tensors that it returns."""
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
@@ -44,7 +44,7 @@ class LiveBytes(TorchDispatchMode):
 
     def _add(self, tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
-        # Of the storage, not of its data: another tensor's data may come to lie where these were.
+        # Identify the storage, not the data pointer: another tensor may reuse freed memory.
         key, size = id(storage), storage.nbytes()
         if key in self._live or not size:
             return
@@ -59,9 +59,9 @@ class LiveBytes(TorchDispatchMode):
 
 
 def device_peak(device: torch.device, function: Callable[[], object]) -> int:
-    """Return the most bytes that were in use on a CUDA device while ``function`` ran.
+    """Return the peak of allocated bytes on a CUDA device while ``function`` runs.
 
-    What was in use before is left out; what the device's allocator keeps for later is as well.
+    Excludes bytes that were allocated before, and memory that the allocator caches.
     """
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)

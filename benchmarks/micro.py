@@ -1,8 +1,8 @@
 """Micro-benchmarks: products, solvers, vector part, set-up, whole steps.
 
 Run ``make bench``, or ``pytest benchmarks/micro.py`` with the options of pytest-benchmark, such as
-``--benchmark-compare``. The name of each says what is timed; the size is the number of parameters
-of both players together.
+``--benchmark-compare``. Each name says what is timed; the size is the number of parameters of both
+players together.
 """
 
 import pytest
@@ -24,7 +24,7 @@ BATCH_SIZE = 64
 
 
 class TwoWeights(CoupledOperator):
-    """The identity plus a rank-one Gram matrix: products cost next to nothing beside vectors."""
+    """The identity plus a rank-one Gram matrix: products cost little compared to vectors."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size, size, torch.float32, torch.device("cpu"))

@@ -50,8 +50,8 @@ class SmallCritic(nn.Module):
     """The critic of the published small CIFAR-10 WGAN: 1,694,145 parameters.
 
     Args:
-        last_bias: whether the last layer has a bias. In a Wasserstein loss that bias has no
-            derivative at all, which one of the public packages cannot handle.
+        last_bias: whether the last layer has a bias. In a Wasserstein loss its gradient is zero
+            without a graph, which one of the public packages cannot handle.
         width: multiplies the channels of all hidden layers.
         dropout: probability of dropping the hidden layer's entries in training.
     """
@@ -79,9 +79,9 @@ class SmallCritic(nn.Module):
 
 
 def perceptron(*sizes: int, activation: Callable[[], nn.Module] | None = None) -> nn.Sequential:
-    """Return a multilayer perceptron of these widths, orthogonal at the start.
+    """Return a multilayer perceptron of these widths with orthogonal initial weights.
 
-    Its activation is a leaky ReLU of slope 0.2 if None is given.
+    The activation is a leaky ReLU with slope 0.2 if None is given.
     """
     layers: list[nn.Module] = []
     for first, last in pairwise(sizes):
@@ -95,7 +95,7 @@ def perceptron(*sizes: int, activation: Callable[[], nn.Module] | None = None) -
 def wasserstein_loss(
     generator: nn.Module, critic: nn.Module, images: Tensor, noise: Tensor
 ) -> Tensor:
-    """Return the plain Wasserstein loss: the generator lowers it, the critic raises it."""
+    """Return the plain Wasserstein loss: the generator minimises it, the critic maximises it."""
     return critic(images).mean() - critic(generator(noise)).mean()
 
 

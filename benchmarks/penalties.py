@@ -1,12 +1,12 @@
-"""Cost of each penalty, alone and inside ACGD: time and what autograd graphs hold.
+"""Cost of each penalty, alone and inside ACGD: time and memory held by autograd graphs.
 
 Run ``python -m benchmarks.penalties``. The networks are those of the published small CIFAR-10 WGAN.
 Alone, a term and its gradient are compared with a plain critic step of Adam. Inside ACGD with one
-solver iteration, a step with the term beside the loss (``max_penalty=`` or ``min_penalty=``) and
-one with the term in the loss are compared with a step without it; terms that couple the players
-are another game by each route. Projections follow every step. All take turns in one process, and
-times are compared within a round. Memory is the most that graphs hold at once during a step: it
-does not depend on the machine. With ``--device cuda`` work on the device is waited for.
+solver iteration, a step with the term passed separately (``max_penalty=`` or ``min_penalty=``) and
+one with the term in the loss are compared with a step without it; for terms that couple the
+players, the two are different games. Projections follow every step. All take turns in one process,
+and times are compared within a round. Memory is the most that graphs hold at once during a step: it
+does not depend on the machine. With ``--device cuda`` clocks wait for the device.
 """
 
 import statistics
@@ -74,20 +74,20 @@ class Run:
         self.generator, self.critic = SmallGenerator().to(device), SmallCritic().to(device)
         term = TERMS.get(name)
         self.project = PROJECTIONS[name](self.critic) if name in PROJECTIONS else None
-        # A projection has no gradient to route.
+        # A projection has no gradient, so it cannot be in the loss.
         self.kinds = ["alone", "beside", "inside"] if term else ["alone", "beside"]
         self.min_params = list(self.generator.parameters())
         self.max_params = list(self.critic.parameters())
         self.term = term
         self.player = (term.player or "max") if term else "max"
-        # As many products in every step, so that terms are compared and not iteration counts.
+        # Fix the number of products, so that iteration counts do not affect the comparison.
         solver = ConjugateGradient(rtol=0.0, max_iter=1)
         self.acgd = ACGD(self.min_params, self.max_params, lr=LR, solver=solver)
         self.adam = torch.optim.Adam(self.max_params, lr=LR, maximize=True)
         self._batch_size = batch_size
         self._device = device
         self._random = torch.Generator().manual_seed(1)
-        # Of the terms, whose random numbers are drawn where their points are.
+        # The generator of the terms, which draw random numbers on the device of their points.
         self._noise = torch.Generator(device).manual_seed(1)
         self.draw()
 
@@ -97,7 +97,7 @@ class Run:
         self.images, self.noise = (part.to(self._device) for part in batch)
 
     def loss(self) -> tuple[Tensor, Tensor]:
-        """Return the loss on the batch, and the fakes that it is computed from."""
+        """Return the loss on the batch, and its fake samples."""
         fake = self.generator(self.noise)
         return self.critic(self.images).mean() - self.critic(fake).mean(), fake
 
@@ -134,11 +134,11 @@ class Run:
         self.adam.step()
 
     def step(self, kind: str) -> Callable[[], None]:
-        """Return what a kind of use times; alone, that depends on the batch."""
+        """Return the function to time for a kind of use; for "alone" it depends on the batch."""
         return self._critic_step if kind == "alone" else getattr(self, kind)
 
     def beside(self) -> None:
-        """Take an ACGD step with the term beside the loss, or with the projection after it."""
+        """Take an ACGD step with the term passed separately, or with a projection after it."""
         loss, fake = self.loss()
         if self.term is None:
             self.acgd.step(loss)
@@ -156,7 +156,7 @@ class Run:
 
 
 class HeldBytes:
-    """The storage that graphs hold, now and at most."""
+    """Current and peak bytes of the storage that graphs hold."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -164,7 +164,7 @@ class HeldBytes:
         self._holders: Counter[int] = Counter()
 
     def pack(self, tensor: Tensor) -> list[Tensor]:
-        """Count a tensor that a graph saves, each storage once."""
+        """Count a tensor that a graph saves; each storage counts once."""
         kept = _Kept([tensor.detach()])
         storage = tensor.untyped_storage()
         key, size = storage.data_ptr(), storage.nbytes()
@@ -182,12 +182,12 @@ class HeldBytes:
 
 
 class _Kept(list):
-    """A list that can be referred to weakly."""
+    """A list that supports weak references."""
 
 
 @contextmanager
 def counting_held_bytes() -> Iterator[HeldBytes]:
-    """Count what graphs made inside hold."""
+    """Count the storage held by graphs that are created inside the context."""
     held = HeldBytes()
     with torch.autograd.graph.saved_tensors_hooks(held.pack, lambda kept: kept[0]):
         yield held
@@ -241,7 +241,7 @@ def cells(name: str, row: dict) -> list[str]:
 
 
 def plot(rows: dict[str, dict], path: Path) -> None:
-    """Draw time alone, and time and memory by both routes."""
+    """Plot time alone, and time and memory with the term beside and in the loss."""
     names = [name for name in rows if name != "none"]
     labels = [name + (" *" if rows[name]["couples"] else "") for name in names]
     with picture(path, (13, 0.42 * len(names) + 1.8), columns=3) as (figure, axes):

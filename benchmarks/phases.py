@@ -1,7 +1,7 @@
-"""Which phase of a step an operation belongs to, and what it does there.
+"""Attribute time, operations and memory of a step to its phases.
 
 The package marks ranges for ``torch.profiler``. Time and launches come from a profile; operations,
-bytes and arithmetic from another step that is run under a dispatch mode, which sees the same marks.
+bytes and arithmetic come from another step under a dispatch mode, which uses the same ranges.
 """
 
 import bisect
@@ -65,7 +65,7 @@ class Timeline:
     """Finds the phase of any moment of a profile.
 
     Args:
-        intervals: ranges of one thread: of two, one lies in the other or they are apart.
+        intervals: ranges of one thread; any two are nested or disjoint.
     """
 
     def __init__(self, intervals: Iterable[Interval]) -> None:
@@ -77,14 +77,14 @@ class Timeline:
 
     def phase(self, moment: float) -> Phase:
         """Return the phase of the innermost range around ``moment``."""
-        # The innermost one is the last to begin that has not ended.
+        # The innermost range is the last one that began and has not ended.
         for index in range(bisect.bisect_right(self._starts, moment) - 1, -1, -1):
             if moment <= self._intervals[index].end:
                 return PHASES[self._intervals[index].name]
         return Phase.REST
 
     def durations(self, start: float, end: float) -> dict[Phase, float]:
-        """Return how long each phase lasts between two moments: together ``end - start``."""
+        """Return the duration of each phase between two moments; the sum is ``end - start``."""
         borders = {start, end}
         borders |= {b for i in self._intervals for b in (i.start, i.end) if start < b < end}
         result = dict.fromkeys(Phase, 0.0)
@@ -95,17 +95,17 @@ class Timeline:
 
 @dataclass
 class Share:
-    """What a phase takes, in a step.
+    """Cost of a phase per step.
 
     Attributes:
-        host_ms: on the host.
-        device_ms: of kernels that it launches on the device; 0 without one.
-        launches: kernels on the device; 0 without one.
-        operations: of torch that do not merely view.
-        gigabytes: that these read and write, each operation for itself.
-        gigaflops: of matrix products and convolutions.
-        roofline_ms: the least time that these take, each at full bandwidth or arithmetic rate.
-        allocated_mb: of new tensors.
+        host_ms: time on the host.
+        device_ms: time of the kernels that it launches; 0 without a device.
+        launches: number of kernels on the device; 0 without a device.
+        operations: number of torch operations, without views.
+        gigabytes: bytes that the operations read and write, summed over operations.
+        gigaflops: arithmetic of matrix products and convolutions.
+        roofline_ms: least time of the operations, each at full bandwidth or arithmetic rate.
+        allocated_mb: memory of new tensors.
     """
 
     host_ms: float = 0.0
@@ -130,15 +130,15 @@ def attribute(
 ) -> None:
     """Add time and launches of a trace of ``steps`` steps to ``shares``, per step.
 
-    A kernel counts for the phase in which the host launched it, from whichever thread: in a
-    backward pass the host's first thread waits for autograd's. It is found by the number that it
-    shares with its launch: Triton's own launches belong to no operator.
+    A kernel counts for the phase in which the host launched it, from any thread: in a backward pass
+    the main thread waits for autograd's. Kernel and launch are matched by correlation number,
+    because Triton's own launches belong to no operator.
 
     Args:
         events: ``traceEvents`` of a Chrome trace, times in microseconds.
-        step_name: of the range around a step.
-        shares: where to add.
-        steps: how many the trace has.
+        step_name: name of the range around a step.
+        shares: costs to add to.
+        steps: number of steps in the trace.
     """
     spans = [event for event in events if event.get("ph") == "X"]
     ranges = [event for event in spans if event.get("cat") == "user_annotation"]
@@ -165,13 +165,13 @@ def attribute(
 
 @dataclass(frozen=True)
 class Peak:
-    """What a device can do.
+    """Peak rates of a device.
 
     Attributes:
-        bandwidth: bytes a second, of a large copy.
-        rate: floating-point operations a second, of a large matrix product.
-        convolution_rate: of one in the precision of convolutions, which is tf32 on a device unless
-            that is turned off.
+        bandwidth: bytes per second of a large copy.
+        rate: floating-point operations per second of a large matrix product.
+        convolution_rate: the same in the precision of convolutions, which is TF32 on a device
+            unless disabled.
     """
 
     bandwidth: float
@@ -180,11 +180,11 @@ class Peak:
 
 
 class Counting(TorchDispatchMode):
-    """Counts operations, bytes and arithmetic by phase while it is entered.
+    """Mode that counts operations, bytes and arithmetic by phase.
 
     Args:
-        shares: where to count.
-        peak: of the device.
+        shares: costs to add to.
+        peak: peak rates of the device.
     """
 
     def __init__(self, shares: dict[Phase, Share], peak: Peak) -> None:
@@ -216,7 +216,7 @@ class Counting(TorchDispatchMode):
         new = [out for out in outputs if out.untyped_storage().data_ptr() not in known]
         share = self._shares[self._phase()]
         share.operations += 1
-        # What is written in place is an input and an output; what is only allocated is neither.
+        # In-place results count as input and output; tensors that are only allocated do not count.
         is_empty = func.overloadpacket in EMPTY
         moved = 0 if is_empty else sum(tensor.nbytes for tensor in (*inputs, *outputs))
         formula = flop_registry.get(func.overloadpacket)
@@ -237,7 +237,7 @@ class Counting(TorchDispatchMode):
 
 @contextlib.contextmanager
 def _precision_of_convolutions() -> Iterator[None]:
-    """Let matrix products have the precision that convolutions have."""
+    """Use the precision of convolutions for matrix products."""
     before = torch.get_float32_matmul_precision()
     if torch.backends.cudnn.allow_tf32:
         torch.set_float32_matmul_precision("high")
@@ -248,11 +248,11 @@ def _precision_of_convolutions() -> Iterator[None]:
 
 
 def measured_peak(device: torch.device, seconds_of: Clock) -> Peak:
-    """Measure what a device can do.
+    """Measure the peak rates of a device.
 
     Args:
-        device: to measure.
-        seconds_of: of work on it, by its own clock.
+        device: the device to measure.
+        seconds_of: returns the seconds of work on it.
     """
     on_cuda = device.type == "cuda"
     source = torch.ones(2**28 if on_cuda else 2**25, device=device)

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians in the plane, and how many of them samples find."""
+"""Mixtures of Gaussians in the plane, and the number of modes that samples cover."""
 
 import math
 
@@ -20,7 +20,7 @@ def draw(data: str, count: int) -> Tensor:
 
 
 def score(data: str, points: Tensor) -> dict[str, float]:
-    """Return how many places have a fifth of their share, and the share of good points."""
+    """Return the number of places with a fifth of their share, and the share of good points."""
     places = PLACES[data]
     distances, nearest = torch.cdist(points, places).min(dim=1)
     good = distances < 4 * SIGMA

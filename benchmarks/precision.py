@@ -1,8 +1,8 @@
-"""How far a step in lower precision is from that in float32, and from that in float64.
+"""Errors of steps in lower precision, compared with float32 and float64.
 
-``python -m benchmarks.precision`` writes ``benchmarks/results/precision.json``, which the
-guide shows, and prints them. The networks are convolutional, on random images, after ten float32
-steps; all forms take the same step from there.
+``python -m benchmarks.precision`` writes ``benchmarks/results/precision.json``, shown in the guide,
+and prints the errors. The networks are convolutional, on random images. After ten float32 steps,
+all forms take the same step.
 """
 
 import copy
@@ -58,7 +58,7 @@ class Trial:
         return ACGD(self.generator.parameters(), self.critic.parameters(), lr=1e-3, solver=solver)
 
     def loss(self) -> Tensor:
-        """Return the zero-sum loss of logistic scores, in float32 at least."""
+        """Return the zero-sum loss of logistic scores, in at least float32."""
         real, fake = self.critic(self.real), self.critic(self.generator(self.noise))
         wide = torch.promote_types(real.dtype, torch.float32)
         softplus = nn.functional.softplus
@@ -94,14 +94,14 @@ def plain(trial: Trial) -> None:
 
 
 def bf16(trial: Trial) -> None:
-    """Run the forward pass in bfloat16 where autocast does."""
+    """Step with bfloat16 autocast in the forward pass."""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss = trial.loss()
     trial.optimizer.step(loss)
 
 
 def fp16(trial: Trial) -> None:
-    """Run the forward pass in float16, with a scaled loss, in two phases."""
+    """Step with float16 autocast in the forward pass and a scaled loss, in two phases."""
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
     with torch.autocast("cpu", dtype=torch.float16):
         loss = trial.loss()
@@ -111,7 +111,7 @@ def fp16(trial: Trial) -> None:
 
 
 def measure(seeds: int = 5) -> dict[str, dict[str, list[float]]]:
-    """Return, by form and player, relative errors of moves against those in float64."""
+    """Return relative errors of moves against float64, by form and player."""
     results: dict[str, dict[str, list[float]]] = {
         form: {"generator": [], "critic": []} for form in FORMS
     }

@@ -1,16 +1,16 @@
-"""Other ways to form a mixed product: is one cheaper than differentiating twice, and is it right?
+"""Cost and error of other ways to compute a mixed product than differentiating twice.
 
-Run ``python -m benchmarks.product_forms``. One product in either direction, for the image networks:
+Run ``python -m benchmarks.product_forms``. One product in each direction, for the image networks:
 
-- ``differentiated twice``: what compopt does. The graph of the gradients is kept and walked. With
-  the weights of convolutions in either layout.
-- ``linearized``: forward over reverse by ``torch.func.linearize``, once a step, then applied.
-- ``forward over reverse``: ``torch.func.jvp`` of the gradient, which computes the gradient anew.
+- ``differentiated twice``: what compopt does, a backward pass through the kept graph of the
+  gradients. Measured with both memory layouts of convolution weights.
+- ``linearized``: forward over reverse by ``torch.func.linearize``, once per step, then applied.
+- ``forward over reverse``: ``torch.func.jvp`` of the gradient, which recomputes the gradient.
 - ``compiled``: reverse over reverse by ``torch.func``, in one region of ``torch.compile``, which
-  computes loss and gradient anew.
+  recomputes loss and gradient.
 
 All are timed in turn in one process, and compared with the product in double precision. Functional
-transforms refuse buffers that change, so batch norms keep no running statistics here.
+transforms do not allow changes of buffers, so batch norms keep no running statistics here.
 """
 
 import statistics
@@ -35,13 +35,13 @@ seconds = clock()
 
 @dataclass
 class Form:
-    """A way to form a product.
+    """A way to compute a product.
 
     Attributes:
-        name: how tables call it.
-        set_up: seconds before the first product with a batch, besides those of the gradient.
-        product: forms it, by parameter.
-        compilation: seconds once for all batches of a shape.
+        name: its name in tables.
+        set_up: seconds before the first product with a batch, in addition to the gradient's.
+        product: returns the product, by parameter.
+        compilation: seconds of the compilation, once for all batches of a shape.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Form:
 
 
 class Direction:
-    """Products that end in one player's parameters, from a direction in the other's."""
+    """Products in one player's parameter space, of a direction in the other's."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Direction:
         return grad(self.loss, self.index)(*params)
 
     def both_gradients(self) -> None:
-        """Differentiate the loss once by everything, as Adam does."""
+        """Differentiate the loss once by all parameters, as Adam does."""
         self._graph(create_graph=False)
 
     def _graph(self, *, create_graph: bool) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
@@ -103,7 +103,7 @@ class Direction:
         return [list(own.values()) for own in leaves], [list(grads[:middle]), list(grads[middle:])]
 
     def twice(self) -> Form:
-        """Return the product by a second derivative along a kept graph."""
+        """Return the form that differentiates the kept graph of the gradients."""
         plain = _usual_seconds(self.both_gradients)
         set_up = _usual_seconds(lambda: self._graph(create_graph=True)) - plain
         leaves, grads = self._graph(create_graph=True)
@@ -120,17 +120,17 @@ class Direction:
         return Form("differentiated twice", max(set_up, 0.0), product)
 
     def linearized(self) -> Form:
-        """Return the product by a linearization of the gradient."""
+        """Return the form that applies a linearization of the gradient."""
         opposite = self.params[1 - self.index]
         with warnings.catch_warnings():
-            # About the graph that torch folds.
+            # torch warns of its own constant folding.
             warnings.filterwarnings("ignore", "Attempted to insert a get_attr Node")
             set_up = _usual_seconds(lambda: linearize(self.gradient, opposite))
             _, apply = linearize(self.gradient, opposite)
         return Form("linearized", set_up, lambda: apply(self.direction))
 
     def forward_over_reverse(self) -> Form:
-        """Return the product as the gradient's derivative along a direction."""
+        """Return the form that differentiates the gradient along the direction."""
         opposite = self.params[1 - self.index]
         return Form(
             "forward over reverse",
@@ -139,7 +139,7 @@ class Direction:
         )
 
     def compiled(self) -> Form:
-        """Return the product compiled, loss and all."""
+        """Return the form that compiles loss, gradient and product."""
 
         def whole(own: Tensors, direction: Tensors) -> Tensors:
             _, pull = vjp(self.opposite_gradient, own)
@@ -154,7 +154,7 @@ class Direction:
 
 
 def _usual_seconds(function: Callable[[], object]) -> float:
-    """Return the median of three, so that what is done once in a process does not count."""
+    """Return the median time of three calls, so that one-time work does not count."""
     return statistics.median(seconds(function) for _ in range(3))
 
 
@@ -177,10 +177,10 @@ def measure(build: Callable[[], Play], player: str, rounds: int, compiles: bool)
     """Return the figures of all forms, in units of one gradient of both players.
 
     Args:
-        build: makes the game, with the same weights each time.
-        player: whose space the products end in.
-        rounds: to take medians over.
-        compiles: whether to try the compiler.
+        build: returns the game, with the same weights each time.
+        player: the player in whose space the products lie.
+        rounds: number of rounds for the medians.
+        compiles: whether to measure the compiled form.
     """
     exact = _flat(Direction(build(), player, torch.float64).twice().product())
     direction = Direction(build(), player)

@@ -1,10 +1,10 @@
-"""Where the time of a step goes: loss, gradients, products, vectors, set-up, update.
+"""Time of a step by phase: loss, gradients, products, vectors, set-up, update.
 
 Run ``python -m benchmarks.profile --device cpu`` (or ``cuda``). Times are those of the ranges that
-the package marks for ``torch.profiler``. The roofline time of a phase is the least time that its
-operations could take, each for itself, at the copy bandwidth and the matrix-product rate that are
-measured on the device beforehand; fused or fewer operations could take less. A Chrome trace of each
-optimizer is written beside the table and the plot: open it at ui.perfetto.dev.
+the package marks for ``torch.profiler``. The roofline time of a phase is the sum of its operations'
+least times at the copy bandwidth and matrix-product rate that are measured on the device first;
+fused or fewer operations could take less. A Chrome trace of each optimizer is written beside the
+table and the plot: open it at ui.perfetto.dev.
 """
 
 import gzip
@@ -41,7 +41,7 @@ ON_DEVICE = ["compopt-torch"]
 
 
 class Run(step_cost.Run):
-    """An optimizer in a game of its own, with ranges that the profiler sees."""
+    """An optimizer with its own copy of the game, with ranges for the profiler."""
 
     def step(self) -> None:
         """Take one step."""
@@ -54,7 +54,7 @@ class Run(step_cost.Run):
 
 
 def measure(run: Run, device: torch.device, steps: int, peak: Peak, trace: Path) -> dict:
-    """Profile a run, count what it does, and write its trace; return the figures."""
+    """Profile a run, count its operations, and write its trace; return the figures."""
     seconds = clock(device)
     times = []
     for index in range(WARM_UP + steps):
@@ -82,20 +82,20 @@ def measure(run: Run, device: torch.device, steps: int, peak: Peak, trace: Path)
 
 
 def time_key(rows: dict[str, dict]) -> str:
-    """Return which time phases are compared by: the device's where there is one."""
+    """Return the key of the time that compares phases: the device's if there is one."""
     phases = [share for row in rows.values() for share in row["phases"].values()]
     return "device_ms" if any(share["device_ms"] for share in phases) else "host_ms"
 
 
 def heads(key: str) -> list[str]:
-    """Return the head of the table."""
+    """Return the header of the table."""
     device = ["device ms", "launches"] if key == "device_ms" else []
     figures = ["GB moved", "GFLOP", "MB allocated", "of the roofline"]
     return ["phase", "host ms", *device, "share", "operations", *figures]
 
 
 def cells(row: dict, key: str) -> list[list[str]]:
-    """Return the phases of one optimizer, without those that take nothing."""
+    """Return the table rows of one optimizer, without phases of zero time."""
     total = sum(share[key] for share in row["phases"].values())
     return [
         [
@@ -119,7 +119,7 @@ def cells(row: dict, key: str) -> list[list[str]]:
 
 
 def draw(title: str, rows: dict[str, dict], key: str, path: Path) -> None:
-    """Draw a stacked bar for each optimizer: time by phase, with the roofline time inside."""
+    """Plot a stacked bar for each optimizer: time by phase, with the roofline time inside."""
     names = [row["name"] for row in rows.values()]
     before = [0.0] * len(rows)
     with picture(path, (9, 0.7 * len(rows) + 2)) as (figure, [[axis]]):

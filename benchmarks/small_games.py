@@ -1,9 +1,9 @@
-"""Steps of small games, where the work of Python counts: each in units of an eager Adam step.
+"""Steps of small games, where Python overhead matters, in units of an eager Adam step.
 
 Run ``python -m benchmarks.small_games``. All contestants take turns in one process on one thread,
 each on its own copy of the networks, and processor times are divided by that of Adam in the same
-round. "Autograd alone" makes the backward passes of a step of one iteration and nothing else: the
-floor. ``--compiled`` adds compiled steps, which take minutes to compile. Results go to
+round. "Autograd alone" runs only the backward passes of a step with one iteration: a lower bound.
+``--compiled`` adds compiled steps, which take minutes to compile. Results go to
 ``benchmarks/results/small_games.json`` and ``.md``.
 """
 
@@ -45,10 +45,10 @@ class Play:
     """Two networks, a batch, and their loss.
 
     Attributes:
-        networks: of the min and of the max player.
+        networks: networks of the min and of the max player.
         players: their parameters.
-        batch: what the loss takes after the networks.
-        loss_fn: of networks and batch.
+        batch: the arguments of the loss after the networks.
+        loss_fn: returns the loss from networks and batch.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ def _network(size: int, depth: int, width: int, out: int) -> nn.Sequential:
 
 
 def adam(play: Play, **options: Any) -> Step:
-    """Return Adam's step of both players, from one backward pass."""
+    """Return Adam's step of both players, with one backward pass."""
     generator, critic = play.players
     optimizers = [
         torch.optim.Adam(generator, LR, **options),
@@ -111,7 +111,7 @@ def acgd(play: Play, **options: Any) -> Step:
 
 
 def autograd_alone(play: Play) -> Step:
-    """Return the backward passes of a step of one iteration: gradients and two products."""
+    """Return the backward passes of a step with one iteration: gradients and two products."""
     generator, critic = play.players
 
     def step() -> None:
@@ -173,7 +173,7 @@ def compiled_adam(play: Play) -> Step:
 
 
 def compiled_acgd(play: Play) -> Step:
-    """Return the step of ACGD of one iteration as one program."""
+    """Return the step of ACGD with one iteration, compiled as one program."""
     optimizer = ACGD(*play.players, lr=LR, solver=ONE)
     step = compopt.compile(optimizer, play.loss_fn, *play.networks)
     return lambda: step(*play.batch)
@@ -229,7 +229,7 @@ def table(found: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def main(words: list[str] | None = None) -> None:
-    """Measure, and write what was found."""
+    """Measure, write the results and print the table."""
     parser = arguments(__doc__, rounds=60, out=RESULTS / "small_games")
     parser.add_argument("--games", nargs="+", choices=GAMES, default=list(GAMES))
     parser.add_argument("--compiled", action="store_true", help="compiled steps as well")

@@ -1,4 +1,4 @@
-"""A long run of a small GAN: does memory stay flat, and does every step do what it should?
+"""A long run of a small GAN that checks memory growth and every step's status.
 
 ``python -m benchmarks.soak`` takes 20,000 steps and writes ``benchmarks/results/soak.json``.
 """
@@ -21,21 +21,21 @@ RESULT = RESULTS / "soak.json"
 
 
 def resident_mb() -> float:
-    """Return the memory that this process has at present, in MiB."""
+    """Return the resident memory of this process, in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 
 
 def num_tensors() -> int:
-    """Return the number of live tensors that were made since ``gc.freeze``."""
+    """Return the number of live tensors created since ``gc.freeze``."""
     return sum(issubclass(type(thing), Tensor) for thing in gc.get_objects())
 
 
 def soak(num_steps: int, every: int) -> dict[str, Any]:
-    """Train on the ring of Gaussians; look at memory and tensors at every ``every``-th step.
+    """Train on the ring of Gaussians; record memory and tensors at every ``every``-th step.
 
     Returns:
-        The looks, the counts of statuses and of iterations, and the seconds.
+        The records, the counts of statuses and of iterations, and the seconds.
     """
     torch.manual_seed(0)
     generator = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU())
@@ -48,7 +48,7 @@ def soak(num_steps: int, every: int) -> dict[str, Any]:
     looks, num_taken = [], 0
     start = time.perf_counter()
     gc.collect()
-    # What is there already takes seconds to look through. It is left out.
+    # Exclude existing objects from later scans, which would take seconds.
     gc.freeze()
     for step in range(num_steps):
         angle = torch.randint(8, (64,)) * torch.pi / 4
@@ -76,7 +76,7 @@ def soak(num_steps: int, every: int) -> dict[str, Any]:
 
 
 def drift(optimizer: ACGD) -> float:
-    """Return how far the optimizer's own vectors are from its state: 0 if they are the same."""
+    """Return the distance of the optimizer's own vectors from its state; 0 if they agree."""
     largest = 0.0
     for player in ("min", "max"):
         kept = optimizer._read_state(player, "exp_avg_sq")

@@ -1,4 +1,4 @@
-"""Ways to spend fewer products on a competitive step, each tried on the same systems."""
+"""Ways to take a competitive step with fewer products, each tried on the same systems."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ from compopt.operators import TwoPlayerOperator
 from compopt.solvers import Solution, Solver, solve_coupled
 
 TOLERANCES = (1e-1, 5e-2, 1e-2)
-# Directions of an earlier solve can only help where a solve has made some.
+# Only solves at these tolerances take enough iterations for their directions to be reused.
 RECYCLED_TOLERANCES = (1e-2, 1e-6)
 RANKS = (4, 16)
-# Eisenstat and Walker (1996), choice 2, with the constants that they use, and bounds.
+# Eisenstat and Walker (1996), choice 2, with their constants, and bounds.
 FORCING_FACTOR, FORCING_POWER, FORCING_BOUNDS = 0.9, (1 + 5**0.5) / 2, (1e-2, 0.5)
 MAX_ITER = 200
 
 
 @dataclass
 class Record:
-    """What the ways of solving took, by name.
+    """Cost and error of the ways of solving, by name.
 
     Attributes:
-        products: with the mixed block.
-        errors: of the solved player's move, relative to the exact one.
+        products: number of products with the mixed block.
+        errors: errors of the solved player's move, relative to the exact one.
         figures: other numbers, by name.
     """
 
@@ -46,14 +46,14 @@ class Record:
 
 
 class Preconditioner(Protocol):
-    """Approximates the inverse of the operator from what earlier solves have seen of it."""
+    """Approximates the inverse of the operator from products of earlier solves."""
 
     def __call__(self, residual: Tensor) -> Tensor:
         """Return the preconditioned residual."""
         ...
 
     def learn(self, directions: Tensor, images: Tensor) -> None:
-        """Take directions [n, k] of a solve and their products with the operator."""
+        """Update from the directions [n, k] of a solve and their products with the operator."""
         ...
 
 
@@ -91,10 +91,10 @@ class Recycled:
 
 
 class Diagonal:
-    """The inverse of a running estimate of the diagonal, at no further product.
+    """The inverse of a running estimate of the diagonal, without additional products.
 
-    The estimate is that of Bekas, Kokiopoulou and Saad (2007) with the directions of the solves in
-    place of random vectors: ``sum p * (A p) / sum p * p``.
+    The estimate is that of Bekas, Kokiopoulou and Saad (2007) with the directions of the solves
+    instead of random vectors: ``sum p * (A p) / sum p * p``.
     """
 
     def __init__(self, decay: float = 0.9) -> None:
@@ -109,7 +109,7 @@ class Diagonal:
         return residual / (self._above / self._below.clamp(min=1e-30)).clamp(min=1)
 
     def learn(self, directions: Tensor, images: Tensor) -> None:
-        """Add to the estimate."""
+        """Add the directions to the estimate."""
         unit = directions / directions.norm(dim=0)
         images = images / directions.norm(dim=0)
         self._above = self.decay * self._above + (unit * images).sum(1)
@@ -140,12 +140,12 @@ def preconditioned(
 
 
 class Study(Solver):
-    """Solves exactly, and each system in the other ways besides.
+    """Solves exactly, and also tries the other ways on each system.
 
     Attributes:
-        record: what they took.
-        parts: the mixed block as smaller batches see it, by name, for the next solve; None where
-            the next system is only to be solved.
+        record: their cost and errors.
+        parts: the mixed block computed on smaller batches, by name, for the next solve; None to
+            solve the next system only exactly.
     """
 
     def __init__(self) -> None:
@@ -164,16 +164,16 @@ class Study(Solver):
         }
 
     def solve(self, operator, rhs, x0=None) -> Solution:
-        """Solve exactly, and nothing else."""
+        """Return the exact solution, without trying other ways."""
         return self._exact.solve(operator, rhs, x0)
 
     def solve_coupled(self, operator, rhs, coupled_rhs, inner_start=None, x0=None) -> Solution:
-        """Return the exact solution; note what the others took."""
+        """Return the exact solution; record cost and error of the other ways."""
         before = operator.derivatives.num_products
         found = solve_coupled(self._exact, operator, rhs.clone(), coupled_rhs)
         products = operator.derivatives.num_products - before
         assert found.inner_value is not None
-        # The other solves use the same workspace.
+        # Copy the result, because the other solves overwrite the workspace.
         exact = Solution(
             found.value.clone(),
             found.num_iter,
@@ -223,7 +223,7 @@ class Study(Solver):
             self._add(f"{rtol:g} | {name}", 1 + 2 * num_iter, value, exact)
 
     def _look_again(self, operator, recycled: Recycled) -> None:
-        """Note what the last solve's leading eigenvalue was, and what its direction meets now."""
+        """Record the last solve's leading eigenvalue, and the new operator's along its vector."""
         if recycled.vectors is not None and recycled.values is not None:
             leading = recycled.vectors[:, -1]
             self.record.note("leading eigenvalue - 1, last step", float(recycled.values[-1] - 1))

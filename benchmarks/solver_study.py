@@ -1,10 +1,10 @@
-"""What can save products of a solve, and how exact a solve is worth making.
+"""Ways to save products in a solve, and the accuracy that a solve needs.
 
 Run ``python -m benchmarks.solver_study --data DIR``. A DCGAN of reduced width is trained on
 CIFAR-10 by exactly solved ACGD steps. At each of the last steps the same system is also solved in
-other ways (:mod:`benchmarks.solve_ways`), and their products counted; none of it needs a clock.
-How far two exact steps on two batches are apart, from the same weights, is what errors of solving
-are to be compared with.
+other ways (:mod:`benchmarks.solve_ways`), and their products are counted; no time is measured.
+Compare solver errors with the distance of two exact steps on different batches from the same
+weights.
 """
 
 import copy
@@ -51,7 +51,7 @@ def batches(images: Tensor) -> Iterator[Batch]:
 
 
 class Training:
-    """A GAN in training by exact steps."""
+    """A GAN trained by exact steps."""
 
     def __init__(self, images: Tensor, loss: str, lr: float) -> None:
         torch.manual_seed(0)
@@ -70,10 +70,10 @@ class Training:
         return self._loss(self.critic(real), self.critic(self.generator(noise)))
 
     def step(self, *, studied: bool) -> None:
-        """Take an exact step; if it is studied, compare the ways to take it."""
+        """Take an exact step; if ``studied``, also compare the ways of solving."""
         batch = next(self._batches)
         if studied:
-            # First, because it moves the weights and puts them back.
+            # Runs before the step, because it moves the weights and restores them.
             self._compare_batches(batch)
         self.solver.parts = self._parts(batch) if studied else None
         self.optimizer.step(self.value(batch))
@@ -89,7 +89,7 @@ class Training:
         return real[: len(real) // divisor], noise[: len(noise) // divisor]
 
     def _compare_batches(self, batch: Batch) -> None:
-        """Note how far steps and gradients on two batches are apart, from the same weights."""
+        """Record the distances of steps and gradients on two batches from the same weights."""
         state = copy.deepcopy(self.optimizer.state_dict())
         pair = next(self._batches), next(self._batches)
         one, other = (self._exact_step(state, self.value(b)) for b in pair)
@@ -109,7 +109,7 @@ class Training:
         return torch.cat([grad.flatten() for grad in grads])
 
     def _exact_step(self, state: dict, loss: Tensor) -> Tensor:
-        """Return the exact step on ``loss``, in parameters, without taking it."""
+        """Return the parameter change of the exact step on ``loss``, without taking it."""
         every = [param for own in self.params for param in own]
         before = [param.detach().clone() for param in every]
         solver = ConjugateGradient(rtol=1e-6, max_iter=200, check_last=True)
@@ -130,7 +130,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
 
 
 def study(images: Tensor, loss: str, lr: float, steps: int, studied: int) -> dict[str, dict]:
-    """Train, and return mean products and median error by way of solving, and other medians."""
+    """Train; return mean products and median error of each way of solving, and other medians."""
     training = Training(images, loss, lr)
     for step in track(range(steps), description=f"{loss}, lr {lr:g}"):
         training.step(studied=step >= steps - studied)
@@ -148,7 +148,7 @@ def study(images: Tensor, loss: str, lr: float, steps: int, studied: int) -> dic
 
 
 def draw(settings: dict[str, dict], path: Path) -> None:
-    """Draw error against products, a panel a setting, a mark a way of solving."""
+    """Plot error against products, one panel per setting, one mark per way of solving."""
     with picture(path, (11, 8), rows=2, columns=2) as (_, axes):
         _draw(settings, axes)
 
@@ -195,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
             )
             show(name, ("rtol", "way of solving", "products a step", "error of the move"), rows)
             print(settings[name]["figures"])
-            # What is done is kept if the rest is not.
+            # Write after each setting, so that an interrupted run keeps finished ones.
             write_result(args.out / "solver_study.json", data)
             draw(settings, args.out / "solver_study.png")
 

@@ -1,11 +1,11 @@
 """Cost of a step: time, backward passes, memory, and error of the step.
 
 Run ``python -m benchmarks.step_cost``. All contestants take turns in one process, each on its own
-copy of the networks, and times are compared within a round, so that a noisy machine disturbs all
-alike. Peak memory is that of one process each, with all that allocators and libraries keep, and
-that of tensors alone. With ``--device cuda`` work on the device is waited for, memory is the
-device's, and there are optimizers whose steps are replayed as a graph. Packages that are not
-installed are left out, which is said.
+copy of the networks, and times are compared within a round, so that noise of the machine affects
+all equally. Peak memory is measured twice: of a separate process, including memory kept by
+allocators and libraries, and of tensors only. With ``--device cuda`` clocks wait for the device,
+memory is the device's, and some optimizers replay their steps as a graph. Packages that are not
+installed are left out with a message.
 """
 
 import argparse
@@ -46,7 +46,7 @@ WARM_UP = 3
 
 
 class Run:
-    """One contestant in a game of its own."""
+    """One contestant with its own copy of the game."""
 
     def __init__(
         self,
@@ -65,11 +65,11 @@ class Run:
 
     @property
     def is_replayed(self) -> bool:
-        """Whether steps are a device graph, in which nothing can be counted."""
+        """True if steps are replayed as a device graph, in which calls cannot be counted."""
         return isinstance(self._step, Replayed)
 
     def draw(self) -> None:
-        """Draw the next batch: a batch used twice would be learned, which makes steps harder."""
+        """Draw the next batch. Reusing one would overfit to it, which makes steps harder."""
         write_over(self._batch, self._play.draw(self._random))
 
     def step(self) -> None:
@@ -84,14 +84,14 @@ class Run:
 
 
 def backward_calls(run: Run) -> int:
-    """Return how many times one step enters the autograd engine, what the loss does aside."""
+    """Return how many times one step calls the autograd engine, without calls of the loss."""
     calls = depth = 0
     originals = torch.autograd.grad, torch.autograd.backward
 
     def counting(original: Callable) -> Callable:
         def counted(*args: object, **kwargs: object) -> object:
             nonlocal calls, depth
-            # Under a default device torch calls the function again from inside.
+            # Count outer calls only: under a default device torch calls the function recursively.
             calls += not run.is_in_loss and depth == 0
             depth += 1
             try:
@@ -110,7 +110,7 @@ def backward_calls(run: Run) -> int:
 
 
 def started(keys: list[str], rows: dict[str, dict], start: Callable[[str], Run]) -> dict[str, Run]:
-    """Return the runs that survive a few steps; note what the others failed with."""
+    """Return the runs that complete a few steps; store the error of those that fail."""
     runs = {}
     for key in keys:
         try:
@@ -120,7 +120,7 @@ def started(keys: list[str], rows: dict[str, dict], start: Callable[[str], Run])
             print(f"{CONTESTANTS[key].name} is left out: {CONTESTANTS[key].package} is missing.")
             del rows[key]
         except RuntimeError as error:
-            # What a user of that package would see.
+            # Report the package's own error, as its users would see it.
             rows[key]["failure"] = str(error).splitlines()[0]
         else:
             runs[key] = run
@@ -134,7 +134,7 @@ def measure(
     device: torch.device = CPU,
     batch_size: int | None = None,
 ) -> dict[str, dict]:
-    """Time the contestants in turns; return figures or a failure for each."""
+    """Time the contestants in turns; return figures or an error for each."""
     rows: dict[str, dict] = {key: {"name": CONTESTANTS[key].name} for key in keys}
 
     def start(key: str) -> Run:
@@ -161,7 +161,7 @@ def measure(
             "times_s": [round(value, 5) for value in times[key]],
         }
     for key in track(list(runs), description="memory and error"):
-        # No two at a time: a replayed one holds its graph's memory.
+        # Free each run before the next measurement: replayed ones hold their graph's memory.
         replayed = runs.pop(key).is_replayed
         rows[key]["peak_memory_gb"] = (
             device_peak(device, partial(start_and_take, start, key)) / 1e9
@@ -201,13 +201,13 @@ def start_and_take(start: Callable[[str], Run], key: str) -> None:
 def print_peak_memory(key: str, workload: str, batch_size: int | None) -> None:
     """Take a few steps and print the peak resident memory of this process in GB."""
     take_steps(Run(key, workload, batch_size=batch_size), 4)
-    # Not `getrusage`, whose maximum goes back to before this program was started.
+    # Not `getrusage`: its maximum includes the time before this program started.
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
     print(int(peak.group(1)) * 1024 / 1e9)
 
 
 def peak_tensors(run: Run) -> float:
-    """Return what tensors occupy at most in a few steps, in GB, parameters included."""
+    """Return the peak memory of tensors in a few steps, in GB, including parameters."""
     with LiveBytes(run.params) as live:
         take_steps(run, 2)
     return live.peak / 1e9
@@ -228,7 +228,7 @@ def main(argv: list[str] | None = None) -> None:
     keys = ["adam", *(key for key in args.optimizers or contestants_on(device) if key != "adam")]
     stem = "step_cost" if device.type == "cpu" else f"step_cost_{device.type}"
     path = args.out / f"{stem}.json"
-    # Workloads that are not measured this time keep their figures.
+    # Keep the figures of workloads that are not measured in this run.
     data = read_result(path, {"workloads": {}})
     for workload in args.workloads:
         rows = measure(keys, workload, args.rounds, device, args.batch_size)

@@ -22,7 +22,7 @@ def cells(row: dict) -> list[str]:
 
 
 def draw(workloads: dict[str, dict], path: Path) -> None:
-    """Draw time relative to Adam and peak of tensors, a bar a contestant, a row a workload."""
+    """Plot time relative to Adam and peak tensor memory; a row per workload."""
     count = len(workloads)
     with picture(path, (10, 2.6 * count), rows=count, columns=2) as (_, axes):
         for workload, (left, right) in zip(workloads.values(), axes, strict=True):

@@ -1,9 +1,9 @@
-"""How the cost of a step grows: with the parameters, with the batch, with the iterations.
+"""Growth of the cost of a step with the parameters, the batch, and the iterations.
 
-Run ``python -m benchmarks.step_scaling``. Parameters and iterations are varied in a game of fully
-connected networks, whose work is in proportion to their parameters; the batch in a DCGAN of a
-quarter of the width, whose work is in proportion to the batch. Each size is timed in turn, in
-rounds, beside an Adam step of the same game.
+Run ``python -m benchmarks.step_scaling``. Parameters and iterations vary in a game of fully
+connected networks, whose work is proportional to their parameters; the batch varies in a DCGAN of a
+quarter of the width, whose work is proportional to the batch. Each size is timed in turn, in
+rounds, together with an Adam step of the same game.
 """
 
 import itertools
@@ -32,7 +32,7 @@ WARM_UP = 2
 
 
 def fully_connected(width: int, batch_size: int) -> Play:
-    """Return a Wasserstein game of two networks of three hidden layers."""
+    """Return a Wasserstein game of two networks with three hidden layers."""
 
     def network(inputs: int, outputs: int) -> nn.Sequential:
         sizes = [inputs, *[width] * DEPTH, outputs]
@@ -52,7 +52,7 @@ def fully_connected(width: int, batch_size: int) -> Play:
 
 
 class Timed:
-    """One size under one optimizer."""
+    """One size with one optimizer."""
 
     def __init__(self, play: Play, num_iter: int | None) -> None:
         self.num_parameters = num_parameters(play.min_player) + num_parameters(play.max_player)
@@ -78,7 +78,7 @@ def narrow_dcgan(width: int, batch_size: int) -> Play:
 def series(
     build: Callable[[int, int], Play], points: list[tuple[int, int, int]], rounds: int, what: str
 ) -> list[dict]:
-    """Time ACGD with a fixed count and Adam at points (width, batch size, iterations)."""
+    """Time ACGD with fixed iterations, and Adam, at points (width, batch size, iterations)."""
     timed = {
         (index, key): Timed(build(width, batch), num_iter if key == "acgd" else None)
         for key in ("acgd", "adam")
@@ -104,7 +104,7 @@ def exponent(sizes: list[float], times: list[float]) -> float:
 
 
 def draw(data: dict, path: Path) -> None:
-    """Draw the three series."""
+    """Plot the three series."""
     labels = {"num_parameters": "parameters", "batch_size": "batch size", "num_iter": "iterations"}
     with picture(path, (12, 3.6), columns=3) as (_, axes):
         for axis, (key, rows) in zip(axes.flat, data["series"].items(), strict=True):
@@ -141,7 +141,7 @@ def main(argv: list[str] | None = None) -> None:
     }
     exponents = {}
     for key in ("num_parameters", "batch_size"):
-        # Below, a step is bound by the fixed cost of its operations.
+        # Fit the larger sizes only: at small sizes the fixed cost of operations dominates.
         large = rows[key][len(rows[key]) // 2 :]
         exponents[key] = {
             "from": large[0][key],

@@ -1,4 +1,4 @@
-"""Tables of the documentation, made from the stored results when its pages are built."""
+"""Tables of the documentation, built from the stored results with its pages."""
 
 import csv
 import json
@@ -49,7 +49,7 @@ ROWS_OF_COST = {"AdvAs": "AdvAs, self-scaling"}
 
 
 def penalties_section(costs: dict[str, dict]) -> str:
-    """Return the penalties with what they declare and what they cost."""
+    """Return a table of the penalties with their declared properties and costs."""
     rows = []
     for cls in CATALOGUE.values():
         cost = costs.get(ROWS_OF_COST.get(cls.__name__, cls.__name__), {}).get("alone_relative")
@@ -80,8 +80,8 @@ def _coupling(cls: type[Penalty]) -> str:
 
 
 def penalty_routes_section(data: dict) -> str:
-    """Return what it costs to put an uncoupled term into the loss instead of beside it."""
-    # Projections have no such choice.
+    """Return the cost of adding an uncoupled term to the loss instead of passing it separately."""
+    # Projections are not terms and have no such choice.
     rows = [r for r in data["rows"].values() if "inside_relative" in r and not r["couples"]]
     ratios = {
         unit: sorted(row[f"inside_{unit}"] / row[f"beside_{unit}"] for row in rows)

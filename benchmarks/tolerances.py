@@ -1,11 +1,10 @@
-"""How exactly ACGD should solve its linear systems, for the same cost of training.
+"""Compare solver tolerances of ACGD at the same cost of training.
 
 ``python -m benchmarks.tolerances`` trains GANs on a ring of eight Gaussians and on 8x8 digits, with
 both zero-sum losses, and plays bilinear games, each by ACGD with one iteration and with several
-tolerances, and writes ``benchmarks/results/tolerances.json``. The budget of every run is the same
-number of gradient calls, of which a mixed product is half a one. Runs are kept as soon as they are
-done: a program that was cut off goes on from there. CIFAR-10 has a command of its own
-(``benchmarks.cifar10``).
+tolerances, and writes ``benchmarks/results/tolerances.json``. Every run has the same budget of
+gradient calls; a mixed product counts as half a call. Each run is stored when it is done, so an
+interrupted program resumes from there. CIFAR-10 has its own command (``benchmarks.cifar10``).
 """
 
 import json
@@ -56,17 +55,17 @@ def digit_samples(size: int) -> Tensor:
 
 
 def ring_score(samples: Tensor) -> float:
-    """Return the share of samples and modes that are missed."""
+    """Return one minus the share of good samples times the share of modes found."""
     found = plane.score("ring", samples)
     return 1 - found["good"] * found["found"] / 8
 
 
 def digits_score(samples: Tensor) -> float:
-    """Return the Frechet distance of the pixels, which sees both quality and variety."""
+    """Return the Frechet distance of the pixels, which measures both quality and variety."""
     return frechet(samples, digit_images())
 
 
-# By name: width of the hidden layers, entries of a sample, real samples, and the score.
+# By name: width of hidden layers, entries of a sample, function for real samples, and score.
 GANS: dict[str, tuple[int, int, Callable[[int], Tensor], Callable[[Tensor], float]]] = {
     "ring": (64, 2, partial(plane.draw, "ring"), ring_score),
     "digits": (128, 64, digit_samples, digits_score),
@@ -74,17 +73,17 @@ GANS: dict[str, tuple[int, int, Callable[[int], Tensor], Callable[[Tensor], floa
 
 
 def frechet(one: Tensor, other: Tensor) -> float:
-    """Return the Frechet distance of Gaussians with the moments of two sets of samples [n, d]."""
+    """Return the Frechet distance of Gaussians fitted to two sets of samples [n, d]."""
     means = [samples.double().mean(0) for samples in (one, other)]
     covariances = [samples.double().T.cov() for samples in (one, other)]
-    # The trace of the root of A B is the sum of the roots of its eigenvalues, real for these.
+    # The trace of the root of A B is the sum of the roots of its eigenvalues, which are real.
     values = torch.linalg.eigvals(covariances[0] @ covariances[1]).real.clamp(min=0)
     traces = sum(covariance.trace() for covariance in covariances) - 2 * values.sqrt().sum()
     return float((means[0] - means[1]).square().sum() + traces)
 
 
 def gan(kind: str, loss: str, options: Mapping[str, Any], seed: int, budget: float) -> Any:
-    """Train a GAN until the budget is spent; return its score, the lower the better."""
+    """Train a GAN until the budget is spent; return its score, lower is better."""
     torch.manual_seed(seed)
     width, entries, draw, score = GANS[kind]
     generator, critic = (
@@ -105,9 +104,9 @@ def gan(kind: str, loss: str, options: Mapping[str, Any], seed: int, budget: flo
 
 
 def bilinear(lr: float, options: Mapping[str, Any], seed: int, budget: float) -> Any:
-    """Play ``x'A y`` with a random A [20, 20]; return the last distance from 0 over the first.
+    """Play ``x'A y`` with a random A [20, 20]; return the final distance from 0 over the initial.
 
-    Steps adapt to the size of A, so that the learning rate is the strength of the interaction.
+    Step sizes adapt to the size of A, so that the learning rate is the interaction strength.
     """
     random = torch.Generator().manual_seed(seed)
     matrix = torch.randn(20, 20, generator=random, dtype=torch.float64)
@@ -171,7 +170,7 @@ def collect(
     ways: Iterable[str],
     seeds: int = SEEDS,
 ) -> None:
-    """Run what has not been run yet, write the results and print the table.
+    """Do the missing runs, write the results and print the table.
 
     Args:
         description: of the command.

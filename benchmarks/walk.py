@@ -1,8 +1,8 @@
-"""Which functions and files a step goes through, for each kind of game.
+"""Count the functions and files that a step calls, for each kind of game.
 
 Run ``python -m benchmarks.walk``; ``--files`` lists the files in the order in which they are
-entered. One tiny step of one iteration is followed, after three others. Counted are the functions
-of the package, the files that they are in, and how often a call or a return changes the file.
+entered. Traces one small step with one solver iteration, after three others. Counts the functions
+of the package, their files, and the calls and returns that change the file.
 """
 
 import argparse
@@ -29,12 +29,12 @@ ONE_UNSYMMETRIC = GMRES(rtol=0.0, max_iter=1)
 
 @dataclass
 class Walk:
-    """What a step has gone through.
+    """Functions and files that a step called.
 
     Attributes:
-        functions: of the package, by file and name.
-        files: in the order in which they were entered.
-        num_changes: calls and returns after which another file's code runs.
+        functions: called functions of the package, by file and name.
+        files: files in the order in which they were entered.
+        num_changes: number of calls and returns that change the file.
     """
 
     functions: set[tuple[str, str]] = field(default_factory=set)
@@ -43,7 +43,7 @@ class Walk:
     _last: str | None = None
 
     def follow(self, step: Callable[[], object]) -> None:
-        """Take a step and note where it goes."""
+        """Take a step and record its calls."""
         sys.setprofile(self._note)
         try:
             step()
@@ -135,7 +135,7 @@ GAMES: dict[str, Callable[[], Callable[[], object]]] = {
 
 
 def walk(name: str) -> Walk:
-    """Return what a step of one of :data:`GAMES` goes through."""
+    """Return the functions and files that a step of one of :data:`GAMES` calls."""
     step = GAMES[name]()
     for _ in range(3):
         step()

@@ -1,9 +1,9 @@
-"""A model, not a measurement, of a step's time when GPUs are added and each keeps its batch.
+"""A model (not a measurement) of a step's time as GPUs are added, each with the same batch size.
 
 ``python -m benchmarks.weak_scaling`` writes ``benchmarks/results/weak_scaling.json`` and a plot.
-Floating-point operations of a step are counted (on the meta device), bytes and collectives are
-those that :class:`compopt.distributed.Replicated` documents and its tests count. The rest is stated
-in :data:`MACHINES`, with their :data:`SOURCES`, and in :class:`Machine`'s assumptions.
+Floating-point operations of a step are counted on the meta device. Bytes and collectives are those
+that :class:`compopt.distributed.Replicated` documents and its tests count. All other inputs are in
+:data:`MACHINES`, with their :data:`SOURCES`, and in the assumptions of :class:`Machine`.
 """
 
 import math
@@ -28,20 +28,20 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Machine:
-    """What the model takes for given. The data sheets' rates are in :data:`MACHINES`.
+    """Assumptions of the model. Rates from data sheets are in :data:`MACHINES`.
 
     Attributes:
-        peak_flops: of a GPU per second, in TF32 on tensor cores, dense.
-        memory_bandwidth: of a GPU, bytes per second.
+        peak_flops: operations per second of a GPU, dense TF32 on tensor cores.
+        memory_bandwidth: bytes per second of a GPU.
         nvlink: bytes per second and direction of a GPU.
         infiniband: bytes per second and direction of a GPU's adapter.
-        node_size: GPUs joined by NVLink.
+        node_size: number of GPUs connected by NVLink.
         link_share: share of a link's rate that messages reach, measured.
-        launch: seconds that a large message takes besides its hops: a tree in NCCL's protocol
-            "Simple". The next two likewise.
+        launch: seconds of a large message in addition to its hops: a tree in NCCL's protocol
+            "Simple", as for the next two.
         nvlink_hop: seconds of a hop within a node.
         infiniband_hop: seconds of a hop between nodes.
-        small_launch: as ``launch``, for a few bytes: the protocol "LL". The next two likewise.
+        small_launch: as ``launch``, for a few bytes in the protocol "LL", as for the next two.
         small_nvlink_hop: as ``nvlink_hop``.
         small_infiniband_hop: as ``infiniband_hop``.
         utilization: assumed share of the peak that convolutions reach.
@@ -112,14 +112,14 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Workload:
-    """What a step computes and sends.
+    """Computation and communication of a step.
 
     Attributes:
-        name: for the plot.
-        num_min: parameters of the generator.
-        num_max: parameters of the critic.
-        flops: of one step on one GPU, counted.
-        num_products: mixed products of a step.
+        name: name in the plot.
+        num_min: number of the generator's parameters.
+        num_max: number of the critic's parameters.
+        flops: counted operations of one step on one GPU.
+        num_products: number of mixed products of a step.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Workload:
 
 
 def count(name: str, width: float) -> Workload:
-    """Count a step of the DCGAN of a width with a fixed number of iterations."""
+    """Count a step of a DCGAN of the given width with a fixed number of iterations."""
     with torch.device("meta"):
         generator, critic = Generator(width=width), Critic(width=width)
         real, noise = torch.empty(BATCH, 3, 32, 32), torch.empty(BATCH, 128)
@@ -158,20 +158,20 @@ def all_reduce(num_bytes: int, num_gpus: int, machine: Machine) -> float:
     inside, nodes = shape(num_gpus, machine)
     hops = (inside - 1) * machine.nvlink_hop + math.ceil(math.log2(nodes)) * machine.infiniband_hop
     over_nvlink = 2 * (inside - 1) / inside * num_bytes / machine.nvlink
-    # Each GPU of a node exchanges its share of what the node has summed.
+    # Each GPU of a node exchanges its share of the node's sum.
     over_infiniband = 2 * (nodes - 1) / nodes * num_bytes / inside / machine.infiniband
     return machine.launch + 2 * hops + (over_nvlink + over_infiniband) / machine.link_share
 
 
 def broadcast(num_gpus: int, machine: Machine) -> float:
-    """Return the seconds in which all come to know a few bytes of the first."""
+    """Return the seconds of a broadcast of a few bytes."""
     inside, nodes = shape(num_gpus, machine)
     between = math.ceil(math.log2(nodes)) * machine.small_infiniband_hop
     return machine.small_launch + (inside - 1) * machine.small_nvlink_hop + between
 
 
 def gather(num_gpus: int, machine: Machine) -> float:
-    """Return the seconds in which all come to know a few bytes of each other: around a ring."""
+    """Return the seconds of an all-gather of a few bytes around a ring."""
     inside, nodes = shape(num_gpus, machine)
     between = nodes * machine.small_infiniband_hop if nodes > 1 else 0.0
     return machine.small_launch + nodes * (inside - 1) * machine.small_nvlink_hop + between
@@ -193,12 +193,12 @@ def step_time(
     """Return the seconds of a step.
 
     Args:
-        work: of each GPU, which stays the same.
-        num_gpus: how many.
-        machine: of what kind.
-        overlap: whether all buckets of a message but the last one (25 MiB) travel while the
-            backward pass goes on.
-        slowdown: of the slowest GPU in each backward pass.
+        work: work of each GPU, independent of their number.
+        num_gpus: number of GPUs.
+        machine: kind of machine.
+        overlap: whether all buckets of a message but the last (25 MiB) are sent during the backward
+            pass.
+        slowdown: slowdown of the slowest GPU in each backward pass.
     """
     messages = work.messages()
     compute = work.flops / (machine.peak_flops * machine.utilization)
@@ -211,13 +211,13 @@ def step_time(
         hidden = min(sent * (1 - last), per_pass) if overlap else 0.0
         seconds += per_pass + vectors + sent - hidden
     if num_gpus > 1:
-        # What each is about to do, a look before each iteration, and whether to move.
+        # A gather before the step; a broadcast before each iteration and one before the update.
         seconds += gather(num_gpus, machine) + (NUM_ITER + 1) * broadcast(num_gpus, machine)
     return seconds
 
 
 def straggler_slowdown(num_gpus: int, machine: Machine, draws: int = 400, seed: int = 0) -> float:
-    """Return by how much the slowest of many GPUs is slower than the mean, by simulation."""
+    """Return the slowdown of the slowest of many GPUs relative to the mean, by simulation."""
     if num_gpus == 1:
         return 1.0
     random = np.random.default_rng(seed)

@@ -18,10 +18,10 @@ class Play:
     """A game ready to be played.
 
     Attributes:
-        min_player: lowers the loss.
-        max_player: raises it.
-        draw: draws a batch, with a random generator.
-        loss: of a batch, with its graph.
+        min_player: the network that minimises the loss.
+        max_player: the network that maximises it.
+        draw: draws a batch with a given random generator.
+        loss: returns the loss of a batch, with its graph.
     """
 
     min_player: nn.Module
@@ -30,19 +30,19 @@ class Play:
     loss: Callable[[tuple[Tensor, ...]], Tensor]
 
     def loss_of_part(self, batch: tuple[Tensor, ...], share: float) -> Tensor:
-        """Return the loss of the first part of a batch, of one entry at least."""
+        """Return the loss of the first ``share`` of a batch, at least one entry."""
         if share == 1:
             return self.loss(batch)
         return self.loss(tuple(part[: max(1, round(share * len(part)))] for part in batch))
 
     def on(self, device: torch.device) -> "Play":
-        """Return the game with players and batches on a device."""
+        """Return the game with its players and batches on ``device``."""
         self.min_player.to(device)
         self.max_player.to(device)
         return replace(self, draw=lambda random: tuple(t.to(device) for t in self.draw(random)))
 
     def losses(self, seed: int) -> Iterator[Tensor]:
-        """Yield losses of ever new batches: one used twice would be learned."""
+        """Yield losses of new batches. Reusing a batch would overfit to it."""
         random = torch.Generator().manual_seed(seed)
         while True:
             yield self.loss(self.draw(random))
@@ -53,10 +53,10 @@ class Workload:
     """A kind of game.
 
     Attributes:
-        name: how tables call it.
+        name: its name in tables.
         lr: the learning rate of both players.
-        build: makes the players and the loss, for a batch size.
-        batch_size: the usual one.
+        build: returns the game for a batch size.
+        batch_size: the default batch size.
     """
 
     name: str
@@ -96,8 +96,8 @@ def tanh_mlp(*sizes: int) -> nn.Sequential:
 def poisson(batch_size: int, width: int = 50) -> Play:
     """Return the Poisson equation on a square as a game.
 
-    One network is the solution u, the other puts stakes on the residual of ``laplace u = f``
-    inside and of u = 0 on the border: competitive physics-informed networks.
+    One network is the solution u, the other bets on the residuals of ``laplace u = f`` inside and
+    of u = 0 on the border, as in competitive physics-informed networks.
 
     References:
         Zeng et al. (2022). https://arxiv.org/abs/2204.11144

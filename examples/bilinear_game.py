@@ -1,8 +1,8 @@
-"""Competitive gradient descent beside gradient descent-ascent on ``alpha x y``.
+"""Competitive gradient descent compared with gradient descent-ascent on ``alpha x y``.
 
-One player lowers the product, the other raises it, and the answer is the origin. Each step of
-descent-ascent multiplies the distance from there by ``sqrt(1 + (lr alpha)^2)``; each step of CGD
-divides by it. So the stronger the interaction, the worse the one and the better the other.
+One player minimises the product, the other maximises it; the solution is the origin. Each step of
+descent-ascent multiplies the distance from it by ``sqrt(1 + (lr alpha)^2)``; each step of CGD
+divides by it. A stronger interaction makes descent-ascent diverge and CGD converge faster.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def play(method: str, alpha: float, lr: float = 0.2, steps: int = 50) -> Tensor:
 
 
 def results_table(paths: dict[tuple[str, float], Tensor], alphas: Sequence[float]) -> Table:
-    """Return the last distance from the origin, a row per interaction."""
+    """Return a table of final distances from the origin, a row per interaction."""
     table = Table("alpha", *METHODS, title="Distance from the solution")
     for alpha in alphas:
         ends = (f"{paths[method, alpha][-1].norm():.4g}" for method in METHODS)
@@ -47,7 +47,7 @@ def results_table(paths: dict[tuple[str, float], Tensor], alphas: Sequence[float
 
 
 def draw(paths: dict[tuple[str, float], Tensor], alphas: Sequence[float], file: Path) -> None:
-    """Draw the paths near the origin, a panel per interaction."""
+    """Plot the paths near the origin, a panel per interaction."""
     figure = Figure(figsize=(3.6 * len(alphas), 3.8), layout="constrained")
     panels = figure.subplots(1, len(alphas), squeeze=False)[0]
     for panel, alpha in zip(panels, alphas, strict=True):
@@ -57,14 +57,14 @@ def draw(paths: dict[tuple[str, float], Tensor], alphas: Sequence[float], file: 
         panel.plot(*START, "ko", label="start")
         panel.plot(0, 0, "k+", markersize=12, label="solution")
         panel.set(title=f"alpha = {alpha:g}", xlabel="x", ylabel="y", aspect="equal")
-        # Descent-ascent leaves any window; this one shows where it is heading.
+        # Descent-ascent leaves any window; this one shows its direction.
         panel.set(xlim=(-2, 2), ylim=(-2, 2))
     panels[0].legend(loc="lower right", fontsize="small")
     figure.savefig(file, dpi=150)
 
 
 def main(argv: Sequence[str] | None = None) -> dict[tuple[str, float], Tensor]:
-    """Run the example; return the path per method and interaction."""
+    """Run the example; return the paths by method and interaction."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--alphas", type=float, nargs="+", default=[1.0, 3.0, 6.0])
     parser.add_argument("--lr", type=float, default=0.2)

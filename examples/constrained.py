@@ -1,11 +1,11 @@
-"""Constrained minimisation with Lagrange multipliers as the opponent, beside SciPy's SLSQP.
+"""Constrained minimisation with Lagrange multipliers as the opponent, compared with SLSQP.
 
-The problem of Rosen and Suzuki has three inequalities c(x) <= 0, of which one does not bind; its
-answer is x = (0, 1, 2, -1), with the value -44 and the multipliers (1, 0, 2). In the game
+The problem of Rosen and Suzuki has three inequalities c(x) <= 0, one of them inactive; its solution
+is x = (0, 1, 2, -1), with the value -44 and the multipliers (1, 0, 2). In the game
 
     min over x, max over m > 0 of  f(x) + m . c(x)
 
-the multipliers stay positive through their mirror map, so no step is projected.
+the mirror map keeps the multipliers positive, so no step needs a projection.
 """
 
 import argparse
@@ -27,13 +27,13 @@ MULTIPLIERS = torch.tensor([1.0, 0.0, 2.0], dtype=torch.float64)
 
 
 def objective(x: Tensor) -> Tensor:
-    """Return what is minimised."""
+    """Return f(x)."""
     weights, slope = x.new_tensor([1, 1, 2, 1]), x.new_tensor([-5, -5, -21, 7])
     return weights @ x.square() + slope @ x
 
 
 def constraints(x: Tensor) -> Tensor:
-    """Return c(x) [3], each of which must not be positive."""
+    """Return c(x) [3]."""
     squares = x.new_tensor([[1, 1, 1, 1], [1, 2, 1, 2], [2, 1, 1, 0]])
     slopes = x.new_tensor([[1, -1, 1, -1], [-1, 0, 0, -1], [2, -1, 0, -1]])
     return squares @ x.square() + slopes @ x - x.new_tensor([8, 10, 5])
@@ -52,8 +52,8 @@ def by_game(lr: float, steps: int) -> tuple[Tensor, Tensor, list[float]]:
 
 
 def by_scipy() -> Tensor:
-    """Return the x of SciPy's sequential quadratic programming."""
-    # Imported here so that `--help` answers at once.
+    """Return x found by SciPy's sequential quadratic programming."""
+    # Imported here so that `--help` is fast.
     from scipy.optimize import minimize
 
     bounds = {"type": "ineq", "fun": lambda x: -constraints(torch.from_numpy(x)).numpy()}
@@ -68,7 +68,7 @@ def by_scipy() -> Tensor:
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Tensor]:
-    """Run the example; return the answers of both, and the multipliers."""
+    """Run the example; return the solutions of both, and the multipliers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lr", type=float, default=0.1)
     parser.add_argument("--steps", type=int, default=1000)

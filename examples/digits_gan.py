@@ -1,13 +1,13 @@
-"""Digits by GANs without any regularization: ACGD beside Adam, for the same seconds.
+"""Digits by GANs without any regularization: ACGD compared with Adam in the same time.
 
 There is no penalty, clipping, normalization, extra critic step or averaging. All runs start from
-the same networks and differ in loss and optimizer alone. Adam moves both networks at once, at the
-better of the learning rates 1e-3 and 1e-4. With its usual momentum, 0.9, it breaks down on the
-plain Wasserstein loss; with 0.5, as is customary for GANs, and 0.99 as its second beta it does
-not (with 0.999 it did for one seed of two). ACGD has no momentum to choose.
+the same networks and differ only in loss and optimizer. Adam moves both networks at once, at the
+better of the learning rates 1e-3 and 1e-4. With its usual momentum, 0.9, it fails on the plain
+Wasserstein loss; with 0.5, as is customary for GANs, and 0.99 as its second beta it does not (with
+0.999 it failed for one seed of two). ACGD has no momentum to choose.
 
-Seconds are of processor time: other programs cost a run none of its steps. Figures vary a little
-between machines and runs, since the number of steps does.
+Time is processor time, so other programs do not reduce the number of steps. Results vary a little
+between machines and runs, because the number of steps varies.
 """
 
 import argparse
@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
 
 
 def train(run: tuple[str, str, float, int], bar: Bar) -> Outcome:
-    """Train on one thread until its time is up; looking at samples costs none of it."""
+    """Train on one thread until the time is used up; evaluating samples does not count."""
     loss_name, name, limit, seed = run
     torch.set_num_threads(1)
     torch.manual_seed(seed)
@@ -49,7 +49,7 @@ def train(run: tuple[str, str, float, int], bar: Bar) -> Outcome:
     momentum = OPTIMIZERS[name]
     optimizer: Optimizer
     if momentum is None:
-        # An error of a tenth is well below the noise of the batch, and leaves time for more steps.
+        # A relative error of 0.1 is well below the batch noise, and leaves time for more steps.
         optimizer = ACGD(*players, lr=2e-3, solver=ConjugateGradient(rtol=0.1))
     else:
         optimizer = torch.optim.Adam(two_groups(*players), lr=1e-3, betas=(momentum, 0.99))

@@ -1,4 +1,4 @@
-"""Real 8x8 digits, and what samples are worth beside them."""
+"""Real 8x8 digits, and scores of samples against them."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ SHARE_COVERED = 0.02
 
 def real_digits() -> tuple[Tensor, Tensor]:
     """Return the images [1797, 64], pixels from 0 to 16, and their classes [1797]."""
-    # Takes seconds to import, which `--help` need not wait for.
+    # Imported here because it takes seconds, which would delay `--help`.
     from sklearn.datasets import load_digits
 
     images, classes = load_digits(return_X_y=True)
@@ -29,7 +29,7 @@ class Judge:
         from sklearn.svm import SVC
 
         self.images, classes = real_digits()
-        # scikit-learn has no types: checkers guess them from the defaults.
+        # scikit-learn has no type annotations: checkers infer wrong ones from the defaults.
         self.classifier = CalibratedClassifierCV(SVC(), ensemble=False)  # pyright: ignore
         self.classifier.fit(self.images.numpy(), classes.numpy())
 
@@ -38,17 +38,17 @@ class Judge:
         return float(torch.cdist(samples, self.images).amin(dim=1).mean())
 
     def real_distance(self) -> float:
-        """Return the mean distance of a real digit to the nearest other one."""
+        """Return the mean distance of a real digit to its nearest other digit."""
         distances = torch.cdist(self.images, self.images).fill_diagonal_(torch.inf)
         return float(distances.amin(dim=1).mean())
 
     def classify(self, samples: Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Return the likeliest class of each sample [n] and its probability [n]."""
+        """Return the most probable class of each sample [n] and its probability [n]."""
         probabilities = self.classifier.predict_proba(samples.numpy())
         return probabilities.argmax(axis=1), probabilities.max(axis=1)
 
     def scores(self, samples: Tensor) -> dict[str, float]:
-        """Return the columns of the table that samples decide."""
+        """Return the columns of the table that are computed from samples."""
         classes, confidence = self.classify(samples)
         counts = np.bincount(classes[confidence >= CONFIDENCE], minlength=10)
         return {
@@ -58,7 +58,7 @@ class Judge:
         }
 
     def mosaic(self, samples: Tensor, rows: int) -> np.ndarray:
-        """Tile the first ``rows`` samples taken for each class, a column per class."""
+        """Tile the first ``rows`` samples classified as each class, a column per class."""
         classes, _ = self.classify(samples)
         tiles = np.zeros((rows, 9, 10, 9))
         for digit in range(10):

@@ -1,4 +1,4 @@
-"""The table and the pictures of the digits demo."""
+"""The table and the plots of the digits demo."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], file: Path) -> None:
 
 
 def draw(judge: Judge, samples: Samples, folder: Path) -> None:
-    """Draw all samples, those of the plain Wasserstein loss that differ most, and the curves."""
+    """Plot all samples, those of the plain Wasserstein loss, which differ most, and the curves."""
     draw_samples(judge, samples, folder / "samples.png")
     claim = {pair: samples[pair] for pair in [("wgan", "Adam 0.9"), ("wgan", "ACGD")]}
     draw_samples(judge, claim, folder / "wgan.png")
@@ -37,7 +37,7 @@ def draw(judge: Judge, samples: Samples, folder: Path) -> None:
 
 
 def draw_samples(judge: Judge, samples: Samples, file: Path, rows: int = 6) -> None:
-    """Draw mosaics of the last samples, a row per loss, the real digits first."""
+    """Plot mosaics of the last samples, a row per loss, real digits first."""
     losses, names = (list(dict.fromkeys(part)) for part in zip(*samples, strict=True))
     size = 4 * (1 + len(names)), 0.5 + 3 * len(losses)
     figure = Figure(figsize=size, layout="constrained")
@@ -53,7 +53,7 @@ def draw_samples(judge: Judge, samples: Samples, file: Path, rows: int = 6) -> N
 
 
 def draw_curves(judge: Judge, samples: Samples, file: Path) -> None:
-    """Draw the distance to the nearest real digit over training, a panel per loss."""
+    """Plot the distance to the nearest real digit during training, a panel per loss."""
     losses = list(dict.fromkeys(loss for loss, _ in samples))
     figure = Figure(figsize=(5 * len(losses), 4), layout="constrained")
     panels = figure.subplots(1, len(losses), sharey=True, squeeze=False)[0]

@@ -1,15 +1,14 @@
-"""A GAN on a ring of Gaussians, trained by several processes that may be killed at any time.
+"""A GAN on a ring of Gaussians, trained by several processes that can be killed at any time.
 
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     torchrun --standalone --nproc-per-node 2 --max-restarts 10 examples/distributed_gan.py
 
-Without the variable, processes that torchrun starts again may read from its store where those
-before them listened, and fail to connect.
+Without the variable, restarted processes may read the address of the previous processes from
+torchrun's store, and fail to connect.
 
-Each process takes its part of every batch. After each step the first one writes a checkpoint, whole
-or not at all; when a process dies, torchrun starts all of them again and they go on from there. The
-batches depend on the number of the step alone, so the result is that of an undisturbed run, bit for
-bit.
+Each process computes its part of every batch. After each step the first process writes a checkpoint
+atomically. When a process dies, torchrun restarts all of them and they resume from the checkpoint.
+Batches depend only on the step number, so the result is bitwise that of an uninterrupted run.
 """
 
 import argparse
@@ -81,7 +80,7 @@ def main() -> None:
                 print(f"loss {loss:.4f}; {optimizer.last_step}")
     if dist.get_rank() == 0:
         print(f"{args.steps - first} steps since the last start")
-    # No rank leaves while another writes.
+    # No rank may exit while another writes.
     dist.barrier()
     dist.destroy_process_group()
 

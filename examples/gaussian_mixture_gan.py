@@ -1,8 +1,8 @@
-"""How many modes of a Gaussian mixture a GAN finds without any regularization.
+"""Modes of a Gaussian mixture that a GAN finds without any regularization.
 
 ``--modes ring`` is eight Gaussians on a circle, ``--modes two --loss bce`` the pair of the CGD
 paper. Both optimizers train the same networks from the same weights. A sample is good within four
-sigma of a mode; a mode is found if good samples there are a fifth of its due or more.
+sigma of a mode; a mode is found if it gets at least a fifth of its share in good samples.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def real_points(name: str, size: int) -> Tensor:
 
 
 def train(name: str, args: argparse.Namespace) -> list[Snapshot]:
-    """Return twenty snapshots of training with the optimizer of that name."""
+    """Train with the optimizer called ``name``; return twenty snapshots."""
     # Networks this small are faster on one thread than on several.
     torch.set_num_threads(1)
     torch.manual_seed(args.seed)
@@ -56,7 +56,7 @@ def train(name: str, args: argparse.Namespace) -> list[Snapshot]:
 
 
 def draw(history: dict[str, list[Snapshot]], mixture: str, file: Path) -> None:
-    """Draw samples at five times, a row per optimizer, and the modes found below."""
+    """Plot samples at five times, a row per optimizer, with the modes found below."""
     figure = Figure(figsize=(11, 7.5), layout="constrained")
     rows: Any = [[f"{name}{column}" for column in range(5)] for name in history]
     panels = figure.subplot_mosaic([*rows, ["found"] * 5])

@@ -1,11 +1,11 @@
 """Modes that GANs find on a ring of eight Gaussians: plain, with each regularizer, and ACGD.
 
-First a setting where the plain GAN fails: a Wasserstein loss without any constraint, and Adam with
-a learning rate of 1e-3, a momentum of 0.5 and a second beta of 0.99. Each regularizer is added to
-that run with its default coefficient, untuned; ACGD has none. Then the losses where plain Adam
-finds all modes, and each term in the loss and with the critic steps of its authors. All use the
-same networks, seeds and number of backward passes, so that a more expensive step means fewer of
-them.
+In the first setting the plain GAN fails: a Wasserstein loss without any constraint, and Adam with a
+learning rate of 1e-3, a momentum of 0.5 and a second beta of 0.99. Each regularizer is added to
+this run with its default coefficient, untuned; ACGD has none. The other settings are the losses
+with which plain Adam finds all modes, and each term with the loss and critic steps of its authors.
+All use the same networks, seeds and number of backward passes, so a more expensive step means fewer
+steps.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 def train(run: tuple[str, int, int], bar: Bar) -> list[Tensor]:
-    """Return samples for each seed after ``budget`` backward passes."""
+    """Train each seed with ``budget`` backward passes; return the samples."""
     (name, seeds, budget), drawn = run, []
     torch.set_num_threads(1)
     for seed in range(seeds):

@@ -1,4 +1,4 @@
-"""Counts, table and picture of the modes that GANs find."""
+"""Counts, table and plot of the modes that GANs find."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ SIGMA = 0.05
 
 
 class Snapshot(NamedTuple):
-    """Samples [n, 2] after some steps, and how good they are."""
+    """Samples [n, 2] after some steps, and their scores."""
 
     step: int
     samples: Tensor
@@ -25,10 +25,10 @@ class Snapshot(NamedTuple):
 
 
 def found(samples: Tensor, modes: Tensor, sigma: float = SIGMA) -> tuple[int, float]:
-    """Return how many modes are found, and the share of good samples.
+    """Return the number of modes found, and the share of good samples.
 
-    A sample is good within four sigma of a mode; a mode is found if the good samples there are a
-    fifth of its due or more.
+    A sample is good within four sigma of a mode; a mode is found if it gets at least a fifth of its
+    share in good samples.
     """
     distances, nearest = torch.cdist(samples, modes).min(dim=1)
     good = distances < 4 * sigma
@@ -38,7 +38,7 @@ def found(samples: Tensor, modes: Tensor, sigma: float = SIGMA) -> tuple[int, fl
 
 
 def write_table(scores: Mapping[str, Sequence[tuple[int, float]]], file: Path) -> None:
-    """Print modes found for each seed, and means; write them as comma-separated values."""
+    """Print modes found for each seed, and means; write them as CSV."""
     with file.open("w", newline="") as stream:
         lines = [(n, seed, *score) for n, s in scores.items() for seed, score in enumerate(s)]
         csv.writer(stream).writerows([("name", "seed", "modes", "good share"), *lines])
@@ -56,7 +56,7 @@ def draw(
     modes: Tensor,
     file: Path,
 ) -> None:
-    """Draw modes found per seed on the left, and the samples of the first seed on the right."""
+    """Plot modes found per seed on the left, and samples of the first seed on the right."""
     names, columns = list(samples), 5
     lines = -(-len(names) // columns)
     figure = Figure(figsize=(15, 2.3 * lines + 0.6), layout="constrained")
@@ -65,7 +65,7 @@ def draw(
     axis = left.subplots()
     for row, name in enumerate(names):
         found_by_seed = sorted(modes for modes, _ in scores[name])
-        # Equal counts stand one above the other.
+        # Spread the points vertically, so that equal counts do not overlap.
         height = [
             row + 0.14 * (i - (len(found_by_seed) - 1) / 2) for i in range(len(found_by_seed))
         ]

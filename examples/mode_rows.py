@@ -13,11 +13,11 @@ LAYERS = penalties.Layers(kinds=("linear",))
 
 
 def jitter(points: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Augment points of the plane by noise as wide as a mode."""
+    """Augment points of the plane with noise of a mode's width."""
     return points + 0.05 * torch.randn(points.shape, generator=generator)
 
 
-# By name: the term, and the backward passes that it adds to a step of its player.
+# By name: the term, and the number of backward passes that it adds to its player's step.
 TERMS: dict[str, tuple[penalties.Penalty, int]] = {
     "DRAGAN": (penalties.Dragan(), 2),
     "WGAN-GP": (penalties.WganGP(), 2),
@@ -30,7 +30,7 @@ TERMS: dict[str, tuple[penalties.Penalty, int]] = {
     "L2": (penalties.L2(), 1),
     "consistency": (penalties.BalancedConsistency(augment=jitter), 1),
 }
-# By name: what is done to the critic's weights after a step.
+# By name: returns the function that changes the critic's weights after a step.
 PROJECTIONS: dict[str, Callable[[nn.Module], Callable[[], object]]] = {
     "SR-GAN": lambda critic: penalties.SpectralRegularizer(critic, layers=LAYERS).step,
     "clipping": lambda critic: lambda: penalties.WeightClipping()(critic),
@@ -44,10 +44,10 @@ class Row:
     Attributes:
         loss: a function of `compopt.losses`.
         terms: keys of `TERMS`.
-        projection: a key of `PROJECTIONS`, or none.
-        critic_steps: of the critic for each of the generator.
-        is_competitive: ACGD with a learning rate of 2e-3, in place of Adam.
-        is_normalized: the critic has spectral normalization.
+        projection: a key of `PROJECTIONS`, or empty.
+        critic_steps: critic steps for each generator step.
+        is_competitive: whether to use ACGD with a learning rate of 2e-3 instead of Adam.
+        is_normalized: whether the critic has spectral normalization.
     """
 
     loss: Callable[[Tensor, Tensor], Any] = losses.wasserstein
@@ -68,7 +68,7 @@ ROWS = {
     "plain, non-saturating": Row(losses.non_saturating),
     "plain, hinge": Row(losses.hinge),
     "plain, 5 critic steps": Row(critic_steps=5),
-    # Each in its authors' loss. L2 and the spectral penalty are not of any.
+    # Each in its authors' loss. L2 and the spectral penalty have no published loss.
     "DRAGAN, non-saturating": Row(losses.non_saturating, ("DRAGAN",)),
     "WGAN-GP, 5 critic steps": Row(terms=("WGAN-GP",), critic_steps=5),
     "R1, non-saturating": Row(losses.non_saturating, ("R1",)),

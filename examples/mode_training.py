@@ -1,4 +1,4 @@
-"""How a GAN is trained in one of the ways that ``mode_collapse.py`` compares."""
+"""Train a GAN in one of the ways that ``mode_collapse.py`` compares."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from compopt import ACGD
 
 
 class Training:
-    """A row's networks, and its steps.
+    """Networks and steps of a row.
 
     Attributes:
-        passes: backward passes so far.
+        passes: number of backward passes so far.
     """
 
     def __init__(self, row: Row) -> None:
@@ -33,7 +33,7 @@ class Training:
         self.project = projection(self.critic) if projection else lambda: None
 
     def step(self) -> None:
-        """Move the critic as often as asked, and the generator once."""
+        """Take the row's critic steps, the last together with the generator's step."""
         if self.row.is_competitive:
             self.acgd.step(self._loss()[0])
             self.passes += 1 + self.acgd.last_step.num_hvp
@@ -43,11 +43,11 @@ class Training:
         self._move([0, 1])
 
     def _move(self, players: list[int]) -> None:
-        """Move players from one evaluation of the loss."""
+        """Move players with one evaluation of the loss."""
         loss, given = self._loss()
         is_zero_sum = isinstance(loss, Tensor)
         objectives = [loss, -loss] if is_zero_sum else list(loss)
-        # What AdvAs takes: the losses without other terms.
+        # AdvAs takes the losses without other terms.
         given |= {"loss": objectives[1], "generator_loss": objectives[0]}
         # One backward pass serves both players of a zero-sum game.
         self.passes += 1 if is_zero_sum else len(players)

@@ -1,4 +1,4 @@
-"""How the networks for the Poisson equation are trained."""
+"""Training methods of the networks for the Poisson equation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,8 +9,8 @@ from poisson_problem import Residuals, Solution
 from compopt import ACGD, GMRES, ConjugateGradient
 
 GAME = {"lr": 5e-3, "eps": 1e-8, "warm_start": True}
-# torch's L-BFGS forgets a curvature ``y . s`` below 1e-10, whatever the loss is measured in: at a
-# loss of 1e-6 it would learn no more and creep.
+# torch's L-BFGS discards updates with a curvature ``y . s`` below 1e-10, regardless of the loss's
+# scale: at a loss of 1e-6 it would no longer update its curvature and stall.
 LOSS_SCALE = 1e6
 SETTINGS: dict[str, dict[str, Any]] = {
     "PINN, Adam": {"lr": 1e-3},
@@ -23,7 +23,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def method(
     name: str, solution: Solution, bets: torch.nn.Module, residuals: Residuals
 ) -> tuple[torch.optim.Optimizer, Callable[[], object]]:
-    """Return the optimizer of that name, and what takes a step of it."""
+    """Return the optimizer called ``name``, and a function that takes its step."""
     settings = SETTINGS[name]
     if "CPINN" in name:
         game = ACGD(solution.parameters(), bets.parameters(), **settings)

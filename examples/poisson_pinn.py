@@ -1,15 +1,15 @@
 """The 2-D Poisson equation by physics-informed networks, plain and competitive.
 
-A plain physics-informed network lowers the mean squared residual. In the competitive form a critic
-bets on the residual at each point, which the solution network then lowers where the bets are:
-``min over u, max over D of mean(D residual)``, a game that is solved by u alone being right. The
-plain one is trained by Adam and by L-BFGS, the game by ACGD and by its general-sum form, which
-solves the joint system of both players' losses. All have the same network, points and seconds of
-processor time. Interrupted curves go on from their last checkpoint.
+A plain physics-informed network minimises the mean squared residual. In the competitive form a
+critic bets on the residual at each point, and the solution network reduces the residual where the
+bets are: ``min over u, max over D of mean(D residual)``, a game that only the exact u solves. The
+plain network is trained by Adam and by L-BFGS, the game by ACGD and by its general-sum form, which
+solves the joint system of both players' losses. All have the same network, points and processor
+time. Interrupted runs resume from their last checkpoint.
 
 The paper of the competitive form (https://arxiv.org/abs/2204.11144) reports errors about four
-orders of magnitude below the best plain network's, after far more steps. In 150 seconds of one
-core, where a step of the game with its linear solve costs 45 to 90 of Adam's, there is no such gap:
+orders of magnitude below the best plain network's, after far more steps. There is no such gap in
+150 seconds on one core, where a step of the game with its linear solve costs 45 to 90 Adam steps:
 general-sum ACGD ends at a third of Adam's error and nearly twice that of L-BFGS (the curves are in
 ``benchmarks/results/poisson_pinn``).
 """
@@ -31,7 +31,7 @@ from compopt import load_checkpoint, save_checkpoint
 
 
 def train(name: str, args: argparse.Namespace, bar: Callable[..., object]) -> Record:
-    """Train from the last checkpoint, if there is one, until the seconds are used up."""
+    """Train from the last checkpoint, if there is one, until the time is used up."""
     torch.manual_seed(args.seed)
     solution, bets = Solution(args.width, 3), critic(args.width, 3)
     residuals, points = Residuals(args.points, args.points // 5), grid()
@@ -61,7 +61,7 @@ def train(name: str, args: argparse.Namespace, bar: Callable[..., object]) -> Re
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, Record]:
-    """Run the example; return what became of each method."""
+    """Run the example; return the record of each method."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=150, help="processor time of a curve")
     parser.add_argument("--max-steps", type=int, default=10**9)

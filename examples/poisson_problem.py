@@ -1,4 +1,4 @@
-"""A Poisson equation whose solution is known, and the losses of networks that solve it.
+"""A Poisson equation with a known solution, and the losses of networks that solve it.
 
 ``laplace u = -2 sin x cos y`` in the square [-2, 2]^2 with u given on its edge: u = sin x cos y.
 """
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Solution(nn.Module):
-    """A tanh network u(x, y), which gives its Laplacian as well."""
+    """A tanh network u(x, y) that also computes its Laplacian."""
 
     def __init__(self, width: int, depth: int) -> None:
         super().__init__()
@@ -29,10 +29,9 @@ class Solution(nn.Module):
         return values.squeeze(1)
 
     def laplacian(self, points: Tensor) -> Tensor:
-        """Return the Laplacian [n] of u, carried forward with the values.
+        """Return the Laplacian [n] of u, computed in the forward pass.
 
-        A second reverse pass would make every product with second derivatives differentiate four
-        times.
+        Computed by reverse passes, it would make every mixed product differentiate four times.
         """
         value, lap = points, torch.zeros_like(points)
         slopes = torch.eye(2, dtype=points.dtype).unsqueeze(1).expand(2, len(points), 2)
@@ -46,7 +45,7 @@ class Solution(nn.Module):
 
 
 def critic(width: int, depth: int) -> nn.Sequential:
-    """Return a network that bets on the residual: a weight inside, and one on the edge."""
+    """Return a network that bets on the residuals: one weight inside, one on the edge."""
     layers: list[nn.Module] = []
     for first, last in pairwise([2, *[width] * depth]):
         layers += [nn.Linear(first, last), nn.ReLU()]
@@ -59,7 +58,7 @@ def exact(points: Tensor) -> Tensor:
 
 
 class Residuals:
-    """How far a network is from the equation inside and from the values on the edge."""
+    """Residuals of the equation inside and of the values on the edge."""
 
     def __init__(self, num_inside: int, num_edge: int) -> None:
         self.inside = 4 * torch.rand(num_inside, 2) - 2
@@ -80,7 +79,7 @@ class Residuals:
         return inside.square().mean() + edge.square().mean()
 
     def bet(self, solution: Solution, critic: nn.Module) -> Tensor:
-        """Return what the critic gains, and the solution loses, by its bets on the residuals."""
+        """Return the critic's gain, and the solution's loss, from bets on the residuals."""
         inside, edge = self.of(solution)
         bets: tuple[Tensor, Tensor] = critic(self.inside)[:, 0], critic(self.edge)[:, 1]
         return (bets[0] * inside).mean() + (bets[1] * edge).mean()

@@ -13,13 +13,13 @@ from rich.table import Table
 
 @dataclass
 class Record:
-    """How a method came out.
+    """Result of a method.
 
     Attributes:
-        name: of the method.
-        curve: pairs of seconds of processor time and relative error.
-        steps: taken.
-        solution: the network at the end.
+        name: name of the method.
+        curve: pairs of processor seconds and relative error.
+        steps: number of steps.
+        solution: the final network.
     """
 
     name: str
@@ -41,7 +41,7 @@ def print_table(records: dict[str, Record]) -> None:
 
 
 def draw(records: dict[str, Record], folder: Path, size: int = 60) -> None:
-    """Write ``curves.json`` and ``errors.png``: error against time, and where it is at the end."""
+    """Write ``curves.json`` and ``errors.png``: error against time, and maps of the final error."""
     folder.mkdir(parents=True, exist_ok=True)
     data = {
         name: {"steps": r.steps, "curve": [(round(s, 2), float(f"{e:.4g}")) for s, e in r.curve]}

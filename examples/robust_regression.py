@@ -1,13 +1,13 @@
 """Adversarially robust regression: a linear model against an opponent that moves the data.
 
-scikit-learn's diabetes data. Plain least squares fits the features as they are. The robust model
-plays against an opponent that may shift each feature of each patient by up to ``eps`` standard
-deviations, as an error of measurement would,
+scikit-learn's diabetes data. Plain least squares fits the given features. The robust model plays
+against an opponent that may shift each feature of each patient by up to ``eps`` standard
+deviations, like a measurement error,
 
     min over the model, max over shifts in [-eps, eps] of  mean ((x + shift) . model - y)^2,
 
-and whose shifts stay in their box through its mirror map. Both are tested on other patients under
-the worst shifts, which for a linear model are known: they add ``eps |model|_1`` to each residual.
+and a mirror map keeps the shifts in their box. Both models are tested on other patients under the
+worst shifts, which are known for a linear model: they add ``eps |model|_1`` to each residual.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Data = tuple[Tensor, Tensor]
 
 
 def split(seed: int) -> tuple[Data, Data]:
-    """Return standardized features [n, 10] and targets [n] for training, and for testing."""
+    """Return standardized features [n, 10] and targets [n], for training and for testing."""
     from sklearn.datasets import load_diabetes  # takes seconds, which `--help` need not wait for
 
     x, y = (torch.tensor(part).float() for part in load_diabetes(return_X_y=True))
@@ -40,11 +40,11 @@ def split(seed: int) -> tuple[Data, Data]:
 
 
 def robust(data: Data, eps: float, steps: int) -> Tensor:
-    """Return the model that is trained against the shifts."""
+    """Return the model trained against the shifts."""
     x, y = data
     model = torch.zeros(x.shape[1], requires_grad=True)
     shift = torch.zeros_like(x).requires_grad_()
-    # The gradient by one patient's shifts is small, being that of a mean over all.
+    # The loss is a mean over patients, so the gradient by one patient's shifts is small.
     rates = (0.02, float(len(x)))
     optimizer = CGD([model], [shift], lr=rates, mirror=("euclidean", ("box", -eps, eps)))
     for _ in range(steps):
@@ -59,7 +59,7 @@ def worst_errors(model: Tensor, data: Data) -> Tensor:
 
 
 def report(errors: dict[str, Tensor], eps: float, folder: Path) -> None:
-    """Print, write and draw the errors [splits, shifts] of each model."""
+    """Print, write and plot the errors [splits, shifts] of each model."""
     table = Table("model", *(f"shifts of {size:.1f}" for size in SHIFTS[::2]))
     for name, rows in errors.items():
         table.add_row(name, *(f"{error:.3f}" for error in rows.mean(0)[::2]))

@@ -15,18 +15,18 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Bar:
-    """A progress bar, seen from a worker."""
+    """A worker's handle to its progress bar."""
 
     name: str
     shares: MutableMapping[str, float]
 
     def set(self, share: float) -> None:
-        """Say what share of the work is done."""
+        """Set the finished share of the work."""
         self.shares[self.name] = share
 
 
 def side_by_side(function: Callable[[T, Bar], R], inputs: Mapping[str, T]) -> dict[str, R]:
-    """Return ``function(value, bar)`` per name; the function moves its bar."""
+    """Return ``function(value, bar)`` for each name; the function updates its bar."""
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,

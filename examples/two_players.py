@@ -1,4 +1,4 @@
-"""What the examples share: networks, losses, and ways to play."""
+"""Shared by the examples: networks, losses, and steps."""
 
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -14,7 +14,7 @@ Optimizer: TypeAlias = ACGD | CGD | torch.optim.Optimizer
 
 
 def mlp(*sizes: int) -> nn.Sequential:
-    """Return a leaky multilayer perceptron of these widths, orthogonal at the start."""
+    """Return a leaky-ReLU perceptron of these widths with orthogonal initial weights."""
     layers: list[nn.Module] = []
     for width_in, width_out in pairwise(sizes):
         linear = nn.Linear(width_in, width_out)
@@ -43,7 +43,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 def two_groups(
     min_params: Iterable[Tensor], max_params: Iterable[Tensor]
 ) -> list[dict[str, object]]:
-    """Return groups with which a torch optimizer descends for one player, ascends for the other."""
+    """Return parameter groups for a torch optimizer: minimise the first, maximise the second."""
     return [{"params": list(min_params)}, {"params": list(max_params), "maximize": True}]
 
 
@@ -53,7 +53,7 @@ def take_step(
     min_penalty: Tensor | None = None,
     max_penalty: Tensor | None = None,
 ) -> None:
-    """Move both players from one evaluation of the loss; each lowers its own penalty besides."""
+    """Move both players with one evaluation of the loss; each also minimises its own penalty."""
     if isinstance(optimizer, ACGD | CGD):
         optimizer.step(loss, min_penalty=min_penalty, max_penalty=max_penalty)
         return

@@ -1,8 +1,8 @@
-"""WGAN-GP with five critic steps: by Adam that alternates, and by ACGD's steps of one player.
+"""WGAN-GP with five critic steps: by alternating Adam, and by ACGD's steps of one player.
 
-Both have the gradient penalty of the paper. ACGD's ``step(loss, player="max")`` moves the critic
-alone, with the step sizes, averages and counts that its competitive steps go on with; then one step
-moves both. A third run takes competitive steps only, without a penalty.
+Both have the gradient penalty of the paper. ACGD's ``step(loss, player="max")`` moves only the
+critic and shares step sizes, averages and counts with competitive steps; then one step moves both.
+A third run takes only competitive steps, without a penalty.
 """
 
 import argparse
@@ -37,7 +37,7 @@ class Gan:
 
 
 def by_adam(gan: Gan) -> Callable[[], None]:
-    """Return the loop of the paper: five critic steps, then one of the generator."""
+    """Return the loop of the paper: five critic steps, then one generator step."""
     of_generator = torch.optim.Adam(gan.generator.parameters(), lr=1e-3, betas=(0.5, 0.9))
     of_critic = torch.optim.Adam(gan.critic.parameters(), lr=1e-3, betas=(0.5, 0.9))
 
@@ -55,7 +55,7 @@ def by_adam(gan: Gan) -> Callable[[], None]:
 
 
 def by_acgd(gan: Gan) -> Callable[[], None]:
-    """Return the same with one optimizer, whose last step of five moves both players."""
+    """Return the same loop with one optimizer; the last of five steps moves both players."""
     optimizer = ACGD(gan.generator.parameters(), gan.critic.parameters(), lr=1e-3)
 
     def step() -> None:
@@ -69,7 +69,7 @@ def by_acgd(gan: Gan) -> Callable[[], None]:
 
 
 def by_competition(gan: Gan) -> Callable[[], None]:
-    """Return as many competitive steps, without a penalty."""
+    """Return a loop of the same number of competitive steps, without a penalty."""
     optimizer = ACGD(gan.generator.parameters(), gan.critic.parameters(), lr=1e-3)
     return lambda: [optimizer.step(gan.batch()[0]) for _ in range(CRITIC_STEPS)].clear()
 

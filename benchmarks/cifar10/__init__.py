@@ -1,1 +1,1 @@
-"""Implicit against explicit regularization on CIFAR-10: cells, runs, and a queue of them."""
+"""Implicit against explicit regularization on CIFAR-10: cells, runs, and their queue."""

@@ -4,7 +4,7 @@
     python -m benchmarks.cifar10 status out/smoke              how they stand
     python -m benchmarks.cifar10 report out/smoke              tables and pictures
 
-A sweep may be shared by several machines: `init` writes it down, and each machine runs `work`.
+Several machines can share a sweep: `init` creates it, and each machine runs `work`.
 """
 
 import argparse
@@ -132,7 +132,7 @@ def _work_on(args: argparse.Namespace, sweep: Sweep) -> int:
     from benchmarks.cifar10.data import load_images
     from benchmarks.cifar10.monitor import status_table, work
 
-    # Once here, so that a missing data set is one error and a download happens once.
+    # Load once before the workers start, so that there is one error or one download.
     load_images(args.data)
     console = Console()
     work(sweep, args.data, console, workers=args.workers, names=args.cell, storage=args.storage)
@@ -146,11 +146,11 @@ def _exit_status(sweep: Sweep, names: list[str] | None) -> int:
 
 
 def _cell(args: argparse.Namespace) -> int:
-    # Imported here so that the other commands start at once.
+    # Imported here so that the other commands start fast.
     from benchmarks.cifar10.cell import run_cell
     from benchmarks.cifar10.lock import HeldError
 
-    # A cell whose worker was killed stops as well, after a checkpoint.
+    # The cell also stops, after a checkpoint, if its worker was killed.
     parent, asked = os.getppid(), []
     with stop_on_signals(lambda: asked.append(True)):
         try:
@@ -192,7 +192,7 @@ def _costs(args: argparse.Namespace) -> int:
 
     if args.rounds < 1:
         raise BenchmarkError(f"`--rounds` must be 1 or more, got {args.rounds}.")
-    # Without a budget no stored cost is asked for.
+    # Without a budget, the protocol does not need the stored costs that are measured here.
     changes = ("run.budget=null", "run.evaluation.points=0", "run.evaluation.endpoint_metrics=[]")
     cells = load_protocol(args.protocol, list(changes)).cells()
     measured = costs.measure(cells, args.rounds)

@@ -1,4 +1,4 @@
-"""The averaged generator, and samples of either."""
+"""The averaged generator, and samples of a generator."""
 
 import copy
 
@@ -19,7 +19,7 @@ class ExponentialAverage:
 
     Args:
         module: the network; not changed.
-        decay: share of the average that a step keeps.
+        decay: share of the average that an update keeps.
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -28,7 +28,7 @@ class ExponentialAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Take in the network after a step."""
+        """Update the average with the network after a step."""
         averages, params = list(self.module.parameters()), list(module.parameters())
         for average, param in zip(averages, params, strict=True):
             average.lerp_(param, 1 - self.decay)
@@ -40,14 +40,14 @@ class ExponentialAverage:
 def sample(generator: nn.Module, count: int, *, seed: int, norm_images: int = 2048) -> Tensor:
     """Return images [count, 3, size, size] uint8 on the CPU, a function of weights and seed.
 
-    The generator runs in evaluation mode with the statistics of its batch normalization computed
-    anew, so that they belong to its present weights. It is not changed, nor is any global state.
+    The generator runs in evaluation mode with batch normalization statistics recomputed for its
+    current weights. Neither the generator nor global state changes.
 
     Args:
-        generator: with an attribute ``latent_size``.
+        generator: network with an attribute ``latent_size``.
         count: number of images.
-        seed: of the noise.
-        norm_images: noise vectors for those statistics, in batches of 128.
+        seed: seed of the noise.
+        norm_images: number of noise vectors for the statistics, in batches of 128.
 
     Raises:
         Diverged: if an image is not finite.
@@ -63,7 +63,7 @@ def sample(generator: nn.Module, count: int, *, seed: int, norm_images: int = 20
     norms = [m for m in judged.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
-        # A plain mean over the batches.
+        # None selects the plain mean over batches.
         norm.momentum = None
     if norms:
         judged.train()
@@ -77,7 +77,7 @@ def sample(generator: nn.Module, count: int, *, seed: int, norm_images: int = 20
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Return 8-bit images for images in [-1, 1]."""
+    """Return uint8 images from images in [-1, 1]."""
     if not images.isfinite().all():
         raise Diverged("The generator's images are not finite.")
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,7 +1,7 @@
-"""Which images and noise a step sees: a function of seed and step alone.
+"""Images and noise of each step, as a function of seed and step only.
 
-Nothing here has a state, so a run that resumes at any step goes on with the batches that it would
-have had, and all cells of a seed see the same images in the same order.
+Batches have no state, so a run that resumes at any step continues with the same batches as without
+interruption, and all cells of a seed use the same images in the same order.
 """
 
 import hashlib
@@ -15,20 +15,20 @@ from benchmarks.cifar10.data import to_float
 
 
 def derived_seed(*parts: object) -> int:
-    """Return a seed of 63 bits for these parts; unlike parts give independent seeds."""
+    """Return a 63-bit seed from ``parts``; different parts give independent seeds."""
     digest = hashlib.sha256(repr(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What one evaluation of the losses is computed from.
+    """Inputs of one evaluation of the losses.
 
     Attributes:
         real: [batch, 3, 32, 32] in [-1, 1].
         noise: [batch, latent].
-        second_noise: likewise, for a player whose turn comes second.
-        random: for the random numbers of penalties.
+        second_noise: [batch, latent], for the player that moves second.
+        random: random number generator for penalties.
     """
 
     real: Tensor
@@ -37,7 +37,7 @@ class Draw:
     random: torch.Generator
 
     def part(self, share: float) -> "Draw":
-        """Return the first images and noise vectors, at least one."""
+        """Return the first ``share`` of images and noise vectors, at least one."""
         count = max(1, round(share * len(self.real)))
         real, *noise = (t[:count] for t in (self.real, self.noise, self.second_noise))
         return Draw(real, *noise, self.random)
@@ -48,11 +48,12 @@ class Batches:
 
     Args:
         images: [n, 3, 32, 32] uint8.
-        batch_size: at most n; the rest of an epoch that fills no batch is left out.
+        batch_size: at most n; an incomplete last batch of an epoch is dropped.
         latent_size: length of a noise vector.
-        seed: of order and noise.
-        device: where draws go. They are drawn on the CPU, so that all devices see the same.
-        part: ``(rank, size)``: of each draw only every size-th row, from ``rank`` on.
+        seed: seed of order and noise.
+        device: device of the draws. Random numbers are drawn on the CPU, so that all devices get
+            the same.
+        part: ``(rank, size)``: take only every size-th row of each draw, starting at ``rank``.
     """
 
     def __init__(

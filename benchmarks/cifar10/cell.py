@@ -1,4 +1,4 @@
-"""One cell of a sweep in this process, or in those that ``torchrun`` started."""
+"""Run one cell of a sweep in this process, or in processes started by ``torchrun``."""
 
 import contextlib
 from collections.abc import Callable
@@ -19,12 +19,12 @@ def run_cell(
     data: Path | None,
     stop: Callable[[], bool],
 ) -> str:
-    """Begin or resume a cell; return how it ended.
+    """Start or resume a cell; return its final state.
 
     Raises:
         HeldError: if another process runs it.
-        Interrupted: if it was asked to stop, after a checkpoint.
-        BenchmarkError: if it cannot be run; its status says so too.
+        Interrupted: if ``stop`` asked to stop, after a checkpoint.
+        BenchmarkError: if it cannot run; its status records this.
     """
     config, path = sweep.config(name), sweep.folder(name)
     path.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def run_cell(
         except Interrupted:
             raise
         except (Exception, KeyboardInterrupt) as error:
-            # The disk that failed the run may fail this too; the error itself is what matters.
+            # Writing the status may fail too, for example on a full disk. Raise the first error.
             with contextlib.suppress(BenchmarkError, OSError):
                 if ranks.is_first:
                     fail(path, error)
@@ -44,7 +44,7 @@ def run_cell(
 
 
 def _hold(path: Path, ranks: Ranks, stack: contextlib.ExitStack) -> None:
-    """Hold the cell in the first process, for all of them."""
+    """Lock the cell in the first process, on behalf of all."""
     refusal = None
     if ranks.is_first:
         try:

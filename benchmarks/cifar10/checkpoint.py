@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill at any moment, a full disk, and are not trusted when damaged."""
+"""Checkpoints that survive kills and full disks, and are verified when they are read."""
 
 import os
 from pathlib import Path
@@ -11,16 +11,16 @@ CURRENT, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` as the current checkpoint, and keep the last one beside it.
+    """Write ``state`` as the current checkpoint, and keep the previous one.
 
-    At each moment the current name is that of a whole checkpoint.
+    The current name always refers to a complete checkpoint.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         state: tensors, numbers, strings, and containers of these.
 
     Raises:
-        BenchmarkError: if it cannot be written; earlier checkpoints are as they were.
+        BenchmarkError: if it cannot be written; earlier checkpoints do not change.
     """
     current, link = folder / CURRENT, folder / "checkpoint.part"
     try:
@@ -43,7 +43,7 @@ def load(folder: Path) -> dict[str, Any] | None:
     """Return the current checkpoint, or None if the run has none yet.
 
     Raises:
-        BenchmarkError: if it is damaged; it says whether the previous one is whole.
+        BenchmarkError: if it is damaged; the message says whether the previous one is intact.
     """
     current, previous = folder / CURRENT, folder / PREVIOUS
     if not current.exists():
@@ -62,7 +62,7 @@ def load(folder: Path) -> dict[str, Any] | None:
 
 
 def read(file: Path) -> dict[str, Any]:
-    """Return what a checkpoint holds.
+    """Return the state in a checkpoint file.
 
     Raises:
         BenchmarkError: if the file is damaged.

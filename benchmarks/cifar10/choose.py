@@ -1,4 +1,4 @@
-"""The protocol of the final runs: the best trial of each method, with fresh seeds."""
+"""Create the protocol of the final runs: the best trial of each method, with new seeds."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,11 +22,11 @@ JUDGES = ["fd_effnetlite0_r96_p320"]
 
 
 def choose(protocol: Protocol, results: Sequence[Result]) -> dict[str, Any]:
-    """Return the final protocol of the methods whose trials have all run.
+    """Return the final protocol for the methods whose trials are all done.
 
     Args:
-        protocol: of the searches.
-        results: stored cells, trials among them.
+        protocol: protocol of the searches.
+        results: stored cells, including trials.
     """
     run = asdict(protocol.run)
     run["budget"] *= LONGER

@@ -1,4 +1,4 @@
-"""A stopwatch of training alone, and the memory that it takes."""
+"""A stopwatch for training, and its peak memory."""
 
 import resource
 import sys
@@ -10,11 +10,11 @@ import torch
 class Stopwatch:
     """Counts seconds between :meth:`start` and :meth:`stop`.
 
-    On a CPU they are seconds of processor time, so that a budget buys the same training whatever
-    else the machine does and however often the run is paused.
+    On a CPU it counts processor time, so that other load on the machine and pauses of the run do
+    not count.
 
     Args:
-        device: waited for before the watch is read in :meth:`stop`.
+        device: :meth:`stop` synchronises with it before reading the time.
     """
 
     def __init__(self, device: str) -> None:
@@ -23,7 +23,7 @@ class Stopwatch:
         self._started = 0.0
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         self._started = self._now()
 
     def running(self) -> float:
@@ -31,16 +31,16 @@ class Stopwatch:
         return self._now() - self._started
 
     def stop(self) -> float:
-        """Return the seconds since the start, the device's work included."""
+        """Return the seconds since the start, including the device's work."""
         if self._device.startswith("cuda"):
             torch.cuda.synchronize(self._device)
         return self.running()
 
 
 def peak_memory_mib(device: str) -> float:
-    """Return the largest memory of this process so far: on CUDA that of tensors, else all."""
+    """Return the peak memory of this process: of tensors on CUDA, otherwise all of it."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device) / 2**20
-    # In kilobytes, except on macOS.
+    # The unit is kilobytes, except on macOS.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

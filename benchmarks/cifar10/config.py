@@ -1,4 +1,4 @@
-"""What a cell is: every hyperparameter of one run, and nothing else."""
+"""Configuration of a cell: all hyperparameters of one run."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -18,7 +18,7 @@ class NetworkConfig:
 
     Attributes:
         kind: "small" (the published small WGAN), "dcgan", "sn-resnet", or "dcgan16", the DCGAN pair
-            with one layer less, which trains on images halved to 16 pixels.
+            with one layer less, for images of 16 pixels.
         width: multiplies all numbers of channels; 1 is as published.
         latent_size: length of the noise vector.
     """
@@ -29,7 +29,7 @@ class NetworkConfig:
 
     @property
     def image_size(self) -> int:
-        """Pixels of a side of the images."""
+        """Side length of the images in pixels."""
         return 16 if self.kind == "dcgan16" else 32
 
     def __post_init__(self) -> None:
@@ -39,20 +39,20 @@ class NetworkConfig:
 
 @dataclass
 class EvaluationConfig:
-    """When and how samples are judged.
+    """When and how samples are evaluated.
 
     Attributes:
-        at: steps at which the curves have a point; the last step always has one.
-        points: further points, at equal parts of the run's budget; the last is its end.
+        at: steps of the points of the curves; the last step always has one.
+        points: number of further points, at equal parts of the run's budget; the last is its end.
         images: number of samples for a point of the curves.
         final_images: number of samples after the last step.
         metrics: names for `benchmarks.metrics.evaluate`, for the curves; none to skip it.
-        final_metrics: likewise after the last step.
-        endpoint_metrics: further ones for the averaged generator at the last three ``points``.
-        ema_images: horizon of the averaged generator that is judged beside the raw one: its weights
-            of the past fall by a factor e over so many images of the generator, whatever the batch.
-        norm_images: noise vectors from which batch normalization takes its statistics anew before
-            samples are made.
+        final_metrics: names of metrics after the last step.
+        endpoint_metrics: additional metrics of the averaged generator at the last three ``points``.
+        ema_images: horizon of the averaged generator, in images: the weight of a past step falls by
+            a factor e over this number of generated images, for any batch size.
+        norm_images: number of noise vectors to recompute batch normalization statistics from before
+            sampling.
     """
 
     at: list[int] = field(default_factory=list)
@@ -80,14 +80,14 @@ class EvaluationConfig:
 
 @dataclass
 class CostConfig:
-    """What training costs, in steps of alternating Adam on the same networks, without a term.
+    """Cost of training, in steps of alternating Adam on the same networks, without a term.
 
-    Measured once by ``python -m benchmarks.cifar10 costs``, so that the same budget buys the same
-    training on any machine, whatever else runs there.
+    Measured once by ``python -m benchmarks.cifar10 costs``, so that the same budget allows the same
+    training on any machine, under any load.
 
     Attributes:
         step: cost of a step without its mixed products.
-        product: of each mixed product.
+        product: cost of each mixed product.
     """
 
     step: float = 1.0
@@ -103,15 +103,15 @@ class RunConfig:
     """One run.
 
     Attributes:
-        name: of the cell and its folder.
+        name: name of the cell and its folder.
         optimizer_name: the optimizer's row in the tables.
         term_name: the term's column in the tables.
-        choices: what a trial of a search has drawn, by name of the option.
-        steps: of the generator, at most.
-        budget: what training may cost, in the unit of ``cost``; None for no such limit.
-        cost: of this cell.
-        batch_size: images of a draw.
-        threads: of torch; sums, and so results, depend on it.
+        choices: values drawn for a trial of a search, by name of the option.
+        steps: maximum number of generator steps.
+        budget: maximum cost of training, in the unit of ``cost``; None for no limit.
+        cost: cost of this cell's steps.
+        batch_size: number of images in a draw.
+        threads: number of torch threads; sums, and so results, depend on it.
     """
 
     name: str = "cell"
@@ -150,18 +150,18 @@ class RunConfig:
 
     @property
     def method(self) -> str:
-        """What all seeds and trials share."""
+        """Name of the method, which all its seeds and trials share."""
         return f"{self.optimizer_name}_{self.loss}_{self.term_name}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain dictionaries, lists and numbers."""
+        """Return the configuration as plain dictionaries, lists and numbers."""
         plain = asdict(self)
         plain["optimizer"]["betas"] = list(self.optimizer.betas)
         return plain
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunConfig":
-        """Return the configuration that :meth:`as_dict` was called on."""
+        """Return the configuration from the result of :meth:`as_dict`."""
         parts = {
             "network": NetworkConfig,
             "optimizer": OptimizerConfig,
@@ -176,7 +176,7 @@ class RunConfig:
 
 
 def differences(stored: object, asked: object, path: str = "") -> list[str]:
-    """Return a line for each leaf in which two configurations differ."""
+    """Return a line for each leaf value that differs between two configurations."""
     if isinstance(stored, dict) and isinstance(asked, dict):
         lines = []
         for key in dict.fromkeys((*stored, *asked)):

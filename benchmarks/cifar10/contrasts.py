@@ -1,4 +1,4 @@
-"""Paired contrasts of methods: differences of endpoints by seed, and how sure they are."""
+"""Paired contrasts of methods: differences of endpoints by seed, with intervals and tests."""
 
 import math
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Contrast:
-    """One method beside another, over the seeds that both have.
+    """Comparison of two methods over their common seeds.
 
     Attributes:
         one: the first method.
         other: the second.
-        seeds: in order.
-        differences: of log distances by seed; negative where the first is better.
-        mean: of the differences.
+        seeds: common seeds, in order.
+        differences: differences of log distances by seed; negative if the first method is better.
+        mean: mean of the differences.
         low: lower end of the bootstrap interval of the mean (BCa, 95 %).
-        high: upper end.
-        p_value: of the exact two-sided sign-flip test.
+        high: upper end of the interval.
+        p_value: p-value of the two-sided sign-flip test, exact for few seeds.
     """
 
     one: str
@@ -39,12 +39,12 @@ class Contrast:
 
     @property
     def ratio(self) -> float:
-        """The first method's distance over the second's, as a geometric mean."""
+        """Geometric mean of the first method's distance over the second's."""
         return math.exp(self.mean)
 
     @property
     def verdict(self) -> str:
-        """What the interval leaves to say: "lower", "higher", or "level"."""
+        """Result according to the interval: "lower", "higher", or "level"."""
         return "lower" if self.high < 0 else "higher" if self.low > 0 else "level"
 
 
@@ -54,7 +54,7 @@ def contrast(found: dict[str, dict[int, float]], one: str, other: str) -> Contra
     if len(seeds) < 2:
         return None
     differences = np.array([found[one][seed] - found[other][seed] for seed in seeds])
-    # Of one sample, "samples" flips signs; all of them where there are few.
+    # For one sample, type "samples" flips signs; it tests all combinations if there are few.
     flips = stats.permutation_test(
         (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES
     )
@@ -74,7 +74,7 @@ def contrast(found: dict[str, dict[int, float]], one: str, other: str) -> Contra
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number by Holm's method."""
+    """Return p-values adjusted for multiple tests by Holm's method."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(np.argsort(p_values, kind="stable")):
@@ -84,10 +84,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def expected_best(values: Sequence[float]) -> np.ndarray:
-    """Return the expected least of k of the values, drawn without replacement, for each k."""
+    """Return the expected minimum of k values drawn without replacement, for each k."""
     ordered, n = np.sort(values), len(values)
     rank = np.arange(n)
-    # The least is the value of this rank if the k - 1 others come from those above it.
+    # The value of a rank is the minimum if the other k - 1 are drawn from the higher ranks.
     return np.array(
         [special.comb(n - 1 - rank, k - 1) @ ordered / special.comb(n, k) for k in range(1, n + 1)]
     )

@@ -1,4 +1,4 @@
-"""What training of each cell costs, in steps of plain Adam, measured once and stored."""
+"""Cost of training each cell, in steps of plain Adam, measured once and stored."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ PERIOD = 16
 
 
 def cost_key(config: RunConfig) -> str:
-    """Return what the cost of a cell depends on, as a line of text."""
+    """Return a line of text with all settings that determine the cost of a cell."""
     network, optimizer = config.network, config.optimizer
     parts = [f"{network.kind} x{network.width:g}", f"batch {config.batch_size}", optimizer.kind]
     if optimizer.is_competitive:
@@ -38,7 +38,7 @@ def cost_key(config: RunConfig) -> str:
 
 
 def stored_costs(file: Path = FILE) -> dict[str, CostConfig]:
-    """Return the costs that were measured, by key."""
+    """Return the measured costs, by key."""
     if not file.exists():
         return {}
     table = json.loads(file.read_text())["costs"]
@@ -61,14 +61,14 @@ def with_cost(config: RunConfig) -> RunConfig:
 
 
 def _unit(config: RunConfig) -> RunConfig:
-    """Return the run whose steps are the unit: alternating Adam on the same networks."""
+    """Return the run whose step is the unit of cost: alternating Adam on the same networks."""
     plain = RunConfig(network=config.network, batch_size=config.batch_size, threads=config.threads)
     plain.optimizer = OptimizerConfig(kind="adam-alternating")
     return plain
 
 
 def _variants(config: RunConfig) -> list[RunConfig]:
-    """Return runs of known numbers of products, from whose times step and product follow."""
+    """Return runs with known numbers of products; their times give those of step and product."""
     optimizer = config.optimizer
     if not optimizer.is_competitive or optimizer.interaction == 0:
         return [config]
@@ -84,8 +84,8 @@ def measure(cells: Iterable[RunConfig], rounds: int) -> dict[str, CostConfig]:
     """Time the steps of cells of all kinds in turn.
 
     Args:
-        cells: of one network and batch size, or several.
-        rounds: of `PERIOD` steps of each; medians are taken over them.
+        cells: cells to measure; networks and batch sizes may differ.
+        rounds: number of rounds of `PERIOD` steps of each, for the medians.
     """
     torch.set_num_threads(1)
     by_key = {cost_key(cell): cell for cell in cells}
@@ -115,7 +115,7 @@ def _advance(training: Training) -> None:
 
 
 def store(costs: dict[str, CostConfig], rounds: int, file: Path = FILE) -> None:
-    """Add costs to the file, in place of those of the same kinds."""
+    """Add costs to the file; replace costs with the same keys."""
     merged = {**stored_costs(file), **costs}
     rows = {key: dataclasses.asdict(merged[key]) for key in sorted(merged)}
     unit = "a step of alternating Adam, Wasserstein loss, no term; processor time"
@@ -123,7 +123,7 @@ def store(costs: dict[str, CostConfig], rounds: int, file: Path = FILE) -> None:
 
 
 def _noise(config: RunConfig) -> Tensor:
-    """Return images of noise: what they show does not change the cost of a step."""
+    """Return noise images, because the cost of a step does not depend on their content."""
     random = torch.Generator().manual_seed(0)
     shape = (8 * config.batch_size, 3, config.network.image_size, config.network.image_size)
     return torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)

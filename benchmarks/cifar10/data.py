@@ -1,4 +1,4 @@
-"""Where the images come from: a folder given, the cache, or a download."""
+"""Load the images: from a given folder, the cache, or a download."""
 
 import hashlib
 import os
@@ -23,8 +23,8 @@ class Images:
 
     Attributes:
         train: [n, 3, size, size] uint8, in a fixed order.
-        test: the same for images held out, or None.
-        source: what they are, for reports: "CIFAR-10" or "image folder".
+        test: held-out images in the same form, or None.
+        source: their name in reports, "CIFAR-10" or "image folder".
     """
 
     train: Tensor
@@ -33,18 +33,18 @@ class Images:
 
     @property
     def sha256(self) -> str:
-        """Digest of the training images: what tells one data set from another."""
+        """Digest of the training images, which identifies the data set."""
         return hashlib.sha256(self.train.numpy().data).hexdigest()
 
     def resized(self, size: int) -> "Images":
-        """Return images of ``size`` pixels: means over squares of these, rounded."""
+        """Return images of ``size`` pixels: rounded means over squares of pixels."""
         if size == self.train.shape[-1]:
             return self
         test = None if self.test is None else _means(self.test, size)
         return Images(_means(self.train, size), test, self.source)
 
     def describe(self) -> dict[str, str | int]:
-        """Return what a result must say of its data."""
+        """Return the description of the data that results contain."""
         return {
             "source": self.source,
             "train_images": len(self.train),
@@ -54,7 +54,7 @@ class Images:
 
 
 def _means(images: Tensor, size: int) -> Tensor:
-    # In parts: as floats, all images at once take four times their memory.
+    # Convert in parts, because float images take four times the memory.
     parts = [
         functional.adaptive_avg_pool2d(part.float(), size).round().to(torch.uint8)
         for part in images.split(1000)
@@ -71,7 +71,7 @@ def cache_folder() -> Path:
 
 
 def _download(cache: Path) -> Path:
-    # Imported here so that data at hand needs no download library.
+    # Imported here so that local data does not need the download library.
     from benchmarks.cifar10.download import download
 
     cache.mkdir(parents=True, exist_ok=True)
@@ -86,13 +86,13 @@ def load_images(
 ) -> Images:
     """Return the images to train on.
 
-    Looked for in this order: ``folder``, ``COMPOPT_DATA``, the cache, a download to the cache. A
-    folder may be ``cifar-10-batches-py``, hold it, or be a tree of image files with the parts
-    ``train`` and, if wished, ``test``.
+    Sources are tried in this order: ``folder``, ``COMPOPT_DATA``, the cache, a download to the
+    cache. A folder may be ``cifar-10-batches-py``, contain it, or be a tree of image files with the
+    subfolder ``train`` and, optionally, ``test``.
 
     Args:
-        folder: as given by the user.
-        checksums: of the official files.
+        folder: the user's folder, or None.
+        checksums: checksums of the official files.
         fetch: downloads into a cache and returns the official folder.
 
     Raises:
@@ -117,7 +117,7 @@ def load_images(
 
 def _official_folder(folder: Path) -> Path | None:
     for candidate in (folder / FOLDER, folder):
-        # One batch file is enough: what is missing beside it is then named.
+        # One batch file is enough: the error then names the missing ones.
         if any((candidate / name).exists() for name in (*TRAIN, TEST)):
             return candidate
     return None

@@ -82,10 +82,10 @@ class Critic16(Critic):
 
 
 def _initialize(module: nn.Module, width: float) -> None:
-    """Draw convolutions from N(0, 0.01^2), the rest by the defaults, as published.
+    """Draw convolution weights from N(0, 0.01^2), others by the defaults, as published.
 
-    A narrower layer sums fewer terms. Its standard deviation is divided by the root of the width,
-    so that signals start as strong as in the published network.
+    The standard deviation is divided by the root of the width: a narrower layer sums fewer terms,
+    and initial signals should be as strong as in the published network.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):

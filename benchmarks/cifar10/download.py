@@ -1,4 +1,4 @@
-"""The published archive of CIFAR-10: downloaded, verified, and unpacked."""
+"""Download, verify and unpack the published archive of CIFAR-10."""
 
 from pathlib import Path
 
@@ -14,17 +14,17 @@ HASH = "md5:c58f30108f718f92721af3b95e74349a"
 
 
 def download(cache: Path, *, url: str = URL, known_hash: str = HASH) -> Path:
-    """Return the folder of CIFAR-10 in ``cache``, with a progress bar while it is downloaded.
+    """Return the folder of CIFAR-10 in ``cache``; download it with a progress bar if needed.
 
-    Nothing is unpacked from an archive that is not the published one.
+    The archive is unpacked only if it is the published one.
 
     Args:
-        cache: where archive and folder are kept; 350 MB.
-        url: of the archive.
-        known_hash: of the archive, ``algorithm:hexadecimal``.
+        cache: folder for the archive and its contents; 350 MB.
+        url: address of the archive.
+        known_hash: hash of the archive, ``algorithm:hexadecimal``.
 
     Raises:
-        BenchmarkError: if it cannot be had, or is not the archive meant.
+        BenchmarkError: if the download fails or its hash differs.
     """
     members = [f"{FOLDER}/{name}" for name in (*TRAIN, TEST)]
     try:

@@ -4,9 +4,9 @@
 - ``environment.json``: where each part of the run was computed;
 - ``log.jsonl``: a line every few steps: ``step``, ``seconds`` of training so far, ``value`` of the
   game, running totals ``gradient_calls``, ``mixed_products`` and ``num_iter``, ``memory_mib``;
-- ``evaluations.jsonl``: a line for each judged set of samples: ``step``, ``seconds``,
-  ``gradient_calls``, ``mixed_products``, ``generator`` ("raw" or "ema"), ``final``, and what
-  `benchmarks.metrics.evaluate` returns;
+- ``evaluations.jsonl``: a line for each evaluated set of samples: ``step``, ``seconds``,
+  ``gradient_calls``, ``mixed_products``, ``generator`` ("raw" or "ema"), ``final``, and the result
+  of `benchmarks.metrics.evaluate`;
 - ``spectra.jsonl``: a line for each evaluation: ``step``, ``layers`` (the critic's normalised
   singular values by layer) and ``alarms`` of the collapse monitor;
 - ``samples/``: grids of samples;
@@ -30,7 +30,7 @@ DONE = ("finished", "diverged")
 
 
 def write_json(file: Path, value: Any) -> None:
-    """Write JSON so that readers see the old or the new file, never half of one."""
+    """Write JSON atomically: readers see the old or the new file, never a part."""
     _replace(file, json.dumps(value, indent=1) + "\n")
 
 
@@ -43,7 +43,7 @@ def _replace(file: Path, text: str) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """Return what a JSON file holds, None if there is none.
+    """Return the contents of a JSON file; None if it does not exist.
 
     Raises:
         BenchmarkError: if it is damaged.
@@ -59,22 +59,22 @@ def read_json(file: Path) -> Any:
 
 
 def write_once(file: Path, value: Any, what: str) -> None:
-    """Write ``value``, or compare it with what was written before.
+    """Write ``value``, or compare it with the existing file.
 
     Raises:
-        BenchmarkError: if it differs, with the difference.
+        BenchmarkError: if it differs; the message shows the difference.
     """
     stored = read_json(file)
     if stored is None:
         write_json(file, value)
         return
-    # As it would be read back.
+    # Convert the value as JSON does, for example tuples to lists.
     lines = differences(stored, json.loads(json.dumps(value)))
     refuse_differences(file.parent, lines, what)
 
 
 def refuse_differences(folder: Path, lines: list[str], what: str) -> None:
-    """Raise BenchmarkError if there are lines of differences, with the first of them."""
+    """Raise BenchmarkError with the first differences if there are any."""
     if lines:
         shown = "\n  ".join(lines[:20])
         more = f"\n  and {len(lines) - 20} more" if len(lines) > 20 else ""
@@ -88,7 +88,7 @@ class RunFolder:
     """Files of one run.
 
     Args:
-        path: the folder; made if it does not exist.
+        path: the folder; created if it does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,16 +107,16 @@ class RunFolder:
             ) from error
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """Return the whole lines of one of the logs."""
+        """Return the complete lines of one of the logs."""
         return list(read_rows(self.path / name))
 
     def remove_drafts(self) -> None:
-        """Remove drafts that a kill left behind. Only the owner of the folder may."""
+        """Remove temporary files of killed writers. Call it only while holding the folder."""
         for draft in self.path.glob("*.part"):
             draft.unlink(missing_ok=True)
 
     def rewind(self, step: int) -> None:
-        """Drop from the logs what lies beyond ``step``, where the run goes on."""
+        """Drop lines after ``step`` from the logs, because the run resumes there."""
         for name in (LOG, EVALUATIONS, SPECTRA):
             file = self.path / name
             if not file.exists():
@@ -125,28 +125,28 @@ class RunFolder:
             _replace(file, "".join(json.dumps(row) + "\n" for row in kept))
 
     def status(self) -> dict[str, Any]:
-        """Return the status, {"state": "waiting"} before the run began."""
+        """Return the status; {"state": "waiting"} before the run starts."""
         return read_json(self.path / "status.json") or {"state": "waiting", "step": 0}
 
     def set_status(self, state: str, step: int, steps: int, **more: Any) -> None:
-        """Say how the run stands."""
+        """Write the status of the run."""
         row = {"state": state, "step": step, "steps": steps, "updated": time.time(), **more}
         write_json(self.path / "status.json", row)
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing left to run: finished, or found to diverge."""
+        """True if the run has finished or diverged."""
         return self.status()["state"] in DONE
 
 
 def read_rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield the whole lines of a log; a last line that was cut off is left out."""
+    """Yield the complete lines of a log; skip an incomplete line."""
     if not file.exists():
         return
     for line in file.read_text().splitlines():
         try:
             row = json.loads(line)
         except ValueError:
-            # The process was killed while it wrote.
+            # The process was killed while writing the line.
             continue
         yield row

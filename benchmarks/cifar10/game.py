@@ -1,4 +1,4 @@
-"""One evaluation of the game: what each player lowers, on one draw."""
+"""One evaluation of the game: each player's objective on one draw."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from compopt import Game
 
 
 def value_of(game: Game) -> Tensor:
-    """Return what the critic raises, detached and without terms."""
+    """Return the value that the critic maximises, detached and without terms."""
     return game.loss.detach() if game.max_loss is None else -game.max_loss.detach()
 
 
@@ -26,11 +26,11 @@ class GanGame:
     term: Term
 
     def value(self, draw: Draw) -> Tensor:
-        """Return what the critic raises, without terms."""
+        """Return the value that the critic maximises, without terms."""
         return self.loss.value(self.critic(draw.real), self.critic(self.generator(draw.noise)))
 
     def both(self, draw: Draw, curvature_loss: Tensor | None = None) -> Game:
-        """Return the game of players who move at once."""
+        """Return the game for players that move simultaneously."""
         fake = self.generator(draw.noise)
         real_scores, fake_scores = self.critic(draw.real), self.critic(fake)
         value = self.loss.value(real_scores, fake_scores)
@@ -43,19 +43,19 @@ class GanGame:
         return Game(self.loss.generator(fake_scores), *penalties, max_loss=-value)
 
     def for_critic(self, draw: Draw) -> tuple[Game, Tensor]:
-        """Return the game as the critic sees it in its turn, and the value without terms."""
+        """Return the game for a step of the critic, and the value without terms."""
         with torch.no_grad():
             fake = self.generator(draw.noise)
         value = self.loss.value(self.critic(draw.real), self.critic(fake))
         penalty = self.term.critic_penalty(self.critic, draw.real, fake, draw)
-        # Of a player who moves alone, loss and term are differentiated in one backward pass.
+        # A player that moves alone differentiates loss and term in one backward pass.
         return Game(value if penalty is None else value - penalty), value.detach()
 
     def for_generator(self, draw: Draw) -> Game:
-        """Return the game as the generator sees it, on noise that the critic has not seen."""
+        """Return the game for a step of the generator, on noise that the critic did not use."""
         fake_scores = self.critic(self.generator(draw.second_noise))
         value = objective = self.loss.generator_objective(fake_scores)
-        # Only some terms need the critic on real images too.
+        # Only some terms also need the critic's scores of real images.
         if self.term.needs_value:
             value = self.loss.value(self.critic(draw.real), fake_scores)
         penalty = self.term.generator_penalty(value, self.generator, self.critic, draw)

@@ -1,4 +1,4 @@
-"""Pictures of samples."""
+"""Image grids of samples."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Metrics of samples against the images trained on."""
+"""Metrics of samples against the training images."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ SIZE = 32
 
 
 def enlarged(images: Tensor) -> Tensor:
-    """Return uint8 images of 32 pixels: bilinear interpolations of smaller ones, rounded."""
+    """Return uint8 images of 32 pixels; smaller ones are interpolated bilinearly and rounded."""
     if images.shape[-1] == SIZE:
         return images
     parts = [
@@ -29,18 +29,18 @@ class Judge:
 
     Args:
         images: the real images: training images are the reference, held-out ones give the floor.
-        device: where features are computed.
+        device: device that computes the features.
     """
 
     def __init__(self, images: Images, device: str = "cpu") -> None:
-        # Samples are enlarged likewise.
+        # Samples are enlarged in the same way.
         test = None if images.test is None else enlarged(images.test)
         self._images = Images(enlarged(images.train), test, images.source)
         self._device = device
         self._references: dict[int, Any] = {}
 
     def check(self, count: int, names: list[str]) -> None:
-        """Raise BenchmarkError unless ``count`` samples can be judged by the metrics named."""
+        """Raise BenchmarkError unless the named metrics can be computed for ``count`` samples."""
         if not names:
             return
         from benchmarks.metrics import METRICS
@@ -55,10 +55,10 @@ class Judge:
             )
 
     def scores(self, samples: Tensor, names: list[str]) -> dict[str, Any]:
-        """Return what `benchmarks.metrics.evaluate` says of uint8 samples; {} without names."""
+        """Return `benchmarks.metrics.evaluate` of uint8 samples; {} without names."""
         if not names:
             return {}
-        # Imported here so that runs without metrics need none of its packages.
+        # Imported here so that runs without metrics do not need its packages.
         from benchmarks.metrics import Reference, evaluate
 
         samples = enlarged(samples)

@@ -1,4 +1,4 @@
-"""One process at a time works in the folder of a cell."""
+"""A lock that allows one process at a time in the folder of a cell."""
 
 import fcntl
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ class HeldError(BenchmarkError):
 
 @contextmanager
 def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold a folder. However the process ends, the system frees it.
+    """Lock a folder. The system releases it when the process ends, in any way.
 
     Args:
-        folder: of a cell or a sweep.
-        wait: until it is free.
+        folder: folder of a cell or a sweep.
+        wait: whether to wait until it is free.
 
     Raises:
-        HeldError: if another process holds it, even one that has been stopped.
+        HeldError: if another process holds it, including a suspended process.
     """
     with (folder / FILE).open("a") as stream:
         try:
@@ -34,7 +34,7 @@ def held(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Return whether a process holds the folder."""
+    """Return True if a process holds the folder."""
     if not (folder / FILE).exists():
         return False
     try:

@@ -1,4 +1,4 @@
-"""What each player lowers, from the critic's scores of real and of fake images."""
+"""Objectives of both players, from the critic's scores of real and fake images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class Loss:
     """A loss of the game.
 
     Attributes:
-        value: from scores of real and fake images, what the critic *raises*.
-        generator: from scores of fake images, what the generator lowers; None if the game is
-            zero-sum, where it lowers ``value``.
+        value: returns the value that the critic *maximises*, from scores of real and fake images.
+        generator: returns the value that the generator minimises, from scores of fake images; None
+            if the game is zero-sum, where it minimises ``value``.
     """
 
     value: Callable[[Tensor, Tensor], Tensor]
@@ -22,31 +22,31 @@ class Loss:
 
     @property
     def is_zero_sum(self) -> bool:
-        """Whether one number serves both players."""
+        """True if both players have the same value."""
         return self.generator is None
 
     def critic_objective(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Return what the critic lowers."""
+        """Return the value that the critic minimises."""
         return -self.value(real, fake)
 
     def generator_objective(self, fake: Tensor) -> Tensor:
-        """Return what the generator lowers, from its own images alone."""
-        # No term of `value` mixes real and fake scores: with real ones left out, what is left has
-        # the same derivative.
+        """Return the value that the generator minimises, from fake images only."""
+        # No term of `value` mixes real and fake scores, so the terms of real scores can be left out
+        # without changing the derivative.
         return self.value(fake[:0], fake) if self.generator is None else self.generator(fake)
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Return the mean, of nothing 0."""
+    """Return the mean; 0 for an empty tensor."""
     return values.mean() if values.numel() else values.sum()
 
 
 LOSSES = {
     # Arjovsky et al. (2017), without clipping.
     "wgan": Loss(lambda real, fake: _mean(real) - _mean(fake)),
-    # Goodfellow et al. (2014): the cross entropy, as the game that the paper states.
+    # Goodfellow et al. (2014): the cross entropy, as the game stated in the paper.
     "bce": Loss(lambda real, fake: _mean(logsigmoid(real)) + _mean(logsigmoid(-fake))),
-    # The same with the generator's objective that paper trains with.
+    # The same, with the generator's objective that the paper uses for training.
     "non-saturating": Loss(
         lambda real, fake: _mean(logsigmoid(real)) + _mean(logsigmoid(-fake)),
         lambda fake: softplus(-fake).mean(),

@@ -1,4 +1,4 @@
-"""Workers of a sweep side by side, and their progress on the terminal."""
+"""Run the workers of a sweep in parallel, and show their progress on the terminal."""
 
 import math
 import threading
@@ -31,7 +31,7 @@ def status_table(sweep: Sweep) -> Table:
 
 
 def share_done(status: dict[str, Any]) -> float:
-    """Return which part of its budget a cell has used."""
+    """Return the share of its budget that a cell has used."""
     return 1.0 if status["state"] in DONE else float(status.get("share", 0))
 
 
@@ -44,15 +44,15 @@ def work(
     names: list[str] | None = None,
     storage: str | None = None,
 ) -> None:
-    """Run what is left of a sweep, beside other processes that do the same.
+    """Run the remaining cells of a sweep, possibly together with other processes.
 
     Args:
-        sweep: whose cells.
+        sweep: the sweep.
         data: folder of images, or None.
-        console: to report on.
-        workers: cells that run at once.
-        names: the cells to consider; all if None.
-        storage: of Optuna, see :class:`Queue`.
+        console: console for reports.
+        workers: number of cells that run at once.
+        names: the cells to run; all if None.
+        storage: Optuna's storage, see :class:`Queue`.
     """
     names = list(sweep.cells) if names is None else names
     for name in names:
@@ -69,7 +69,7 @@ def work(
             state = sweep.status(name)["state"]
             if state not in DONE:
                 return None
-            # However good it was before.
+            # A diverged run counts as infinite, however good it was before.
             rows = RunFolder(sweep.folder(name)).rows(EVALUATIONS)
             return math.inf if state == "diverged" else endpoint(rows) or 0.0
 

@@ -1,4 +1,4 @@
-"""The pairs of networks by name."""
+"""Pairs of networks by name."""
 
 import torch
 from torch import nn
@@ -23,9 +23,9 @@ def build_networks(
     All cells of a seed start from the same weights.
 
     Args:
-        config: which pair, and how wide.
-        seed: of the initial weights.
-        dropout: in the critic.
+        config: kind and width of the pair.
+        seed: seed of the initial weights.
+        dropout: dropout probability in the critic.
     """
     make_generator, make_critic = PAIRS[config.kind]
     with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""The official ``cifar-10-batches-py`` layout, read only if it is bit for bit the published one."""
+"""Read the official ``cifar-10-batches-py`` files if their checksums match the published ones."""
 
 import hashlib
 import io
@@ -42,7 +42,7 @@ class _Unpickler(pickle.Unpickler):
         if (module, name) not in PICKLED:
             raise pickle.UnpicklingError(f"{module}.{name} has no place in a batch of images.")
         if name == "_reconstruct":
-            # Where the function lies since NumPy 2; its old address warns.
+            # The function in any NumPy version: importing it by its old name warns in NumPy 2.
             return np.ndarray.__reduce__(np.empty(0, dtype=np.uint8))[0]
         return getattr(np, name)
 
@@ -51,11 +51,11 @@ def read_batch(file: Path, md5: str) -> tuple[Tensor, Tensor]:
     """Return the images [n, 3, 32, 32] uint8 and labels [n] of one file.
 
     Args:
-        file: as published, a pickle.
-        md5: its checksum, compared before anything is unpickled.
+        file: the published file, a pickle.
+        md5: its checksum, verified before unpickling.
 
     Raises:
-        BenchmarkError: if the file is missing, truncated, or another one.
+        BenchmarkError: if the file is missing or its checksum differs.
     """
     try:
         content = file.read_bytes()
@@ -87,7 +87,7 @@ def read_official(
 
     Args:
         folder: ``cifar-10-batches-py``.
-        checksums: by file.
+        checksums: checksum of each file.
 
     Raises:
         BenchmarkError: as :func:`read_batch`.

@@ -1,4 +1,4 @@
-"""The optimizers behind one interface: a step of the game on the draws that it needs."""
+"""Optimizers with one interface: a step of the game on the draws that it needs."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -22,21 +22,21 @@ from compopt.optim.rivals import ExtraAdam, OptimisticAdam
 
 @dataclass
 class OptimizerConfig:
-    """An optimizer with its settings; those of other kinds are ignored.
+    """An optimizer and its settings. Settings of other kinds are ignored.
 
     Attributes:
         kind: a key of :data:`STEPPERS`.
-        lr: of the generator.
-        lr_ratio: of the critic's learning rate to the generator's.
-        betas: of the Adam family.
-        eps: None is the optimizer's own.
-        critic_steps: of "adam-alternating", for each step of the generator.
-        beta: of "acgd".
+        lr: learning rate of the generator.
+        lr_ratio: ratio of the critic's learning rate to the generator's.
+        betas: betas of the Adam family.
+        eps: None for the optimizer's default.
+        critic_steps: critic steps of "adam-alternating" for each step of the generator.
+        beta: beta of "acgd".
         rtol: relative residual at which "cgd" and "acgd" stop their solver.
-        max_iter: the solver's limit.
-        curvature_share: of the batch from which "cgd" and "acgd" take second derivatives.
-        interaction: step size with which the interaction of "cgd" and "acgd" counts, as a multiple
-            of ``lr``; 0 is the same step without interaction, their control.
+        max_iter: maximum number of solver iterations.
+        curvature_share: share of the batch from which "cgd" and "acgd" take second derivatives.
+        interaction: step size of the interaction of "cgd" and "acgd", as a multiple of ``lr``; 0 is
+            the same step without interaction, as a control.
     """
 
     kind: str = "acgd"
@@ -52,7 +52,7 @@ class OptimizerConfig:
     interaction: float = 1.0
 
     def __post_init__(self) -> None:
-        # A tuple from a file arrives as a list.
+        # Values from a file arrive as a list.
         self.betas = (float(self.betas[0]), float(self.betas[1]))
         require(self, "optimizer.kind", self.kind in STEPPERS, f"one of {[*STEPPERS]}")
         require(self, "optimizer.lr", self.lr > 0, "positive")
@@ -76,19 +76,19 @@ class OptimizerConfig:
 
     @property
     def is_competitive(self) -> bool:
-        """Whether a step takes the other player's reaction into account."""
+        """True if a step takes the other player's reaction into account."""
         return issubclass(STEPPERS[self.kind], CgdStepper)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step did.
+    """Value and cost of a step.
 
     Attributes:
-        value: of the game before the step, detached; what the critic raises.
-        gradient_calls: gradients of one player, those of its terms among them.
-        mixed_products: products with the mixed second derivative.
-        num_iter: iterations of the solver.
+        value: value of the game before the step, detached; the critic maximises it.
+        gradient_calls: number of gradients of one player, including those of its terms.
+        mixed_products: number of products with the mixed second derivative.
+        num_iter: number of solver iterations.
     """
 
     value: Tensor
@@ -101,9 +101,9 @@ class GameStepper(ABC):
     """An optimizer of both players.
 
     Args:
-        game: what is played.
+        game: the game to play.
         config: the settings.
-        process_group: whose processes share each step, as of :class:`compopt.CGD`.
+        process_group: processes that share each step, as in :class:`compopt.CGD`.
     """
 
     draws: int = 1
@@ -127,14 +127,14 @@ class GameStepper(ABC):
 
     @abstractmethod
     def step(self, draws: Sequence[Draw]) -> Step:
-        """Take one step of the generator, and those of the critic that go with it."""
+        """Take one step of the generator, and the corresponding steps of the critic."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all optimizers."""
         return {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from that state."""
+        """Continue from ``state``."""
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state[name])
 
@@ -143,7 +143,7 @@ class GameStepper(ABC):
 
 
 class AdamSimultaneous(GameStepper):
-    """Adam for each player, both moving at once from one evaluation."""
+    """Adam for each player; both move simultaneously after one evaluation."""
 
     def _build(self, process_group: ProcessGroup) -> dict[str, torch.optim.Optimizer]:
         self._placement = placement_of(process_group)
@@ -172,11 +172,11 @@ class AdamSimultaneous(GameStepper):
 
 
 class AdamAlternating(AdamSimultaneous):
-    """The critic's steps, each on a draw of its own, then the generator's on new noise."""
+    """The critic's steps, each on its own draw, then the generator's on new noise."""
 
     @property
     def draws(self) -> int:  # type: ignore[override]
-        """One for each step of the critic."""
+        """Number of draws: one for each step of the critic."""
         return self.config.critic_steps
 
     def step(self, draws: Sequence[Draw]) -> Step:
@@ -191,7 +191,7 @@ class AdamAlternating(AdamSimultaneous):
 
 
 class _Together(GameStepper):
-    """An optimizer of the package, which evaluates the game once for each draw."""
+    """An optimizer of this package. It evaluates the game once for each draw."""
 
     make: Callable[..., TwoPlayerOptimizer]
 
@@ -221,14 +221,14 @@ class _Together(GameStepper):
 
 
 class ExtraAdamStepper(_Together):
-    """Both players look ahead on one draw, and move with the gradients found there on another."""
+    """ExtraAdam: both players extrapolate on one draw, and move with gradients on another."""
 
     make = ExtraAdam
     draws = 2
 
 
 class OptimisticAdamStepper(_Together):
-    """Optimistic Adam, both players moving at once."""
+    """Optimistic Adam; both players move simultaneously."""
 
     make = OptimisticAdam
 
@@ -240,7 +240,7 @@ class CgdStepper(_Together):
 
     def _settings(self) -> dict[str, Any]:
         config = self.config
-        # None is the learning rate, whatever a schedule makes of it.
+        # None follows the learning rate, also under a schedule.
         interaction = None if config.interaction == 1 else config.interaction * config.lr
         solver = ConjugateGradient(rtol=config.rtol, max_iter=config.max_iter)
         return {"interaction": interaction, "solver": solver}
@@ -257,7 +257,7 @@ class CgdStepper(_Together):
         assert isinstance(optimizer, CGD | ACGD)
         report = optimizer.last_step
         assert report is not None
-        # The loss for the curvature is differentiated as well.
+        # With a curvature loss, its gradients for both players are computed too.
         calls = done.gradient_calls + 2 * (self.config.curvature_share < 1)
         return Step(done.value, calls, report.num_hvp, report.num_iter)
 

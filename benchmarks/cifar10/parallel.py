@@ -1,7 +1,7 @@
-"""Several processes on one cell, as ``torchrun`` starts them: each computes a part of each draw.
+"""Run one cell in several ``torchrun`` processes; each computes a part of each draw.
 
-Optimizers average gradients and products, so all processes hold the same networks. The
-statistics of batch normalization and the normalising terms of penalties are those of each part.
+Optimizers average gradients and products, so all processes hold the same networks. Statistics of
+batch normalization and normalising terms of penalties are computed on each part.
 """
 
 import os
@@ -22,8 +22,8 @@ class Ranks:
     """The processes of a cell.
 
     Attributes:
-        rank: of this one; 0 writes all files.
-        size: how many there are.
+        rank: rank of this process; rank 0 writes all files.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -31,16 +31,16 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes."""
+        """True if this process writes files."""
         return self.rank == 0
 
     @property
     def group(self) -> "distributed.ProcessGroup | None":
-        """What optimizers share their steps in."""
+        """Process group in which optimizers share their steps."""
         return distributed.group.WORLD if self.size > 1 else None
 
     def agreed(self, value: Any) -> Any:
-        """Return the first process's value in all of them."""
+        """Return the first process's value in all processes."""
         if self.size == 1:
             return value
         box = [value]
@@ -50,7 +50,7 @@ class Ranks:
 
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Join the processes that ``torchrun`` started; alone, there is one rank."""
+    """Join the processes started by ``torchrun``; without it there is one rank."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield Ranks()

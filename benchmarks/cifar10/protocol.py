@@ -1,4 +1,4 @@
-"""A protocol: a file that names optimizers and terms, and the cells to run with them."""
+"""A protocol: a file that defines optimizers, terms, and the cells to run."""
 
 import copy
 import dataclasses
@@ -23,12 +23,12 @@ FOLDER = Path(__file__).parent / "protocols"
 
 @dataclass
 class Table(Methods):
-    """Cells of methods.
+    """Cells for all combinations of methods and seeds.
 
     Attributes:
-        seeds: of weights, data order and noise.
-        options: of the optimizers, in place of theirs.
-        term_options: of the terms, likewise.
+        seeds: seeds of weights, data order and noise.
+        options: options that override those of the optimizers.
+        term_options: options that override those of the terms.
     """
 
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -38,16 +38,16 @@ class Table(Methods):
 
 @dataclass
 class Protocol:
-    """What a file of protocol holds.
+    """Contents of a protocol file.
 
     Attributes:
         description: one line.
-        run: what all cells share.
-        optimizers: by name.
-        terms: by name.
-        tables: the cells, in the order in which they are run; one named twice counts once.
-        searches: trials of methods, which are cells too and come first.
-        contrasts: pairs of methods (optimizer_loss_term) that are compared, fixed beforehand.
+        run: settings of all cells.
+        optimizers: optimizers by name.
+        terms: terms by name.
+        tables: the cells in running order; duplicates run once.
+        searches: trials of methods, which are cells too and run first.
+        contrasts: pairs of methods (optimizer_loss_term) to compare, fixed in advance.
     """
 
     description: str = ""
@@ -59,10 +59,10 @@ class Protocol:
     contrasts: list[list[str]] = field(default_factory=list)
 
     def cells(self) -> list[RunConfig]:
-        """Return the runs, by unique names.
+        """Return the runs, with unique names.
 
         Raises:
-            BenchmarkError: if a table names what is not defined, or there is no cell.
+            BenchmarkError: if a table uses an undefined name, or there is no cell.
         """
         found: dict[str, RunConfig] = {}
         for search in self.searches:
@@ -77,11 +77,11 @@ class Protocol:
                 found.setdefault(cell.name, cell)
         if not found:
             raise BenchmarkError("The protocol has no cells: its `tables` are empty.")
-        # Here, when all that the cost depends on is known.
+        # Look up costs last, because they depend on all other settings.
         return [c if c.budget is None else with_cost(c) for c in found.values()]
 
     def spaces(self) -> dict[str, dict[str, Space]]:
-        """Return what is searched, by method and option."""
+        """Return the search spaces by method and option."""
         return {
             f"{optimizer}_{loss}_{term}": search.space
             for search in self.searches
@@ -123,22 +123,22 @@ class Protocol:
 
 
 def run_config(values: dict[str, Any]) -> RunConfig:
-    """Return a run from plain values, checked."""
+    """Return a validated run from plain values."""
     made = _checked("the configuration", lambda: OmegaConf.merge(_schema(RunConfig), values))
     assert isinstance(made, RunConfig)
     return made
 
 
 def load_protocol(name: str, overrides: list[str] | None = None) -> Protocol:
-    """Return a protocol by name (a file of ``protocols/``) or path.
+    """Return a protocol by name (a file in ``protocols/``) or path.
 
     Args:
         name: "smoke", "cpu", "paper", or the path of a file in the same form.
         overrides: ``key=value``, such as ``run.steps=100`` or ``optimizers.acgd.lr=3e-4``.
 
     Raises:
-        BenchmarkError: if there is no such file, or it or an override is not valid; the key and
-            the rule are named.
+        BenchmarkError: if there is no such file, or it or an override is not valid; the message
+            names the key and the rule.
     """
     file = FOLDER / f"{name}.yaml"
     file = file if file.exists() else Path(name)
@@ -148,7 +148,7 @@ def load_protocol(name: str, overrides: list[str] | None = None) -> Protocol:
 
     def merge() -> Any:
         config = OmegaConf.merge(_schema(Protocol), OmegaConf.load(file))
-        # In place, which is how places in lists can be named.
+        # Merge in place, which allows keys with list indices.
         config.merge_with_dotlist(overrides or [])
         return config
 

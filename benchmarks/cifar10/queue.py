@@ -1,8 +1,8 @@
-"""Which cell is run next, and by whom: an Optuna study for each method, with a trial for each cell.
+"""The queue of cells: an Optuna study for each method, with a trial for each cell.
 
-The storage is a SQLite file beside the cells, or a database server's address that serves many
-machines. Optuna notices by their heartbeat that trials' processes are gone, and queues them again;
-what a cell has computed lies in its folder, so that it goes on from its last checkpoint.
+The storage is a SQLite file beside the cells, or a database server that many machines share. Optuna
+detects by the missing heartbeat that a trial's process is gone, and queues the trial again. The
+cell then resumes from the last checkpoint in its folder.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ def _storage(sweep: Sweep, url: str | None) -> RDBStorage:
 
 
 class Queue:
-    """The cells of a sweep that are left to run.
+    """The cells of a sweep that remain to run.
 
     Args:
-        sweep: whose cells.
-        url: of Optuna's storage, in SQLAlchemy's form; a file in the sweep's folder if None.
+        sweep: the sweep.
+        url: SQLAlchemy URL of Optuna's storage; a file in the sweep's folder if None.
     """
 
     def __init__(self, sweep: Sweep, url: str | None = None) -> None:
@@ -55,7 +55,7 @@ class Queue:
         }
 
     def fill(self, names: list[str]) -> None:
-        """Queue the cells that are neither finished, nor queued, nor running."""
+        """Queue the cells that are not finished, queued, or running."""
         states = (TrialState.WAITING, TrialState.RUNNING)
         present = {name for study in self.studies.values() for name in _cells(study, states)}
         for name in names:
@@ -67,9 +67,9 @@ class Queue:
         self.studies[cell.method].enqueue_trial(dict(cell.choices), user_attrs={"cell": name})
 
     def run_next(self, names: list[str], run: Run) -> bool:
-        """Run the first cell of ``names`` that waits; return whether there was one."""
+        """Run the first waiting cell of ``names``; return False if there is none."""
         with contextlib.ExitStack() as look:
-            # SQLite would let two processes take one trial at once.
+            # With SQLite, two processes could take the same trial.
             look.enter_context(held(self._sweep.path, wait=True))
             return self._run_next(names, run, look.close)
 
@@ -91,9 +91,9 @@ class Queue:
         return True
 
     def _sign(self, study: optuna.Study) -> None:
-        """Give one sign of life for each trial that runs, when this process first sees it.
+        """Record one heartbeat for each running trial when this process first sees it.
 
-        Optuna never queues a trial again whose process was killed before its first sign.
+        Optuna never requeues a trial whose process was killed before the first heartbeat.
         """
         study_id = self._storage.get_study_id_from_name(study.study_name)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -105,15 +105,15 @@ class Queue:
     def _objective(self, trial: optuna.Trial, names: list[str], run: Run) -> float:
         name = trial.user_attrs.get("cell")
         if name is None:
-            # Another process took the last one between our look and Optuna's.
+            # Another process took the last trial in the meantime.
             raise optuna.TrialPruned
         if name not in names:
-            # Optuna gives a study's trials in the order in which they were queued: to the end.
+            # Move it to the end: Optuna returns a study's trials in the order of queueing.
             self._enqueue(name)
             raise optuna.TrialPruned
         cell = self._sweep.config(name)
         for key in cell.choices:
-            # What the queue has given the trial; it belongs in Optuna's record.
+            # The values are fixed by the queue; `suggest` stores them in Optuna's record.
             self._sweep.spaces[cell.method][key].suggest(trial, key)
         endpoint = run(name)
         if endpoint is None:
@@ -121,12 +121,12 @@ class Queue:
         return endpoint
 
     def is_running(self, names: list[str]) -> bool:
-        """Return whether other processes run some of the cells."""
+        """Return True if other processes run some of the cells."""
         running = (_cells(study, (TrialState.RUNNING,)) for study in self.studies.values())
         return any(not cells.isdisjoint(names) for cells in running)
 
 
 def _cells(study: optuna.Study, states: tuple[TrialState, ...]) -> set[str]:
-    """Return the cells of a study's trials in some states."""
+    """Return the cells of a study's trials in the given states."""
     trials = study.get_trials(deepcopy=False, states=states)
     return {trial.user_attrs["cell"] for trial in trials if "cell" in trial.user_attrs}

@@ -56,7 +56,7 @@ class _Down(nn.Module):
         y = _halved(y) if self.halve else y
         if self.shortcut is None:
             return x + y
-        # The first block pools before its 1x1 convolution, which gives the same for fewer products.
+        # The first block pools before its 1x1 convolution: the same result with less work.
         if self.first:
             return y + self.shortcut(_halved(x))
         return y + _halved(self.shortcut(x))
@@ -89,7 +89,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Four residual blocks and a sum over places: 1,053,825 parameters at width 1.
+    """Four residual blocks and a sum over positions: 1,053,825 parameters at width 1.
 
     Args:
         width: multiplies the 128 channels.

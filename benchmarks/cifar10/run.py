@@ -1,4 +1,4 @@
-"""A run: train, log, judge, checkpoint, and go on after any interruption as if there were none."""
+"""A run: train, log, evaluate, checkpoint, and resume exactly after any interruption."""
 
 import time
 from collections.abc import Callable
@@ -31,13 +31,13 @@ class Run:
 
     Args:
         config: the hyperparameters.
-        path: the folder; what lies there is gone on from.
+        path: the folder; the run resumes from its contents.
         images: the real images.
         ranks: the processes that share the cell.
 
     Raises:
-        BenchmarkError: if the folder was begun with other hyperparameters or images, or its
-            checkpoint is damaged.
+        BenchmarkError: if the folder has other hyperparameters or images, or its checkpoint is
+            damaged.
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Run:
         self._is_point = False
 
     def complete(self, stop: Callable[[], bool]) -> str:
-        """Train to the end of the budget; return how it ended, "finished" or "diverged".
+        """Train to the end of the budget; return "finished" or "diverged".
 
         Args:
-            stop: asked after each step whether to checkpoint and stop.
+            stop: called after each step; True to checkpoint and stop.
 
         Raises:
             Interrupted: if asked to stop, after a checkpoint.
@@ -104,12 +104,12 @@ class Run:
         return "finished"
 
     def _advance_to_pause(self, stop: Callable[[], bool]) -> tuple[bool, bool]:
-        """Step until something other than a step is due; return whether asked to stop, and last."""
+        """Step until another action is due; return whether to stop, and whether training ended."""
         config, training = self.config, self.training
         while True:
             reached = training.points
             training.advance()
-            # Processes must agree on when to stop.
+            # All processes must stop at the same step.
             asked = self.ranks.agreed(stop())
             is_last = training.share >= 1
             self._is_point = training.points > reached or training.step in config.evaluation.at
@@ -121,7 +121,7 @@ class Run:
         return step % config.log_every == 0 or step % config.checkpoint_every == 0
 
     def _pause(self, is_last: bool, asked: bool) -> None:
-        """Log, judge and checkpoint, in this order: what a checkpoint has seen is on the disk."""
+        """Log, evaluate, then checkpoint, so that the logs on disk reach the checkpoint's step."""
         step, config = self.training.step, self.config
         is_judged = is_last or self._is_point
         if self.ranks.is_first:
@@ -133,14 +133,14 @@ class Run:
             if time.monotonic() - self._status_written > STATUS_EVERY:
                 self._status("running")
         elif is_judged:
-            # Spectra belong to the state, which all processes hold.
+            # Spectra are part of the training state, which all processes must share.
             self.training.spectra()
         self._is_over = is_last
 
     def _begin(self) -> None:
         step = self.training.step
         self.folder.remove_drafts()
-        # Lines of a step 0 that is judged again go too.
+        # At step 0 drop all lines, because step 0 is evaluated again.
         self.folder.rewind(step if step else -1)
         file = self.folder.path / "environment.json"
         parts = [part for part in folder.read_json(file) or [] if part["from_step"] < step]
@@ -204,7 +204,7 @@ class Run:
 
 
 def fail(path: Path, error: BaseException) -> None:
-    """Note in the status that a run failed, and why."""
+    """Write to the status that a run failed, and the reason."""
     run_folder = RunFolder(path)
     before = run_folder.status()
     reason = str(error) if isinstance(error, BenchmarkError) else f"{type(error).__name__}: {error}"

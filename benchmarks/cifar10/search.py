@@ -1,4 +1,4 @@
-"""What is tuned: spaces of options, from which Optuna draws the trials of a method."""
+"""Search spaces of options, from which Optuna draws the trials of a method."""
 
 import itertools
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ class Space:
         low: lower end of the interval.
         high: upper end.
         log: whether values are uniform in the logarithm.
-        options: instead of an interval, by name the options of the optimizer that it stands for.
+        options: alternatives instead of an interval: by name, the optimizer's options to set.
     """
 
     low: float | None = None
@@ -45,7 +45,7 @@ class Space:
 
 @dataclass
 class Methods:
-    """Methods: all combinations of what is listed.
+    """Methods: all combinations of the listed names.
 
     Attributes:
         optimizers: names of the protocol's optimizers.
@@ -67,9 +67,9 @@ class Search(Methods):
     """Trials of methods.
 
     Attributes:
-        trials: of each method.
-        seed: of the draws, and of the runs' weights, data order and noise.
-        space: by name, an option of the optimizer, or ``term.`` and one of the term.
+        trials: number of trials of each method.
+        seed: seed of the draws, and of the runs' weights, data order and noise.
+        space: spaces by option of the optimizer, or of the term with the prefix ``term.``.
     """
 
     trials: int = 8
@@ -78,7 +78,7 @@ class Search(Methods):
 
     def draws(self) -> list[dict[str, Any]]:
         """Return the values of each trial, the same at every call."""
-        # A study made for the draws alone needs no line on the terminal.
+        # Hide Optuna's message about this study, which only serves to draw values.
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         sampler = optuna.samplers.RandomSampler(seed=self.seed)
         study = optuna.create_study(sampler=sampler)
@@ -89,7 +89,7 @@ class Search(Methods):
         return found
 
     def changes(self, choices: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what a trial's values change of the optimizer, and of the term's options."""
+        """Return the options that a trial sets for the optimizer, and for the term."""
         optimizer: dict[str, Any] = {}
         term: dict[str, Any] = {}
         for name, value in choices.items():

@@ -1,4 +1,4 @@
-"""Small files of finished cells, which are committed: what the report is made from."""
+"""Small files of finished cells, committed as the source of the report."""
 
 import json
 import math
@@ -19,11 +19,11 @@ KEPT = ("step", "generator", "final", "cost", "seconds", "gradient_calls", "mixe
 
 
 def store_results(sweep: Sweep, out: Path) -> int:
-    """Write a small file and a picture for each cell that is done; return how many there are.
+    """Write a small file and a picture for each finished cell; return the number of cells.
 
     Args:
-        sweep: whose cells.
-        out: folder of the files, made if it does not exist.
+        sweep: the sweep.
+        out: folder of the files, created if it does not exist.
     """
     out.mkdir(parents=True, exist_ok=True)
     done = [name for name in sweep.cells if sweep.is_done(name)]
@@ -50,7 +50,7 @@ def store_results(sweep: Sweep, out: Path) -> int:
 def monitored(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the lowest level of the critic's layers at each record, and the first alarm's step.
 
-    By the present rule, whatever rule the run was watched by.
+    Uses the current default rule, not the rule of the run.
     """
     rule, steps = CollapseRule(), [row["step"] for row in rows]
     levels = [min(map(rule.level, row["layers"].values())) for row in rows]
@@ -68,12 +68,12 @@ class Result:
     """A stored cell.
 
     Attributes:
-        file: where it lies; a picture of samples may lie beside it.
+        file: its file; a picture of samples may be beside it.
         state: "finished" or "diverged".
-        run: its hyperparameters, some of which an older file may lack.
-        evaluations: in the order of training.
-        monitor: of the critic's spectra: ``levels`` and the step of the first ``alarm``, if any;
-            empty in an older file.
+        run: its hyperparameters; older files may lack some.
+        evaluations: evaluations in the order of training.
+        monitor: ``levels`` of the critic's spectra and the step of the first ``alarm``, if any;
+            empty in older files.
     """
 
     file: Path
@@ -84,17 +84,17 @@ class Result:
 
     @property
     def method(self) -> str:
-        """What all seeds and trials share."""
+        """Name of the method, which all its seeds and trials share."""
         return f"{self.run['optimizer_name']}_{self.run['loss']}_{self.run['term_name']}"
 
     @property
     def is_trial(self) -> bool:
-        """Whether a search has drawn it."""
+        """True if it is a trial of a search."""
         return bool(self.run.get("choices"))
 
     @property
     def picture(self) -> Path | None:
-        """The samples of the averaged generator at the end."""
+        """Picture of the averaged generator's final samples, or None."""
         file = self.file.with_suffix(".png")
         return file if file.exists() else None
 
@@ -105,18 +105,18 @@ class Result:
 
     @property
     def metrics(self) -> dict[str, None]:
-        """Names of all that it was judged by, in order."""
+        """Names of its metrics, in order."""
         return {name: None for row in self.evaluations for name in row["metrics"]}
 
     def ceiling(self, metric: str) -> float:
-        """Return what uniform noise scores; infinite where it was not measured."""
+        """Return the score of uniform noise; infinite if it was not measured."""
         found = (row["ceilings"] for row in self.evaluations)
         return max((row[metric] for row in found if metric in row), default=math.inf)
 
     def endpoint(self, metric: str) -> float | None:
         """Return the mean log distance at the last points; None if the metric was not measured.
 
-        A run that diverged ends as far away as noise.
+        A diverged run gets the distance of noise.
         """
         if self.state == "diverged":
             return math.log(self.ceiling(metric))
@@ -124,11 +124,11 @@ class Result:
 
 
 def curve(rows: list[dict[str, Any]], metric: str | None = None, generator: str = "ema") -> Points:
-    """Return the evaluations in the course of training, each with its value of a metric.
+    """Return the evaluations during training, each with its value of a metric.
 
     Args:
         rows: evaluations of a run.
-        metric: the first one of each row if None; rows without it are left out.
+        metric: name of the metric, the first of each row if None; rows without it are skipped.
         generator: "raw", or "ema" for its average.
     """
     return [
@@ -141,13 +141,13 @@ def curve(rows: list[dict[str, Any]], metric: str | None = None, generator: str 
 
 
 def endpoint(rows: list[dict[str, Any]], metric: str | None = None) -> float | None:
-    """Return the mean log distance at the last points of the averaged generator; None without."""
+    """Return the averaged generator's mean log distance at the last points, or None."""
     last = [value for _, value in curve(rows, metric)][-ENDPOINT:]
     return sum(map(math.log, last)) / len(last) if last else None
 
 
 def load_results(folder: Path) -> list[Result]:
-    """Return the stored results of a folder, by name."""
+    """Return the stored results of a folder, sorted by name."""
     found = []
     for file in sorted(folder.glob("*.json")):
         values = json.loads(file.read_text())
@@ -158,7 +158,7 @@ def load_results(folder: Path) -> list[Result]:
 
 
 def endpoints(results: list[Result], metric: str) -> dict[str, dict[int, float]]:
-    """Return the endpoints of all that are not trials, by method and seed."""
+    """Return the endpoints by method and seed, without trials."""
     found: dict[str, dict[int, float]] = {}
     for result in results:
         value = result.endpoint(metric)

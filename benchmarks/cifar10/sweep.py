@@ -1,4 +1,4 @@
-"""A sweep: a folder of cells, and the processes that run them one after another."""
+"""A sweep: a folder of cells, and a runner that runs each cell in its own process."""
 
 import contextlib
 import dataclasses
@@ -33,7 +33,7 @@ class Sweep:
     """Cells below one folder.
 
     Args:
-        path: of a sweep that :meth:`create` has made.
+        path: folder of a sweep that :meth:`create` has created.
 
     Raises:
         BenchmarkError: if there is none.
@@ -59,10 +59,10 @@ class Sweep:
 
     @classmethod
     def create(cls, path: Path, protocol: Protocol) -> "Sweep":
-        """Write the cells of a protocol down, or find that they are those written before.
+        """Create a sweep with the cells of a protocol, or open it if its cells are the same.
 
         Raises:
-            BenchmarkError: if the folder holds other cells, with the difference.
+            BenchmarkError: if the folder holds other cells; the message shows the difference.
         """
         cells = protocol.cells()
         try:
@@ -84,7 +84,7 @@ class Sweep:
             }
             write_json(path / "sweep.json", rows)
         else:
-            # By name, so that a difference names the cell.
+            # Compare by name, so that messages name the cell.
             before, now = ({cell["name"]: cell for cell in c} for c in (stored["cells"], plain))
             lines = differences(before, now)
             refuse_differences(path, lines, "hyperparameters")
@@ -101,7 +101,7 @@ class Sweep:
         return self.cells[name]
 
     def status(self, name: str) -> dict[str, Any]:
-        """Return how a cell stands; one whose process is gone is "interrupted"."""
+        """Return the status of a cell; "interrupted" if its process is gone."""
         folder = self.folder(name)
         if not folder.exists():
             return {"state": "waiting", "step": 0, "steps": self.cells[name].steps}
@@ -111,23 +111,23 @@ class Sweep:
         return status
 
     def is_done(self, name: str) -> bool:
-        """Return whether there is nothing left to run of a cell."""
+        """Return True if a cell has finished or diverged."""
         return self.status(name)["state"] in DONE
 
     def statuses(self) -> dict[str, dict[str, Any]]:
-        """Return how all cells stand."""
+        """Return the status of all cells, by name."""
         return {name: self.status(name) for name in self.cells}
 
 
 class Runner:
-    """Runs cells, each in a process of its own.
+    """Runs each cell in its own process.
 
-    That gives each cell its own memory figure, and keeps a crash in one cell from the others.
+    This separates memory measurements, and a crash in one cell does not affect the others.
 
     Args:
-        sweep: whose cells.
+        sweep: the sweep.
         data: folder of images, or None.
-        report: called with a sentence when a cell begins and ends.
+        report: called with a sentence when a cell starts and ends.
     """
 
     def __init__(self, sweep: Sweep, data: Path | None, report: Callable[[str], None]) -> None:
@@ -138,14 +138,14 @@ class Runner:
         self._processes: set[subprocess.Popen[bytes]] = set()
 
     def stop(self) -> None:
-        """Let the present cells write a checkpoint and end, and begin no other."""
+        """Make running cells write a checkpoint and exit, and start no others."""
         self.is_stopping.set()
         for process in list(self._processes):
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
 
     def run(self, name: str) -> str:
-        """Run a cell; return how it stands then."""
+        """Run a cell; return its state afterwards."""
         folder = self.sweep.folder(name)
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "benchmarks.cifar10", "cell", str(self.sweep.path), name]
@@ -154,7 +154,7 @@ class Runner:
             part for part in (str(ROOT), environment.get("PYTHONPATH")) if part
         )
         threads = str(self.sweep.cells[name].threads)
-        # Pools that torch's own setting does not reach.
+        # Limit thread pools that torch's own setting does not control.
         environment.update(OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads)
         if self.data is not None:
             environment["COMPOPT_DATA"] = str(self.data.resolve())
@@ -165,7 +165,7 @@ class Runner:
             )
             self._processes.add(process)
             if self.is_stopping.is_set():
-                # Asked while it began.
+                # The stop was requested while the process started.
                 process.terminate()
             process.wait()
             self._processes.discard(process)
@@ -200,7 +200,7 @@ def _last_line(file: Path) -> str:
 
 @contextmanager
 def stop_on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call ``stop`` on Ctrl-C and on the signal that schedulers send, instead of ending at once."""
+    """Call ``stop`` on Ctrl-C and on the schedulers' signal, instead of exiting immediately."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         stop()

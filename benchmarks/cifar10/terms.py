@@ -1,4 +1,4 @@
-"""The explicit terms that the implicit regularization is compared with, by name."""
+"""Explicit terms to compare the implicit regularization with, by name."""
 
 import inspect
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class TermConfig:
 
     Attributes:
         kind: a key of :data:`TERMS`.
-        options: its settings by name, such as ``coefficient``; what is not given is as published.
+        options: its settings by name, such as ``coefficient``; others are as published.
     """
 
     kind: str = "none"
@@ -42,14 +42,15 @@ class TermConfig:
 
 @dataclass
 class Term:
-    """An explicit term at work on one critic.
+    """An explicit term for one critic.
 
     Attributes:
-        on_critic: what the critic also lowers, from critic, real and fake images, or None.
-        on_generator: what the generator also lowers, from the game's value and both networks.
+        on_critic: returns the term that the critic minimises, from critic, real and fake images.
+        on_generator: returns the term that the generator minimises, from value and networks.
         projection: changes the critic's weights after a step.
-        gradients: computations of gradients that the term adds for the critic and the generator.
-        lazy: the critic's term, if it comes at some steps only.
+        gradients: numbers of gradients that the term adds for the critic and the generator.
+        needs_value: whether ``on_generator`` needs the full value of the game.
+        lazy: the critic's term, if it is evaluated only at some steps.
     """
 
     on_critic: Callable[[nn.Module, Tensor, Tensor, Draw], Tensor | None] | None = None
@@ -61,7 +62,7 @@ class Term:
 
     @property
     def calls(self) -> tuple[int, int]:
-        """Computations of gradients that the term has added to the last evaluation."""
+        """Numbers of gradients that the term added to the last evaluation."""
         was_due = self.lazy is None or (self.lazy.num_calls - 1) % self.lazy.every == 0
         return self.gradients if was_due else (0, self.gradients[1])
 
@@ -80,16 +81,16 @@ class Term:
         return self.on_generator(value, generator, critic, draw)
 
     def after_step(self) -> None:
-        """Change weights where the term does that."""
+        """Apply the projection, if there is one."""
         if self.projection is not None:
             self.projection.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the term remembers."""
+        """Return the state of the projection and the lazy term."""
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what it remembered."""
+        """Continue from ``state``."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
@@ -99,7 +100,7 @@ class Term:
 
 
 def dropout_of(config: TermConfig) -> float:
-    """Return the critic's dropout probability; published is one half."""
+    """Return the critic's dropout probability; the published default is one half."""
     value = config.options.get("probability", 0.5) if config.kind == "dropout" else 0.0
     if not isinstance(value, int | float) or not 0 <= value < 1:
         raise BenchmarkError(f"`probability` of 'dropout' must be in [0, 1), got {value!r}.")
@@ -107,11 +108,11 @@ def dropout_of(config: TermConfig) -> float:
 
 
 def build_term(config: TermConfig, critic: nn.Module) -> Term:
-    """Return the term, and give ``critic`` the parametrization that it needs.
+    """Return the term, and add the parametrization that it needs to ``critic``.
 
     Args:
-        config: which, with its options.
-        critic: with its first weights. Dropout is part of the network: see :func:`dropout_of`.
+        config: the term and its options.
+        critic: critic with initial weights. Dropout is part of the network: :func:`dropout_of`.
 
     Raises:
         BenchmarkError: if an option is unknown or not valid.
@@ -127,7 +128,7 @@ def build_term(config: TermConfig, critic: nn.Module) -> Term:
 
 
 def _of_samples(penalty: Penalty) -> Term:
-    """Return a critic's term on gradients at samples: one gradient, and one through it."""
+    """Return a critic's term on gradients at samples, which adds two gradients."""
     return Term(
         lambda critic, real, fake, draw: penalty.on(
             critic=critic, real=real, fake=fake, generator=draw.random
@@ -174,7 +175,7 @@ def _advas(critic: nn.Module, coefficient: float | None = None) -> Term:
     penalty = AdvAs(coefficient=coefficient)
     return Term(
         on_generator=lambda value, generator, critic, draw: penalty(value, critic, generator),
-        # The adversary's gradient and one through it; two more for the self-scaling coefficient.
+        # The adversary's gradient and its derivative; two more for the self-scaling coefficient.
         gradients=(0, 4 if coefficient is None else 2),
         needs_value=True,
     )
@@ -194,7 +195,7 @@ def _srgan(critic: nn.Module, share: float = 0.5, every: int = 5) -> Term:
 
 
 def _dropout(critic: nn.Module, probability: float = 0.5) -> Term:
-    # It is in the network already.
+    # The network already contains it.
     return Term()
 
 

@@ -1,4 +1,4 @@
-"""A cell in memory: networks, optimizer, average and counters, and one step of all of them."""
+"""State of a cell: networks, optimizer, average and counters, and their step."""
 
 import math
 import warnings
@@ -26,11 +26,10 @@ class Totals:
     """Running totals of a cell.
 
     Attributes:
-        seconds: of training, on a CPU of processor time: neither evaluation, nor checkpoints, nor
-            logs.
-        gradient_calls: gradients of one player, those of terms among them.
-        mixed_products: products with the mixed second derivative.
-        num_iter: iterations of the solver.
+        seconds: time of training without evaluation, checkpoints and logs; processor time on a CPU.
+        gradient_calls: number of gradients of one player, including those of terms.
+        mixed_products: number of products with the mixed second derivative.
+        num_iter: number of solver iterations.
     """
 
     seconds: float = 0.0
@@ -40,14 +39,14 @@ class Totals:
 
 
 class Training:
-    """All that a step changes.
+    """The state that a step changes.
 
-    The weights after any step are a function of configuration, images and the number of threads
-    alone: everything random is drawn from the seed and the step's number.
+    The weights after any step depend only on configuration, images and number of threads: all
+    random numbers are drawn from the seed and the step number.
 
     Args:
-        config: of the run.
-        images: [n, 3, 32, 32] uint8, to train on.
+        config: configuration of the run.
+        images: training images [n, 3, 32, 32] uint8.
         ranks: the processes that share the cell.
 
     Raises:
@@ -74,7 +73,7 @@ class Training:
         generator, critic = build_networks(
             config.network, config.seed, dropout=dropout_of(config.term)
         )
-        # Spectral normalization draws its first vectors.
+        # Seed the initial vectors of spectral normalization.
         torch.manual_seed(derived_seed("term", config.seed))
         self.term = build_term(config.term, critic)
         self.generator, self.critic = generator.to(config.device), critic.to(config.device)
@@ -95,13 +94,13 @@ class Training:
 
     @property
     def cost(self) -> float:
-        """What the steps so far cost, in the unit of the budget."""
+        """Cost of the steps so far, in the unit of the budget."""
         cost = self.config.cost
         return self.step * cost.step + self.totals.mixed_products * cost.product
 
     @property
     def share(self) -> float:
-        """Which part of the budget is used, of whichever limit comes first."""
+        """Used share of the steps or the budget, whichever is larger."""
         config = self.config
         shares = [self.step / config.steps]
         shares += [] if config.budget is None else [self.cost / config.budget]
@@ -109,16 +108,16 @@ class Training:
 
     @property
     def points(self) -> int:
-        """How many of the points that divide the budget have been reached."""
+        """Number of evaluation points of the budget that have been reached."""
         budget, points = self.config.budget, self.config.evaluation.points
         return 0 if budget is None else min(points, int(points * self.cost / budget))
 
     def advance(self) -> None:
         """Take one step."""
         if self.step:
-            # After a step, but not before its spectra are recorded.
+            # Project here and not at the end of a step, so that spectra are recorded first.
             self.term.after_step()
-        # Dropout draws from here.
+        # Seed the random numbers of dropout.
         torch.manual_seed(derived_seed("step", self.config.seed, self.step, self._rank))
         first = self.step * self.stepper.draws
         draws = [self.batches.draw(first + index) for index in range(self.stepper.draws)]
@@ -131,7 +130,7 @@ class Training:
         self.totals.num_iter += done.num_iter
 
     def check(self) -> None:
-        """Raise Diverged if the game or a weight has left the finite numbers."""
+        """Raise Diverged if the game's value or a weight is not finite."""
         if not torch.isfinite(self.value):
             raise Diverged(f"The value of the game is {self.value.item()} at step {self.step}.")
         for name, module in self.modules().items():
@@ -143,16 +142,16 @@ class Training:
         return {"generator": self.generator, "critic": self.critic, "ema": self.ema.module}
 
     def spectra(self) -> dict[str, Any]:
-        """Record the critic's spectra; return them with the alarms raised now."""
+        """Record the critic's spectra; return them with new alarms."""
         with warnings.catch_warnings():
-            # They go into the log and the report.
+            # Alarms are in the log and the report.
             warnings.simplefilter("ignore", CollapseWarning)
             alarms = self.monitor.record(self.step)
         layers = {name: spectra[-1].tolist() for name, spectra in self.monitor.history.items()}
         return {"layers": layers, "alarms": [vars(alarm) for alarm in alarms]}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything that the steps to come depend on, and the totals."""
+        """Return everything that later steps depend on, and the totals."""
         return {
             "step": self.step,
             "totals": asdict(self.totals),
@@ -163,7 +162,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Continue from ``state``."""
         self.step = state["step"]
         self.totals = Totals(**state["totals"])
         for name, module in self.modules().items():

@@ -1,4 +1,4 @@
-"""A tree of image files of the user's own."""
+"""Read a tree of the user's image files."""
 
 from pathlib import Path
 
@@ -14,15 +14,15 @@ SIZE = 32
 
 
 def is_tree(folder: Path) -> bool:
-    """Return whether ``folder`` has a part ``train`` that can hold images."""
+    """Return True if ``folder`` has a subfolder ``train``."""
     return (folder / "train").is_dir()
 
 
 def read_tree(folder: Path) -> tuple[Tensor, Tensor | None]:
     """Return the images [n, 3, 32, 32] uint8 below ``train``, and those below ``test`` or None.
 
-    Files are taken in the order of their paths. Images of other sizes are cropped to their central
-    square and resized (Lanczos); grey ones get three channels.
+    Files are read in the order of their paths. Images of other sizes are cropped to their central
+    square and resized (Lanczos); grey images are converted to three channels.
 
     Raises:
         BenchmarkError: if there is no image, or a file is damaged.

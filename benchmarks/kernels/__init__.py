@@ -1,1 +1,1 @@
-"""What the Triton kernels cost: compiled code, launches and, on a device, time."""
+"""Costs of the Triton kernels: compiled code, launches and, on a device, time."""

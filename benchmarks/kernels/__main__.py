@@ -1,7 +1,7 @@
 """Benchmark of the kernels: ``python -m benchmarks.kernels``.
 
 ``--static`` compiles every kernel for every target, without a device. ``--device cuda`` times the
-kernels that give there what their plain forms give; ``--device cpu`` times forms of the plain
+kernels whose results agree with their plain forms there; ``--device cpu`` times forms of the plain
 operations.
 """
 
@@ -21,7 +21,7 @@ LAUNCHES = {"an iteration of conjugate gradients": 4, "the set-up of both player
 
 
 def main() -> int:
-    """Run what the command line asks for; return the exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__)
     parser.add_argument("--static", action="store_true", help="compile, without a device")
     parser.add_argument(

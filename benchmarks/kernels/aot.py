@@ -1,4 +1,4 @@
-"""Kernels compiled ahead of time for devices that are not here, and what the code looks like."""
+"""Compile kernels ahead of time for absent devices, and inspect the code."""
 
 import re
 import subprocess
@@ -19,15 +19,15 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 @dataclass(frozen=True)
 class Code:
-    """What a compiled kernel uses.
+    """Resources and instructions of a compiled kernel.
 
     Attributes:
-        registers: of a thread.
+        registers: registers per thread.
         spills: instructions (bytes on AMD) that move registers to memory and back.
-        shared_bytes: shared memory of a program.
+        shared_bytes: shared memory per program.
         load_bytes: width of the widest load from global memory.
-        narrow_loads: loads from global memory that are narrower.
-        matrix_instruction: the first one found, or "".
+        narrow_loads: number of narrower loads from global memory.
+        matrix_instruction: the first matrix instruction, or "".
         atomics: whether there are atomic operations.
     """
 
@@ -41,10 +41,10 @@ class Code:
 
 
 def compile_entry(entry: Entry, target: Target) -> Code:
-    """Compile ``entry`` for ``target`` and look at the result.
+    """Compile ``entry`` for ``target`` and inspect the code.
 
     Raises:
-        Exception: whatever Triton raises for a kernel that it cannot compile.
+        Exception: any error that Triton raises while compiling.
     """
     names = entry.kernel.arg_names
     divisible = {name for name, kind in entry.signature.items() if kind.startswith("*")}
@@ -83,7 +83,7 @@ def _look_at_cuda(compiled: Any) -> Code:
         int(vector or 1) * int(bits) // 8
         for vector, bits in re.findall(r"ld\.global[.\w:]*?(?:\.v(\d))?\.[bfus](\d+)", ptx)
     ]
-    # Copies to shared memory in the background are loads as well.
+    # Asynchronous copies to shared memory are loads too.
     widths += [
         int(size, 16) for size in re.findall(r"cp\.async\.\w+\.shared\.global.*?, 0x(\w+),", ptx)
     ]
@@ -122,7 +122,7 @@ def _look_at_amd(compiled: Any) -> Code:
 
 
 def complaints(entry: Entry, target: Target, code: Code) -> list[str]:
-    """Return what is wrong with the code, in sentences."""
+    """Return a sentence for each defect of the code."""
     found = []
     if code.spills:
         found.append(f"spills registers ({code.spills})")

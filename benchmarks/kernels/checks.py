@@ -1,4 +1,4 @@
-"""Whether a kernel of the table gives on a device what its plain form gives, in any dtype."""
+"""Check on a device that a kernel agrees with its plain form, in each dtype."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -60,12 +60,12 @@ def dtype_of(entry: Entry) -> torch.dtype:
 
 
 def _inputs(entry: Entry, operation: Operation, size: int, device: torch.device) -> Inputs:
-    """Return inputs of the entry's dtype with which each kernel has something to do."""
+    """Return inputs of the entry's dtype that give each kernel nontrivial work."""
     given = list(operation.inputs(size, device))
     name, dtype = entry.name.split()[0], dtype_of(entry)
     for value in given:
         if isinstance(value, CGState):
-            # As in the middle of a solve.
+            # Set the scalars as in the middle of a solve.
             for place, number in MIDDLE.items():
                 value.values[place] = number
     if name == "cg_scalars":
@@ -73,7 +73,7 @@ def _inputs(entry: Entry, operation: Operation, size: int, device: torch.device)
     if name == "cg_update":
         given[6] = torch.full_like(given[6], 5.0)
     if entry.name.startswith("gram strip"):
-        # So that some cosines count.
+        # Thresholds below some cosines, so that these count.
         given[1:] = 0.02, 0.03
     if name == "gather" and dtype == torch.bfloat16:
         given[0] = [tensor.to(dtype) for tensor in given[0]]
@@ -97,14 +97,14 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _mapped(function: Callable[[Any], Any], value: Any) -> Any:
-    """Return a list or named tuple with ``function`` applied to its items, others as they are."""
+    """Return a list or named tuple with ``function`` applied to its items, others unchanged."""
     if isinstance(value, list):
         return [function(item) for item in value]
     return type(value)(*map(function, value)) if hasattr(value, "_fields") else value
 
 
 def _copied(value: Any, dtype: torch.dtype | None = None) -> Any:
-    """Return a copy, in float64 if that is asked for."""
+    """Return a copy, in ``dtype`` if it is not None."""
     if isinstance(value, Tensor):
         return value.clone() if dtype is None else value.to(dtype, copy=True)
     if isinstance(value, CGState):
@@ -123,14 +123,14 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _run(form: Callable[..., Any], given: Inputs, *, has_room: bool) -> list[Tensor]:
-    """Return the results of a form, and what has become of its inputs."""
+    """Return the results of a form, and its inputs after the call."""
     result = form(*given)
-    # What a form does with the room that it is given is up to it.
+    # Skip the output buffer, the last input: forms may use it differently.
     return [*_tensors(result), *_tensors(given[:-1] if has_room else given)]
 
 
 def error(entry: Entry, size: int, device: torch.device) -> str | None:
-    """Return in what a kernel differs from its plain form in float64, None if in nothing."""
+    """Return how a kernel differs from its plain form in float64; None if it does not."""
     operation = operation_of(entry)
     given = _inputs(entry, operation, size, device)
     wide = tuple(_copied(value, torch.float64) for value in given)
@@ -141,14 +141,14 @@ def error(entry: Entry, size: int, device: torch.device) -> str | None:
         return f"{len(found)} results, not {len(exact)}"
     for index, (actual, truth) in enumerate(zip(found, exact, strict=True)):
         if actual.shape != truth.shape:
-            # Numbers whose sum counts.
+            # Partial sums: compare their totals.
             actual, truth = actual.sum(), truth.sum()
         wrong = float(torch.linalg.vector_norm(actual.double() - truth.double()))
         norm = float(torch.linalg.vector_norm(truth.double()))
         allowed = RTOL[actual.dtype] if actual.is_floating_point() else 0.0
         if entry.constexprs.get("PRECISION") == "tf32":
             allowed = TF32_RTOL
-        # What is made of narrow numbers has their errors, in whichever dtype.
+        # Results in a wider dtype have the rounding errors of the entry's narrower inputs.
         allowed = max(allowed, RTOL[dtype_of(entry)])
         if not wrong <= allowed * max(norm, 1e-30):
             return f"result {index} is off by {wrong / max(norm, 1e-30):.1e} of {allowed:.0e}"

@@ -1,8 +1,8 @@
-"""Launches without a device: compiled and recorded, but not run.
+"""Compile and record kernel launches without a device, without running them.
 
 ``with dry_run() as run:`` sends launches through Triton's own path (argument binding, alignment
-specialisation, option checks, compilation, shared-memory limit) to a driver that notes them.
-Tensors may be on the CPU. Outputs keep whatever they held: compare nothing.
+specialisation, option checks, compilation, shared-memory limit) to a driver that records them.
+Tensors may be on the CPU. Outputs are not written, so do not compare them.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ class Launch:
     """A recorded launch.
 
     Attributes:
-        name: of the kernel.
-        grid: programs along each axis.
+        name: name of the kernel.
+        grid: number of programs along each axis.
         signature: type of each argument.
         constants: arguments that were compiled in.
         divisible: arguments known to be divisible by 16.
-        shared_bytes: shared memory of a program.
-        num_warps: of a program.
+        shared_bytes: shared memory per program.
+        num_warps: warps per program.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Launch:
 
 
 class _Utils:
-    """What the compiler asks the driver about the device, and where it loads binaries."""
+    """Device properties for the compiler, and a loader of binaries."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -61,7 +61,7 @@ class _Utils:
         }
 
     def load_binary(self, name: str, binary: bytes, shared: int, device: int) -> tuple[int, ...]:
-        # Module, function, registers, spills and, from Triton 3.4 on, most threads of a program.
+        # Module, function, registers, spills and, since Triton 3.4, maximum threads per program.
         loaded = (0, 0, 0, 0, 1024)
         version = tuple(map(int, triton.__version__.split(".")[:2]))
         return loaded if version >= (3, 4) else loaded[:4]
@@ -77,7 +77,7 @@ class DryRun:
     """A driver for :func:`dry_run`.
 
     Attributes:
-        launches: recorded so far.
+        launches: recorded launches.
     """
 
     def __init__(self, target: Target) -> None:
@@ -91,11 +91,11 @@ class DryRun:
         return [launch.name for launch in self.launches]
 
     def launcher_cls(self, source: Any, metadata: Any) -> Callable[..., None]:
-        """Return what Triton calls instead of a generated launcher."""
+        """Return the function that Triton calls instead of a generated launcher."""
         names = source.fn.arg_names
 
         def launch(x: int, y: int, z: int, *arguments: Any) -> None:
-            # Compiled code outlives the run that it was first launched in.
+            # Look up the active run, because compiled code outlives the run that compiled it.
             _active_runs[-1].launches.append(
                 Launch(
                     name=source.fn.__name__,
@@ -153,7 +153,7 @@ class DryRun:
 
 @contextlib.contextmanager
 def dry_run(target: str = "sm_90") -> Iterator[DryRun]:
-    """Record launches inside instead of making them.
+    """Record launches inside the context instead of running them.
 
     Args:
         target: a name in :data:`~benchmarks.kernels.targets.TARGETS`.

@@ -1,6 +1,6 @@
-"""The table of all Triton kernels: what is compiled, checked and timed.
+"""The table of all Triton kernels to compile, check and time.
 
-Each module of ``entries/`` has a tuple ``ENTRIES``; :func:`entries` joins those of :data:`MODULES`.
+Each module of ``entries/`` has a tuple ``ENTRIES``; :func:`entries` joins them.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,14 +24,14 @@ MODULES: tuple[str, ...] = (
 
 @dataclass(frozen=True)
 class Operation:
-    """What a kernel does for its caller, for timing it against plain torch.
+    """A kernel's operation, for timing it against plain torch.
 
     Attributes:
         launcher: the function that launches the kernel.
-        reference: the plain one. Same arguments.
-        inputs: the arguments at a size, on a device.
-        bytes_moved: bytes that all its launches move, as a function of the size; None for those of
-            its entry.
+        reference: the plain function, with the same arguments.
+        inputs: returns the arguments for a size and a device.
+        bytes_moved: bytes that all its launches move, as a function of the size; None to use those
+            of its entry.
     """
 
     launcher: Callable[..., Any]
@@ -42,10 +42,10 @@ class Operation:
 
 @dataclass(frozen=True)
 class Entry:
-    """One kernel in one specialisation.
+    """One specialisation of a kernel.
 
     Attributes:
-        name: of the entry; unique.
+        name: unique name of the entry.
         kernel: the ``triton.jit`` function.
         signature: type of each argument that is not a ``constexpr``, as Triton writes types:
             ``"*fp32"``, ``"i64"``, ``"fp32"``. Pointers count as divisible by 16.
@@ -57,12 +57,12 @@ class Entry:
         size_means: what ``size`` counts.
         divisible: integer arguments that callers keep divisible by 16.
         unaligned: pointers that need not be divisible by 16.
-        num_warps: per program.
-        num_stages: of software pipelines.
-        load_bytes: width of the widest load from global memory that must be there.
-        matrix_unit: whether matrix instructions must be there.
-        skipped: why the entry is not compiled for some targets, by name of the target.
-        operation: how to time it; None for a part of another entry's operation.
+        num_warps: warps per program.
+        num_stages: stages of software pipelines.
+        load_bytes: required width of the widest load from global memory.
+        matrix_unit: whether matrix instructions are required.
+        skipped: reasons not to compile the entry for some targets, by name of the target.
+        operation: the operation to time; None for a part of another entry's operation.
     """
 
     name: str
@@ -85,7 +85,7 @@ class Entry:
 
 
 def per_element(count: float) -> Callable[[int], float]:
-    """Return a function that is ``count`` for each element."""
+    """Return a function from a size to ``count`` times the size."""
     return lambda size: count * size
 
 
@@ -93,7 +93,7 @@ def entries() -> tuple[Entry, ...]:
     """Return the entries of all modules. Imports Triton.
 
     Raises:
-        ValueError: if two entries have one name.
+        ValueError: if two entries have the same name.
     """
     found: list[Entry] = []
     for name in MODULES:

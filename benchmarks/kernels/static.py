@@ -1,4 +1,4 @@
-"""The table of compiled kernels, and the times that a roofline model gives them."""
+"""The table of compiled kernels, and their times in a roofline model."""
 
 import json
 from collections.abc import Sequence
@@ -19,10 +19,10 @@ MODEL = (
 
 
 def compiled_table(words: Sequence[str] = ()) -> dict[str, Any]:
-    """Compile entries for all targets; return what the code uses and what the model says.
+    """Compile entries for all targets; return resources of the code and modelled times.
 
     Args:
-        words: only entries whose name has one of them; all if there are none.
+        words: compile only entries whose name contains one of them; all if empty.
     """
     rows = []
     for entry in entries():
@@ -63,7 +63,7 @@ def _declared(entry: Entry) -> dict[str, Any]:
 
 
 def as_markdown(table: dict[str, Any]) -> str:
-    """Return the table for readers."""
+    """Return the table as Markdown."""
     targets, devices = list(TARGETS), [device.name for device in ROOFLINES]
     codes = (
         [row["name"], *(_code_cell(row["targets"][target]) for target in targets)]
@@ -112,7 +112,7 @@ def _code_cell(code: dict[str, Any]) -> str:
 
 
 def write(folder: Path) -> str:
-    """Compile everything, write data and text to ``folder``, return the text."""
+    """Compile all entries, write data and text to ``folder``, and return the text."""
     table = compiled_table()
     text = as_markdown(table)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,18 +1,18 @@
-"""The devices that kernels are compiled for, and those whose times are modelled."""
+"""Devices to compile kernels for, and devices to model times for."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Target:
-    """What code is generated for.
+    """A target of code generation.
 
     Attributes:
         name: ``sm_90`` or ``gfx942``.
         backend: ``cuda`` or ``hip``.
-        arch: as Triton spells it.
-        warp_size: threads.
-        shared_bytes: of shared memory that one program can have.
+        arch: architecture as Triton spells it.
+        warp_size: threads per warp.
+        shared_bytes: maximum shared memory of one program.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Roofline:
     """A device's published peak rates.
 
     Attributes:
-        name: of the device.
-        target: what is compiled for it.
-        bytes_per_second: of its memory.
+        name: name of the device.
+        target: its compilation target.
+        bytes_per_second: memory bandwidth.
         flops_per_second: float32, without matrix units.
         matrix_flops_per_second: bfloat16, dense, with matrix units.
     """
@@ -53,7 +53,7 @@ class Roofline:
     matrix_flops_per_second: float
 
     def seconds(self, bytes_moved: float, flops: float, *, matrix_unit: bool = False) -> float:
-        """Return the least time that the memory and the arithmetic allow."""
+        """Return the least time that memory bandwidth and arithmetic rate allow."""
         rate = self.matrix_flops_per_second if matrix_unit else self.flops_per_second
         return max(bytes_moved / self.bytes_per_second, flops / rate)
 

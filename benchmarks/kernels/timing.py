@@ -1,4 +1,4 @@
-"""Times of kernels against plain torch, on a device; and of the plain forms, on the CPU."""
+"""Times of kernels against plain torch on a device, and of the plain forms on the CPU."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ MATRIX_SIZE = 512
 
 
 class _Counter(TorchDispatchMode):
-    """Counts the operations that reach the dispatcher, without those that move no data."""
+    """Mode that counts dispatched operations, except those that move no data."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,16 +37,16 @@ class _Counter(TorchDispatchMode):
 
 
 def num_operations(function: Function) -> int:
-    """Return how many torch operations ``function`` makes: on a device, its launches."""
+    """Return the number of torch operations of ``function``, which on a device are launches."""
     with _Counter() as counter:
         function()
     return counter.count
 
 
 def on_device(sizes: Sequence[int], *, compiled: bool) -> dict[str, Any]:
-    """Time each operation of the table: Triton, plain torch and, if asked for, that compiled.
+    """Time each operation of the table: Triton, plain torch and, if ``compiled``, compiled torch.
 
-    An entry that does not give here what its plain form gives is not timed.
+    Entries whose results differ from their plain forms on this device are not timed.
     """
     from triton.testing import do_bench
 
@@ -63,7 +63,7 @@ def on_device(sizes: Sequence[int], *, compiled: bool) -> dict[str, Any]:
             continue
         if operation is None:
             continue
-        # Of a matrix the size is not a number of elements.
+        # For matrices the size is not a number of elements, so only the entry's size is timed.
         for at in sizes if counts_elements else (entry.size,):
             inputs = operation.inputs(at, device)
             milliseconds = {}
@@ -87,7 +87,7 @@ def on_device(sizes: Sequence[int], *, compiled: bool) -> dict[str, Any]:
 
 
 def failure_of(entry: Entry, size: int, device: torch.device) -> str | None:
-    """Return what is wrong with an entry on a device, None if nothing is."""
+    """Return the defect of an entry on a device; None if there is none."""
     try:
         return error(entry, size, device)
     except Exception as raised:
@@ -105,7 +105,7 @@ Gather = Callable[[list[Tensor], list[torch.Size], Tensor, Tensor], object]
 
 
 def _gather(then_add: Gather) -> Callable[..., Tensor]:
-    """Return a form of the gather with base and inner product, from one without."""
+    """Return a gather with base and inner product, built on a gather without them."""
 
     def gather(
         tensors: list[Tensor], shapes: list[torch.Size], out: Tensor, scale: Tensor, base: Tensor
@@ -138,13 +138,13 @@ OTHER_FORMS: dict[str, dict[str, Callable[..., Any]]] = {
 
 
 def on_cpu(size: int, rounds: int = 15, *, compiled: bool = True) -> dict[str, Any]:
-    """Time other forms of the plain operations in turns with those that are used."""
+    """Time alternative forms of the plain operations in turns with those in use."""
     device = torch.device("cpu")
     milliseconds: dict[str, dict[str, float]] = {}
     timed: set[object] = set()
     for entry in track(entries(), description="operations"):
         operation = entry.operation
-        # Of several specialisations the first.
+        # Time only the first of several specialisations.
         if operation is None or operation.reference in timed:
             continue
         timed.add(operation.reference)
@@ -160,7 +160,7 @@ def on_cpu(size: int, rounds: int = 15, *, compiled: bool = True) -> dict[str, A
 
 
 def plain_counts() -> dict[str, int]:
-    """Return the operations of the plain forms, for comparison with launches."""
+    """Return operation counts of the plain forms, for comparison with launches."""
     n, m = 5000, 3000
     x, r, p, q = (torch.ones(n) for _ in range(4))
     y, t = torch.ones(m), torch.ones(m)
@@ -180,6 +180,6 @@ def plain_counts() -> dict[str, int]:
     with use_backend("torch"):
         return {
             "an iteration of conjugate gradients": num_operations(iteration),
-            # The vectors themselves are not part of it.
+            # Subtract the operations that create the input vectors.
             "the set-up of both players": num_operations(setup) - 10,
         }

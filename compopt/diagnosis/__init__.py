@@ -1,4 +1,4 @@
-"""Checks to run before training: can this game be differentiated twice?"""
+"""Checks to run before training: whether a game can be differentiated twice."""
 
 from compopt.diagnosis._findings import PreflightError, PreflightReport
 from compopt.diagnosis.many import preflight_players

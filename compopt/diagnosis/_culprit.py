@@ -1,4 +1,4 @@
-"""Which module's own derivatives are wrong."""
+"""Find the module whose own derivatives are wrong."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ _Work: TypeAlias = Callable[[Tensor, Sequence[Tensor]], list[Tensor]]
 
 @dataclass(frozen=True)
 class Culprit:
-    """What a wrong derivative comes from.
+    """Source of a wrong derivative.
 
     Attributes:
-        module: the innermost one whose own derivative is wrong, None if none is.
-        order: of that derivative, from 1.
-        functions: labels of the custom functions in it, or outside of all modules.
+        module: innermost module whose own derivative is wrong; None if there is none.
+        order: order of that derivative, from 1; 0 without a module.
+        functions: labels of the custom functions in the module, or outside of all modules.
     """
 
     module: nn.Module | None
@@ -39,18 +39,18 @@ class Culprit:
 
 
 def find_culprit(replay: Replay, has_wrong_gradient: bool, dtype: torch.dtype) -> Culprit:
-    """Look for the innermost module with a wrong derivative, on its own inputs.
+    """Find the innermost module with a wrong derivative, each module run on its own inputs.
 
     Args:
-        replay: of the game that has a wrong derivative.
-        has_wrong_gradient: whether a gradient is wrong, rather than products alone.
-        dtype: in which the game is computed.
+        replay: the game that has a wrong derivative.
+        has_wrong_gradient: whether a gradient is wrong, and not only mixed products.
+        dtype: the dtype of the computation.
     """
     calls, num_derivatives = _first_calls(replay)
-    # Of nested modules the inner ones are listed later.
+    # Reversed, because inner modules are listed after the modules that contain them.
     alone = [_Alone(replay, module, call) for module, call in reversed(calls.items())]
     precision = Precision.of(dtype)
-    # A gradient takes a third derivative only of what the loss has differentiated twice.
+    # If a gradient is wrong, third derivatives matter only if the loss itself differentiates twice.
     highest = 3 if num_derivatives > has_wrong_gradient else 2
     for order in range(1, highest + 1):
         for suspect in alone:
@@ -61,7 +61,7 @@ def find_culprit(replay: Replay, has_wrong_gradient: bool, dtype: torch.dtype) -
 
 
 class _CountingDerivatives(TorchFunctionMode):
-    """Counts the derivatives that a loss takes."""
+    """Counts the calls of ``torch.autograd.grad`` in a loss."""
 
     count = 0
 
@@ -73,7 +73,7 @@ class _CountingDerivatives(TorchFunctionMode):
 
 
 def _first_calls(replay: Replay) -> tuple[dict[nn.Module, tuple[Any, Any]], int]:
-    """Return the arguments with which each module is called first, and how many derivatives."""
+    """Return the arguments of each module's first call, and the derivatives that a loss takes."""
     calls: dict[nn.Module, tuple[Any, Any]] = {}
 
     @torch.no_grad()
@@ -106,7 +106,7 @@ def _custom_functions(replay: Replay, where: str) -> tuple[str, ...]:
 
 
 class _Alone:
-    """A module as a function of its own: its outputs, weighted and summed."""
+    """A module as a scalar function: the weighted sum of its outputs."""
 
     def __init__(self, replay: Replay, module: nn.Module, arguments: Any) -> None:
         self.module = module
@@ -115,11 +115,11 @@ class _Alone:
         self._params = [p for p in module.parameters() if p.requires_grad]
 
     def is_wrong(self, order: int, precision: Precision) -> bool:
-        """Tell whether two directions find the derivative of ``order`` wrong."""
+        """Return True if the derivative of ``order`` is wrong along two directions."""
         try:
             return all(self._is_wrong_along(order, precision, seed) for seed in range(2))
-        # A module of the user's, which may raise anything where it is run by itself. Then it is not
-        # named; that a derivative is wrong has been found before, and is an error either way.
+        # A user's module run on its own may raise anything. It is then not named; the wrong
+        # derivative is already known and is reported in any case.
         except Exception:
             return False
 
@@ -131,7 +131,7 @@ class _Alone:
         variables = [*self._inputs, *self._params]
         directions = [random_direction(variables, generator) for _ in range(max(1, order - 1))]
         if order == 1:
-            # Of a number there is only the slope to compare.
+            # The value is a scalar, so only its slope can be compared.
             below, above = _value, partial(_slope, direction=directions[0])
         else:
             below = partial(_gradient, directions=directions[:-1])
@@ -151,7 +151,7 @@ class _Alone:
     def _at(
         self, work: _Work, direction: Sequence[Tensor] | None = None, width: float = 0.0
     ) -> list[Tensor]:
-        """Return what ``work`` makes of the value at moved inputs and parameters."""
+        """Return the result of ``work`` at moved inputs and parameters."""
         moved = len(self._inputs)
         steps = [None] * moved if direction is None else list(direction[:moved])
         inputs = [
@@ -171,7 +171,7 @@ class _Alone:
 
     def _value(self, inputs: Sequence[Tensor]) -> Tensor:
         given = iter(inputs)
-        # Clones, because a leaf must not be written to.
+        # Clones, because the module may write to its inputs in place and a leaf forbids that.
         args, kwargs = mapped(
             self._arguments, lambda t: next(given).clone() if t.is_floating_point() else t
         )

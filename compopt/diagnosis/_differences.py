@@ -1,4 +1,4 @@
-"""A derivative beside differences at two widths."""
+"""Compare a derivative with finite differences at two widths."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ _NOISE = 1e2
 
 
 class Verdict(Enum):
-    """What a comparison says."""
+    """Outcome of a comparison."""
 
     AGREES = "agrees"
     WRONG = "wrong"
@@ -22,18 +22,18 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Precision:
-    """Widths of differences and tolerances that suit a floating-point type.
+    """Difference widths and tolerances for a floating-point type.
 
     Attributes:
-        eps: its rounding error.
-        loss_width: by how much of their size parameters move at least for differences of a loss;
-            None if the type is too coarse.
-        gradient_width: the same for differences of a gradient. It is so small that hardly any unit
-            of a network passes a kink meanwhile: of kinks in large numbers the differences at two
-            widths would agree on something that is no derivative.
-        rtol: what a derivative and the differences may differ by.
-        order_rtol: what the two orders of differentiation may.
-        repeat_rtol: what two losses at the same parameters may.
+        eps: machine epsilon of the type.
+        loss_width: smallest width for differences of a loss, relative to the size of the
+            parameters; None if the type is too coarse.
+        gradient_width: width for differences of a gradient, in the same unit; None if the type is
+            too coarse. It is small so that hardly any unit of a network crosses a kink: if many do,
+            differences at two widths can agree on a value that is not the derivative.
+        rtol: largest relative error between a derivative and the differences.
+        order_rtol: largest relative error between the two orders of differentiation.
+        repeat_rtol: largest relative difference of two losses at the same parameters.
     """
 
     eps: float
@@ -45,7 +45,7 @@ class Precision:
 
     @staticmethod
     def of(dtype: torch.dtype) -> "Precision":
-        """Return those for ``dtype``."""
+        """Return the widths and tolerances for ``dtype``."""
         eps = torch.finfo(dtype).eps
         if dtype == torch.float64:
             return Precision(eps, 1e-7, 1e-8, 1e-3, 1e-6, 1e-9)
@@ -58,7 +58,7 @@ class Precision:
         return _NOISE * self.eps * size / width
 
     def width_for(self, value: float, slope: float) -> float:
-        """Return the width for differences of a loss: wider if rounding would drown its slope."""
+        """Return the width for differences of a loss, wider if rounding would hide its slope."""
         assert self.loss_width is not None
         widest = 1e2 * self.loss_width
         if 10 * self.noise(abs(value), widest) >= self.rtol * slope:
@@ -68,12 +68,12 @@ class Precision:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One derivative beside differences.
+    """Result of comparing one derivative with differences.
 
     Attributes:
-        verdict: what follows.
-        error: the relative error, at most 2.
-        worst: the number of the tensor in which it is largest.
+        verdict: the outcome.
+        error: the relative error, at most 2 if finite.
+        worst: index of the tensor with the largest error.
     """
 
     verdict: Verdict
@@ -93,18 +93,20 @@ def compare(
 ) -> Comparison:
     """Compare a derivative with differences, tensor by tensor.
 
-    Differences at a second width are formed only where those at the first do not agree. They are a
-    judge of the derivative only if they, and those ahead and behind, are nearer to each other than
-    to it. Otherwise there is a kink, or rounding.
+    Differences at half the width are computed only if those at ``width`` do not agree with the
+    derivative. The derivative is wrong only if the differences at both widths, and the forward and
+    backward differences, are much closer to each other than to it. Otherwise the cause may be a
+    kink or rounding, and the result is undecided.
 
     Args:
         expected: the derivative.
-        base: what is differentiated.
-        at: returns it at a multiple of the direction.
-        width: the first.
-        rtol: relative error that is none.
+        base: the differentiated function at the base point.
+        at: returns the function at a multiple of the direction.
+        width: the first width.
+        rtol: largest relative error that passes.
         noise: absolute rounding error of a quotient at ``width``.
-        scale: what errors are relative to; None for the size of each tensor.
+        scale: lower bound of the size that errors are relative to; None for the size of each
+            tensor.
     """
     first, _ = _quotients(base, at, width)
     errors, scales = _distances(expected, first, scale)
@@ -127,7 +129,7 @@ def compare(
 def _quotients(
     base: Sequence[Tensor], at: Callable[[float], Sequence[Tensor]], width: float
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return central difference quotients, and by how much those ahead and behind differ."""
+    """Return central difference quotients, and forward minus backward quotients."""
     points = list(zip(at(width), base, at(-width), strict=True))
     central = [(ahead - behind) / (2 * width) for ahead, _, behind in points]
     return central, [((a - here) - (here - b)) / width for a, here, b in points]
@@ -141,12 +143,12 @@ def _off(errors: Sequence[float], scales: Sequence[float], rtol: float, noise: f
 def _distances(
     ones: Sequence[Tensor], others: Sequence[Tensor], scale: float | None
 ) -> tuple[list[float], list[float]]:
-    """Return the norms of the differences of tensors, and what they are relative to."""
+    """Return the norms of the differences of tensors, and the scales of relative errors."""
     distances = [float((a - b).norm()) for a, b in zip(ones, others, strict=True)]
     sizes = [max(float(a.norm()), float(b.norm())) for a, b in zip(ones, others, strict=True)]
     if scale is not None:
         return distances, [max(scale, size) for size in sizes]
-    # A tensor of next to no share is one whose derivative is zero but for rounding.
+    # A tensor far below this share has a derivative that is zero up to rounding.
     share = 1e-2 * math.hypot(*sizes)
     return distances, [size + share for size in sizes]
 
@@ -156,7 +158,7 @@ def _ratio(error: float, scale: float) -> float:
 
 
 def random_direction(tensors: Sequence[Tensor], generator: torch.Generator) -> list[Tensor]:
-    """Return normal entries of the size of each tensor's own, or of all where it is zero."""
+    """Return a normal direction scaled to each tensor's size; zero tensors use the average."""
     sizes = [float(t.detach().norm()) / max(1, t.numel()) ** 0.5 for t in tensors]
     usual = sum(sizes) / max(1, sum(size > 0 for size in sizes)) or 1.0
     return [

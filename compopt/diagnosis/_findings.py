@@ -1,4 +1,4 @@
-"""What a rehearsal of the derivatives found."""
+"""The report and the error of a preflight check."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,29 +7,32 @@ from compopt._typing import PLAYERS, Player
 
 
 class PreflightError(RuntimeError):
-    """A derivative of a competitive step is missing or wrong; the text names place and remedy."""
+    """A derivative of a competitive step is missing or wrong.
+
+    The message names the location and the remedy.
+    """
 
 
 @dataclass(frozen=True)
 class PreflightReport:
-    """What one rehearsal of the derivatives found.
+    """Findings of one preflight check.
 
     Attributes:
-        loss: its value; in a game with a loss for each player, that of the min player's.
-        max_loss: the value of the max player's, None in a zero-sum game.
+        loss: value of the loss; of the min player's loss if each player has its own.
+        max_loss: value of the max player's loss; None in a zero-sum game.
         without_gradient: names of the parameters on which neither the loss nor a penalty depends.
-        without_mixed: names of the parameters whose entries of a mixed product are all zero, those
-            without a gradient included. A step moves them by their own gradient alone.
-        interacts: whether any mixed derivative is nonzero. If none is, a competitive step is plain
+        without_mixed: names of the parameters whose entries of the mixed product are all zero,
+            including those without a gradient. A step moves them by their own gradient alone.
+        interacts: True if any mixed derivative is nonzero. Otherwise a competitive step is plain
             gradient descent-ascent.
-        seconds_gradient: for the gradients of both players with their graph.
-        seconds_product: for the mixed product in each player's space.
-        errors: largest relative differences of ``"gradient"`` (from differences of the loss),
-            ``"product"`` (from differences of the gradient), and ``"order"`` (of the two orders of
-            differentiation). What was not measured is missing.
-        unmeasured: what was not measured and why, None if all was.
+        seconds_gradient: time for the gradients of both players with their graph.
+        seconds_product: time for the mixed product in each player's space.
+        errors: largest relative error of ``"gradient"`` (against differences of the loss),
+            ``"product"`` (against differences of the gradient), and ``"order"`` (one order of
+            differentiation against the other). Kinds that were not measured have no entry.
+        unmeasured: what was not measured and why; None if everything was.
 
-    The seconds are those of one cold run; a training step is faster.
+    Times are from one cold run; a training step is faster.
     """
 
     loss: float

@@ -1,4 +1,4 @@
-"""Which module made which node of an autograd graph, and where a backward pass goes wrong."""
+"""Find the modules that created autograd nodes, and the nodes where a backward pass fails."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,14 +19,14 @@ _Hook = Callable[[Node, _Grads, _Grads], None]
 
 
 class GraphLabels:
-    """Labels of autograd nodes: the operation and the innermost module that made each.
+    """Labels of autograd nodes: the operation and the innermost module that created each.
 
-    Nodes made by a backward pass carry the label of the node that it passed. The labels hold the
-    nodes, and with them the graph: an autograd node loses its identity in Python once nothing
-    there refers to it.
+    Nodes created while a backward pass runs through a node carry that node's label. The labels
+    keep references to the nodes, and so keep the graph alive: an autograd node loses its identity
+    in Python once Python has no reference to it.
 
     Args:
-        modules: label of each module to be told apart.
+        modules: labels of the modules to name.
     """
 
     def __init__(self, modules: Mapping[nn.Module, str]) -> None:
@@ -42,12 +42,12 @@ class GraphLabels:
         return self._labels.get(node, f"`{_name(node)}`")
 
     def first_not_finite(self) -> str | None:
-        """Return the label of the module that put out the first non-finite entry. Synchronises."""
+        """Return the label of the first module with a non-finite output. Synchronises."""
         return next((label for label, finite in self._finite if not finite), None)
 
     @contextmanager
     def tracking(self) -> Iterator[None]:
-        """Label what modules and backward passes make inside."""
+        """Label the nodes that modules and backward passes create inside the context."""
         self._is_tracking = True
         for module in self._modules:
             self._handles += [
@@ -60,7 +60,7 @@ class GraphLabels:
             yield
         finally:
             self._is_tracking = False
-            # Hooks refer to the labels and these to the nodes: a cycle that would keep the graph.
+            # Hooks refer to the labels and labels to the nodes: this cycle would keep the graph.
             for handle in self._handles:
                 handle.remove()
             self._handles.clear()
@@ -69,12 +69,12 @@ class GraphLabels:
     def extend(
         self, tensors: Iterable[Tensor], module: str | None = None, label: str | None = None
     ) -> None:
-        """Label the nodes that ``tensors`` come from, up to those with a label.
+        """Label the nodes that ``tensors`` depend on, stopping at nodes that have a label.
 
         Args:
-            tensors: of the graph.
-            module: label of the module that made the nodes, None for the loss function itself.
-            label: of all nodes, in place of each one's name with ``module``.
+            tensors: outputs of the graph.
+            module: label of the module that created the nodes; None for the loss function itself.
+            label: label for all nodes, instead of each node's name and ``module``.
         """
         where = "the loss function, outside of named modules" if module is None else module
         pending = [tensor.grad_fn for tensor in tensors]
@@ -96,10 +96,10 @@ class GraphLabels:
     def _enter_module(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        # A compiled function traces the hooks of the modules in it; its graph is one node.
+        # A compiled function is one autograd node, but traces the hooks of its modules.
         if torch.compiler.is_compiling():
             return
-        # What the inputs come from was made before: by the enclosing module, if by any.
+        # Nodes of the inputs were created before this call: by the enclosing module, if any.
         outer = self._modules[self._running[-1]] if self._running else None
         self.extend(tensors_in((args, kwargs)), outer)
         self._running.append(module)
@@ -116,7 +116,7 @@ class GraphLabels:
 
 
 def nodes_of(tensors: Iterable[Tensor]) -> list[Node]:
-    """Return the nodes of the graphs that ``tensors`` come from."""
+    """Return the nodes of the graphs of ``tensors``."""
     return list(walk(tensor.grad_fn for tensor in tensors))
 
 
@@ -138,7 +138,7 @@ def failing_node(outputs: Iterable[Tensor], run: Callable[[], object]) -> Node |
 
 
 def spoiling_node(outputs: Iterable[Tensor], run: Callable[[], object]) -> Node | None:
-    """Return the node that makes the first non-finite entry in ``run``.
+    """Return the first node that produces a non-finite gradient in ``run``.
 
     ``run`` is a backward pass from ``outputs``.
     """
@@ -155,11 +155,11 @@ def spoiling_node(outputs: Iterable[Tensor], run: Callable[[], object]) -> Node 
 
 @contextmanager
 def cutting_nodes(outputs: Iterable[Tensor]) -> Iterator[list[Node]]:
-    """Collect the custom functions whose backward, run inside, cuts the graph.
+    """Collect the custom functions whose backward pass, run inside the context, cuts the graph.
 
-    Their results should depend on the incoming gradient, and ``torch.autograd.grad`` takes them for
-    constant without a word: they were computed outside of autograd (a kernel, ``detach``,
-    ``once_differentiable``). Results of zero, as of a rounding, are rightly constant.
+    Their gradients should depend on the incoming gradient, but were computed outside of autograd
+    (by a kernel, ``detach`` or ``once_differentiable``), so ``torch.autograd.grad`` silently treats
+    them as constants. Zero gradients, such as those of rounding, are constant and not collected.
     """
     cutting: list[Node] = []
 
@@ -175,19 +175,20 @@ def cutting_nodes(outputs: Iterable[Tensor]) -> Iterator[list[Node]]:
 
 
 def _name(node: Node) -> str:
-    # Nodes of custom functions lack the method `name` in older torch.
+    # In older torch, nodes of custom functions have no method `name`.
     return type(node).__name__
 
 
 def _is_cut(grad: Tensor) -> bool:
-    # `once_differentiable` attaches this node. It leads nowhere, so that its error is not raised.
+    # `once_differentiable` attaches an `Error` node. It has no inputs, so a backward pass to the
+    # parameters never reaches it and its error is not raised.
     marked = grad.grad_fn is not None and _name(grad.grad_fn) == "Error"
     return marked or not grad.requires_grad
 
 
 @contextmanager
 def _hooked(nodes: Iterable[Node], hook: _Hook) -> Iterator[None]:
-    """Call ``hook`` with each node and its gradients after the node has run."""
+    """Call ``hook`` with each node and its gradients after the node runs."""
     handles = [node.register_hook(partial(hook, node)) for node in nodes]
     try:
         yield
@@ -201,7 +202,7 @@ def _remove(handles: Iterable[RemovableHandle]) -> None:
 
 
 def are_finite(tensors: _Grads) -> bool:
-    """Return whether all entries of the tensors present are finite. Synchronises."""
+    """Return True if all entries of the tensors that are not None are finite. Synchronises."""
     return all(bool(tensor.isfinite().all()) for tensor in present(tensors))
 
 

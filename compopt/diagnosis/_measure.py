@@ -1,4 +1,4 @@
-"""The derivatives of a game measured against differences."""
+"""Measure the derivatives of a game against finite differences."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,12 +31,12 @@ SHIFT = 1e-3
 
 
 class Derivative(NamedTuple):
-    """What is measured.
+    """Key of one measured derivative.
 
     Attributes:
-        kind: a gradient, a mixed product, or the two orders of differentiation.
-        term: of the game.
-        player: in whose space it lies.
+        kind: ``"gradient"``, ``"product"`` (mixed), or ``"order"`` (of differentiation).
+        term: name of the game's term.
+        player: the player in whose space it lies.
     """
 
     kind: str
@@ -49,12 +49,12 @@ _Values: TypeAlias = Mapping[Derivative, Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the comparisons say.
+    """Results of all comparisons.
 
     Attributes:
-        agreeing: the relative error of each derivative that agrees.
-        wrong: the comparison of each that does not.
-        undecided: those of which no direction gave a verdict.
+        agreeing: relative error of each derivative that agrees with differences.
+        wrong: comparison of each wrong derivative.
+        undecided: all other derivatives.
     """
 
     agreeing: dict[Derivative, float] = field(default_factory=dict)
@@ -65,14 +65,14 @@ class Measurement:
 def measure(replay: Replay, dtype: torch.dtype) -> Measurement:
     """Compare gradients, mixed products and their two orders along random directions.
 
-    A derivative is wrong if two directions say so, and not as many that it agrees.
+    A derivative is wrong if it fails along at least two directions, and along more than it passes.
 
     Args:
-        replay: of the game.
-        dtype: in which it is computed.
+        replay: the game to evaluate.
+        dtype: the dtype of the computation.
 
     Raises:
-        UnrepeatableError: if the loss is another at the same parameters.
+        UnrepeatableError: if the loss changes between calls at the same parameters.
     """
     precision = Precision.of(dtype)
     votes: dict[Derivative, list[Comparison]] = {}
@@ -107,15 +107,15 @@ class _Attempt:
         self._replay, self._precision = replay, precision
         generator = torch.Generator("cpu").manual_seed(attempt)
         self._directions = _directions(replay, generator)
-        # Biases of zero can put units on their kinks, where there is nothing to compare.
+        # Move off the initial point: zero biases can put units on kinks, which have no derivative.
         replay.start_from(_directions(replay, generator, SHIFT) if attempt else None)
         self._narrowing = 0.1 ** (attempt % 2)
-        # Terms share the evaluations.
+        # Caches: one evaluation gives the values or gradients of all terms.
         self._values: dict[tuple[Player, float, str], dict[str, float]] = {}
         self._gradients: dict[tuple[Player, float], _Values] = {}
 
     def comparisons(self) -> Iterator[tuple[Derivative, Comparison]]:
-        """Yield each derivative with what its differences say."""
+        """Yield each derivative and its comparison with differences."""
         values, derivatives, orders = self._replay.evaluate(self._derivatives)
         self._check_repeats(values)
         size = max(_norm(grads) for found, grads in derivatives.items() if found.kind == "gradient")
@@ -135,7 +135,7 @@ class _Attempt:
             if abs(again - values[term]) > self._precision.repeat_rtol * size:
                 raise UnrepeatableError(
                     f"`loss_fn` gave {values[term]:.6g} and then {again:.6g} for `{term}` at the "
-                    "same parameters; let it use the same batch each time"
+                    "same parameters; use the same batch in each call"
                 )
 
     def _derivatives(
@@ -161,7 +161,7 @@ class _Attempt:
                 found[Derivative("product", term, player)] = [
                     view.clone() for view in layouts[player].views(product)
                 ]
-            # Of a random vector in place of the product the two inner products would nearly vanish.
+            # For a random vector instead of the product, both inner products would nearly vanish.
             back = mixed.mixed_product("max", products["min"])
             forth = products["min"]
             size = max(float(_norm(found[Derivative("gradient", term, p)])) for p in PLAYERS)
@@ -188,7 +188,7 @@ class _Attempt:
         direction: Sequence[Tensor] = self._directions[player]
         name = "random"
         if precision.gradient_width is None:
-            # Along a random direction the change of a loss would drown in rounding.
+            # Along a random direction, rounding would hide the change of the loss.
             pairs = zip(grads, direction, strict=True)
             direction = [
                 functional.normalize(g.flatten(), dim=0).view_as(g) * d.norm() for g, d in pairs
@@ -199,7 +199,7 @@ class _Attempt:
             for grad, step in zip(grads, direction, strict=True)
         ]
         expected = _number(sum(product for product, *_ in products))
-        # The usual size of the derivative along a random direction.
+        # The typical size of the derivative along a random direction.
         scale = math.hypot(*(size / max(1, numel) ** 0.5 for _, size, numel in products))
 
         def at(width: float) -> list[Tensor]:
@@ -239,9 +239,9 @@ class _Attempt:
         return compare(products, base, at, width, rtol=precision.rtol, noise=noise)
 
     def _gradients_at(self, player: Player, width: float) -> _Values:
-        """Return the gradients of ``player``, under the names of its products, as the other moves.
+        """Return the gradients of ``player`` with its opponent moved, keyed as mixed products.
 
-        The terms share the evaluation.
+        One evaluation serves all terms.
         """
         mover, params = OPPONENT[player], self._replay.params
 
@@ -278,7 +278,7 @@ def _values_of(game: Game) -> dict[str, float]:
 
 
 def _dense(params: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor]:
-    """Return gradients without graph, zeros where there is none."""
+    """Return detached copies of gradients, with zeros for None."""
     pairs = zip(params, grads, strict=True)
     return [torch.zeros_like(p) if g is None else g.detach().clone() for p, g in pairs]
 

@@ -1,4 +1,4 @@
-"""Players given as modules or as parameters, with the names of what they hold."""
+"""Players given as modules or as parameters, with the qualified names of both."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ PlayerLike: TypeAlias = (
 
 @dataclass(frozen=True)
 class Players:
-    """Two players' trainable parameters, and the qualified names of everything known.
+    """Trainable parameters of two players, and qualified names of parameters and modules.
 
     Attributes:
-        params: of each player those that require grad.
-        names: of those parameters.
-        arguments: of each player the argument's name, with the class if it was a module.
-        modules: qualified name of every module and submodule given.
+        params: each player's parameters that require grad.
+        names: qualified names of those parameters.
+        arguments: each player's argument name, followed by the class if it is a module.
+        modules: qualified name of every given module and submodule.
     """
 
     params: Mapping[Player, list[Tensor]]
@@ -46,12 +46,12 @@ def players_of(arguments: Mapping[str, PlayerLike], modules: Iterable[nn.Module]
     """Return the players given as ``arguments``, the min player first.
 
     Args:
-        arguments: by the name that error messages are to use.
-        modules: further modules, which give names only.
+        arguments: the players by the names that error messages use.
+        modules: further modules. They only provide names.
 
     Raises:
-        TypeError, ValueError: if a player is no module nor parameters, has nothing to train, or
-            shares a parameter with the other.
+        TypeError, ValueError: if a player is neither modules nor parameters, has no trainable
+            parameter, or shares a parameter with the other.
     """
     items = {name: _items(name, player) for name, player in arguments.items()}
     roots = {**_roots(items), **_indexed("modules", list(modules))}
@@ -113,7 +113,7 @@ def _roots(
 def _trainable(
     argument: str, entries: list[nn.Module | Tensor | tuple[str, Tensor]]
 ) -> list[tuple[str, Tensor]]:
-    """Return a player's named parameters that require grad, each once."""
+    """Return a player's named parameters that require grad, without duplicates."""
     named: list[tuple[str, Tensor]] = []
     for index, entry in enumerate(entries):
         if isinstance(entry, nn.Module):

@@ -1,4 +1,4 @@
-"""One forward pass and its derivatives, with the means to say where they fail."""
+"""One forward pass and its derivatives; failures are located in the graph."""
 
 import time
 import warnings
@@ -52,12 +52,12 @@ _Search: TypeAlias = Callable[[Iterable[Tensor], Callable[[], object]], Node | N
 
 
 class Rehearsal:
-    """The derivatives that one competitive step takes, each checked.
+    """Takes and checks each derivative of one competitive step.
 
     Args:
-        players: whose parameters the loss is differentiated by.
-        loss_fn: returns the loss in any form that a step takes. Called once, here, with gradients
-            enabled.
+        players: the loss is differentiated with respect to their parameters.
+        loss_fn: returns the loss in any form that a step takes. Called once, in the constructor;
+            the caller enables gradients.
     """
 
     def __init__(self, players: Players, loss_fn: Callable[[], Loss]) -> None:
@@ -70,7 +70,8 @@ class Rehearsal:
             try:
                 outcome = loss_fn()
             except RuntimeError as error:
-                # A loss with a gradient penalty differentiates; other errors are the user's own.
+                # Only explain autograd errors, which a gradient penalty in the loss can raise.
+                # Other errors come from the user's code and are raised unchanged.
                 if explain(error) is None:
                     raise
                 raise _failure("The loss function", None, error) from error
@@ -93,7 +94,7 @@ class Rehearsal:
         """Return the findings.
 
         Raises:
-            PreflightError: at the first trouble.
+            PreflightError: at the first failed check.
         """
         grads: dict[str, _Grads] = {}
         seconds_gradient = 0.0
@@ -163,14 +164,14 @@ class Rehearsal:
         return {"min": list(grads[:num_min]), "max": list(grads[num_min:])}
 
     def _is_mixed(self, name: str) -> bool:
-        # A curvature loss takes the second derivatives off the loss.
+        # With a curvature loss, second derivatives are taken of it instead of the loss.
         return name in mixed_losses(self.game)
 
     def _mixed(self, grads: _Grads) -> Derivatives[Player]:
         return Derivatives.of_loss(grads, self.players.params)
 
     def _gradients(self, name: str) -> tuple[_Grads, float]:
-        """Return the gradients of a loss, and the seconds that they took."""
+        """Return the gradients of a loss and the elapsed seconds."""
         loss, run = losses_of(self.game)[name], partial(self._differentiate, name)
         what = "The gradient" if name == "loss" else f"The gradient of `{name}`"
         try:
@@ -223,7 +224,7 @@ class Rehearsal:
     def _with_penalty(
         self, player: Player, grads: list[Tensor | None], penalty: Tensor
     ) -> list[Tensor | None]:
-        """Return the player's gradients, those of its penalty where the loss gives none."""
+        """Return the player's gradients; where the loss has none, those of its penalty."""
         check_loss(f"{player}_penalty", penalty, self.device)
         self.labels.extend([penalty])
         run = partial(
@@ -264,7 +265,7 @@ class Rehearsal:
     def _product(
         self, name: str, mixed: Derivatives[Player], player: Player, vector: Tensor
     ) -> tuple[Tensor, float]:
-        """Return the mixed product in ``player``'s space, and the seconds that it took."""
+        """Return the mixed product in ``player``'s space and the elapsed seconds."""
         what = f"The mixed product for {self.players.arguments[player]}"
         try:
             product, seconds = self._timed(partial(mixed.mixed_product, player, vector))
@@ -279,7 +280,7 @@ class Rehearsal:
     def _search_product(
         self, search: _Search, name: str, player: Player, vector: Tensor
     ) -> Node | None:
-        # The gradients are formed once more, slowly, to learn which module each node belongs to.
+        # Recompute the gradients with tracking, which is slow, to label each node's module.
         with self.labels.tracking():
             grads = self._differentiate(name)
         outputs = present([*grads["min"], *grads["max"]])
@@ -300,19 +301,20 @@ class Rehearsal:
 
 
 def _failure(what: str, where: str | None, error: RuntimeError | None) -> PreflightError:
-    """Return the error that says what is the matter, where, and what to do.
+    """Return an error that states the problem, its location, and the remedy.
 
     Raises:
-        RuntimeError: ``error`` itself if memory ran out, which says nothing about derivatives.
+        RuntimeError: ``error`` itself if it is an out-of-memory error, which is unrelated to
+            derivatives.
     """
     if isinstance(error, torch.OutOfMemoryError):
         raise error
     if error is None:
-        origin = "" if where is None else f" It becomes so in {where}."
+        origin = "" if where is None else f" The first such value is in {where}."
         return PreflightError(f"{what}.{origin} {NOT_FINITE}")
     location = "" if where is None else f" in {where}"
     remedy = explain(error)
     advice = "" if remedy is None else f" {remedy}"
-    # A product's error comes with its remedy, and autograd's own error as its cause.
+    # Errors of mixed products already contain the remedy; report autograd's error, their cause.
     reported = error if remedy is None else error.__cause__ or error
     return PreflightError(f"{what} failed{location}.{advice} torch reports: {reported}")

@@ -1,4 +1,4 @@
-"""The same game again and again, at parameters nearby and in double precision."""
+"""Evaluate a game repeatedly, at nearby parameters and in double precision."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -33,25 +33,25 @@ _DETACHING = (Tensor.detach, torch.detach, Tensor.item, Tensor.__float__)
 
 
 class UnrepeatableError(RuntimeError):
-    """The loss is another at the same parameters."""
+    """The loss changes between calls at the same parameters."""
 
 
 class Widened(TorchFunctionMode):
-    """Inside, each function of torch computes in float64 what it was given in less.
+    """Mode in which torch functions convert arguments of lower precision to float64.
 
-    A tensor keeps one wider twin throughout, so that what is written to it or is differentiated by
-    it is found again. Casts to a lower precision are not made.
+    Each tensor is converted once and then replaced by the same twin, so that in-place writes and
+    gradients refer to one tensor. Casts to lower precision become casts to float64.
     """
 
     def __init__(self, twins: Sequence[tuple[Tensor, Tensor]] = ()) -> None:
         super().__init__()
-        # Tensors are kept beside their twins: the numbers of dead ones are given out again.
+        # Keep the tensors alive beside their twins: Python reuses the ids of freed objects.
         self._twins = {id(tensor): (tensor, twin) for tensor, twin in twins}
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call ``func``, or the cast that stands in for it, with wider arguments."""
+        """Call ``func``, or the cast that replaces it, with wider arguments."""
         wider = {name: self._wide(value) for name, value in (kwargs or {}).items()}
         return _WIDER_CASTS.get(func, func)(*map(self._wide, args), **wider)
 
@@ -79,9 +79,9 @@ class Widened(TorchFunctionMode):
 
 
 class HeldNumbers(TorchFunctionMode):
-    """Inside, numbers that leave the graph stay what they were the first time.
+    """Mode in which numbers that leave the graph keep their values of the first run.
 
-    Such a number is a coefficient that follows the parameters and is meant to be a constant.
+    Such a number is a coefficient that depends on the parameters but counts as a constant.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class HeldNumbers(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Call ``func``, or give the number of the first time."""
+        """Call ``func``; if it detaches a number, return the number of the first run."""
         result = func(*args, **(kwargs or {}))
         if func not in _DETACHING or (isinstance(result, Tensor) and result.dim() > 0):
             return result
@@ -112,13 +112,13 @@ def _copied(number: Any) -> Any:
 
 
 class Replay:
-    """A game that is evaluated at parameters nearby, from the same state each time.
+    """Evaluates a game at nearby parameters, from the same state each time.
 
     Args:
-        players: whose parameters are moved.
+        players: the players whose parameters are moved.
         loss_fn: returns the loss in any form that a step takes.
-        twins: pairs of a tensor and the one that computations take in its place; empty to compute
-            with the tensors themselves.
+        twins: pairs of a tensor and its replacement in computations; empty to compute with the
+            tensors themselves.
     """
 
     def __init__(
@@ -149,29 +149,29 @@ class Replay:
         direction: Sequence[Tensor] = (),
         width: float = 0.0,
     ) -> _Result:
-        """Return what ``work`` makes of the game with ``player`` moved by a multiple of a vector.
+        """Return ``work(game)`` with ``player`` moved by ``width`` times ``direction``.
 
         Args:
             work: reads the game; runs at the moved parameters, with gradients enabled.
-            player: who moves.
-            direction: like its parameters; empty to stay.
-            width: how often.
+            player: the player that moves.
+            direction: one tensor for each of its parameters; empty to not move.
+            width: multiple of ``direction``.
         """
         with self.state():
             try:
                 for param, step in zip(self.params[player], direction, strict=bool(direction)):
-                    # Writing through `data` leaves version counters alone, which graphs of the
-                    # caller may watch.
+                    # Write through `data` to not increment version counters, which the caller's
+                    # graphs check.
                     param.data.add_(step, alpha=width)
                 return work(self.game())
             finally:
                 self._rest(player)
 
     def start_from(self, steps: Mapping[Player, Sequence[Tensor]] | None = None) -> None:
-        """Evaluate from now on around the parameters plus ``steps``, or the parameters themselves.
+        """Set the base point of evaluations to the initial parameters plus ``steps``.
 
         Args:
-            steps: by player, like its parameters.
+            steps: for each player, one tensor for each parameter; None for no steps.
         """
         self._base = self._home
         if steps is not None:
@@ -187,7 +187,7 @@ class Replay:
             param.data.copy_(base)
 
     def game(self) -> Game:
-        """Evaluate the game where the parameters are now."""
+        """Evaluate the game at the current parameters."""
         with self._numbers:
             loss = self._loss_fn()
         device = self.players.device
@@ -195,7 +195,7 @@ class Replay:
 
     @contextmanager
     def state(self) -> Iterator[None]:
-        """Compute inside from the state that each evaluation starts from, and put it back."""
+        """Run the context from the common initial state of evaluations, and restore the state."""
         mode = Widened(self._twins) if self._twins else nullcontext()
         with restored(self.players.modules, self.players.device), torch.enable_grad():
             for module, buffers in self._steady:
@@ -206,9 +206,9 @@ class Replay:
                 yield
 
     def hold_iterations(self) -> None:
-        """Run once, and keep from then on what torch's spectral normalizations have iterated to.
+        """Evaluate once, then keep the singular vectors of torch's spectral normalizations.
 
-        Their gradient takes the singular vectors for constant, which moved parameters change.
+        Their gradient treats the singular vectors as constants, but moved parameters change them.
         """
         iterating = list(_iterating(self.players.modules))
         if not iterating:
@@ -223,12 +223,12 @@ class Replay:
         self._steady = self.evaluate(buffers)
 
     def check_twins_only(self, game: Game) -> None:
-        """Raise if the graph of ``game`` leads to a parameter past its twin."""
+        """Raise if the graph of ``game`` contains a parameter instead of its twin."""
         originals = {id(tensor) for tensor, _ in self._twins}
         for node in nodes_of(terms_of(game).values()):
             if id(getattr(node, "variable", None)) in originals:
                 raise RuntimeError(
-                    "a custom function takes a parameter that belongs to no module given"
+                    "a custom function takes a parameter that belongs to none of the given modules"
                 )
 
 
@@ -237,20 +237,20 @@ def _iterating(modules: Iterable[nn.Module]) -> Iterator[nn.Module]:
         if isinstance(module, parametrize.ParametrizationList):
             yield from module.children()
         names = [name for name, _ in module.named_buffers(recurse=False)]
-        # The older form keeps `weight_u` and `weight_v` beside `weight_orig`.
+        # `torch.nn.utils.spectral_norm` keeps `weight_u` and `weight_v` beside `weight_orig`.
         if any(name.endswith("_u") and hasattr(module, f"{name[:-2]}_orig") for name in names):
             yield module
 
 
 @contextmanager
 def replaying(players: Players, loss_fn: Callable[[], Loss], *, widen: bool) -> Iterator[Replay]:
-    """Give the means to evaluate a game again, and put everything back on leaving.
+    """Yield a :class:`Replay` of a game, and restore parameters and buffers on exit.
 
     Args:
-        players: of the game.
+        players: the two players.
         loss_fn: returns the loss.
-        widen: whether to compute in float64. The modules then hold twins of their parameters and
-            buffers meanwhile; the tensors themselves are neither changed nor moved.
+        widen: whether to compute in float64. Inside the context the modules then hold float64 twins
+            of their parameters and buffers; the tensors themselves do not change.
     """
     if not widen:
         replay = Replay(players, loss_fn)

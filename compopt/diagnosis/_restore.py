@@ -1,4 +1,4 @@
-"""A forward pass that leaves no trace."""
+"""Run a forward pass and restore all state that it changed."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 @contextmanager
 def restored(modules: Iterable[nn.Module], device: torch.device) -> Iterator[None]:
-    """Put back, on leaving, the modules' buffers and attributes, and torch's random states.
+    """Restore the modules' buffers and attributes and torch's random states on exit.
 
     Args:
-        modules: whose own buffers are kept; submodules have to be listed too. Of other attributes
-            (modes, counters) the references are kept.
-        device: whose default generator is restored beside that of the CPU.
+        modules: modules to restore; submodules must be listed too. The values of buffers and the
+            references of other attributes (modes, counters) are restored.
+        device: its default generator is restored, and that of the CPU.
     """
     modules = list(modules)
     buffers = [
@@ -44,7 +44,7 @@ def _own_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
 def _put_back(module: nn.Module, name: str, buffer: Tensor, saved: Tensor) -> None:
     if getattr(module, name) is not buffer:
         setattr(module, name, buffer)
-    # Writing moves the version counter, which graphs of the caller may watch.
+    # Write only if needed: it increments the version counter, which the caller's graphs check.
     if not torch.equal(buffer, saved):
         with torch.no_grad():
             buffer.copy_(saved)

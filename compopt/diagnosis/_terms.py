@@ -1,4 +1,4 @@
-"""Which terms a game has, and who differentiates which."""
+"""The terms of a game, and the players that differentiate each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -11,7 +11,7 @@ from compopt.game import Game, MicroBatches
 
 
 def given_terms(outcome: object) -> Iterator[tuple[str, object]]:
-    """Yield what a loss function returned, in any form that a step takes, by the terms' names."""
+    """Yield names and values of the terms that a loss function returned, in any accepted form."""
     if isinstance(outcome, MicroBatches):
         for part in outcome.losses:
             yield from given_terms(part)
@@ -24,33 +24,33 @@ def given_terms(outcome: object) -> Iterator[tuple[str, object]]:
 
 
 def terms_of(game: Game) -> dict[str, Tensor]:
-    """Return the terms that are there, by name."""
+    """Return the terms that are tensors, by name."""
     return {name: term for name, term in given_terms(game) if isinstance(term, Tensor)}
 
 
 def losses_of(game: Game) -> dict[str, Tensor]:
-    """Return the terms that are differentiated by both players' parameters."""
+    """Return the terms that both players differentiate, by name."""
     return {name: term for name, term in terms_of(game).items() if len(differentiating(name)) == 2}
 
 
 def differentiating(term: str) -> tuple[Player, ...]:
-    """Return the players by whose parameters a term is differentiated."""
+    """Return the players that differentiate a term with respect to their parameters."""
     only: dict[str, tuple[Player, ...]] = {"min_penalty": ("min",), "max_penalty": ("max",)}
     return only.get(term, PLAYERS)
 
 
 def own_loss(game: Game, player: Player) -> str:
-    """Return the loss whose gradient ``player`` takes."""
+    """Return the name of the loss whose gradient ``player`` takes."""
     return "max_loss" if player == "max" and game.max_loss is not None else "loss"
 
 
 def mixed_loss(game: Game, player: Player) -> str:
-    """Return the loss whose mixed products in ``player``'s space are taken."""
+    """Return the name of the loss that gives the mixed products in ``player``'s space."""
     return "curvature_loss" if game.curvature_loss is not None else own_loss(game, player)
 
 
 def mixed_losses(game: Game) -> set[str]:
-    """Return the losses whose mixed products are taken."""
+    """Return the names of the losses whose mixed products are taken."""
     return {mixed_loss(game, player) for player in PLAYERS}
 
 
@@ -62,7 +62,7 @@ def gradients(
     *,
     create_graph: bool = False,
 ) -> dict[Player, Sequence[Tensor | None]]:
-    """Return the gradients of a term by ``players``' parameters. Its graph is kept."""
+    """Return the gradients of a term by the parameters of ``players``. Keeps its graph."""
     grads = iter(
         loss_gradients(
             term,

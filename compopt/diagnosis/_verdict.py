@@ -1,4 +1,4 @@
-"""What measured derivatives amount to: figures for the report, or an error with a remedy."""
+"""Conclusions from measured derivatives: errors for the report, or an exception with a remedy."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ _ORDINALS = ("first", "second", "third")
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well derivatives agree with differences.
+    """Agreement of derivatives with finite differences.
 
     Attributes:
-        errors: the largest relative error of gradients, of products, and of the two orders.
-        unmeasured: what could not be measured and why, None if all was.
+        errors: largest relative error of gradients, of mixed products, and of the two orders.
+        unmeasured: what could not be measured and why; None if everything was.
     """
 
     errors: Mapping[str, float]
@@ -31,12 +31,12 @@ class Accuracy:
 
 
 def accuracy(players: Players, loss_fn: Callable[[], Loss], dtype: torch.dtype) -> Accuracy:
-    """Measure the derivatives, in float64 if the loss can be computed in it.
+    """Measure the derivatives, in float64 if the loss can be computed in float64.
 
     Args:
-        players: of the game.
+        players: the two players.
         loss_fn: returns the loss.
-        dtype: the coarsest of the loss and the parameters.
+        dtype: coarsest dtype of the loss and the parameters.
 
     Raises:
         PreflightError: if a derivative is wrong.
@@ -49,7 +49,7 @@ def accuracy(players: Players, loss_fn: Callable[[], Loss], dtype: torch.dtype) 
             raise
         except UnrepeatableError as error:
             return Accuracy({}, str(error))
-        # Any operation may refuse float64, in words of its own.
+        # Operations without float64 support raise errors of any type.
         except Exception as error:
             reason = f"float64 does not work ({type(error).__name__}: {_first_line(error)})"
     try:
@@ -82,11 +82,11 @@ def _measured(
 
 
 def _complaint(replay: Replay, measurement: Measurement, dtype: torch.dtype) -> str:
-    """Return what is wrong, by how much, where, and what to do."""
+    """Return a message that states the error, its size, its location, and the remedy."""
     wrong, players = measurement.wrong, replay.players
     has_wrong_gradient = any(derivative.kind == "gradient" for derivative in wrong)
     culprit = find_culprit(replay, has_wrong_gradient, dtype)
-    # Orders disagree where one of the products is wrong: that is told first.
+    # Wrong products make the two orders disagree; report the products instead of the orders.
     wrong = {d: c for d, c in wrong.items() if d.kind != "order"} or wrong
     sentences = [_sentence(*item, players) for item in wrong.items()]
     if culprit.module is not None:
@@ -103,7 +103,7 @@ def _remedy(culprit: Culprit) -> str:
         return WRONG_FUNCTION
     if culprit.order < len(_ORDINALS):
         return WRONG_GRADIENT
-    # `compopt.nn` is imported when it is first needed.
+    # Imported here because `compopt.nn` is loaded only when it is first needed.
     from compopt.nn._fuse import SWAPS, reason_to_leave
 
     layer = culprit.module
@@ -122,7 +122,7 @@ def _sentence(derivative: Derivative, comparison: Comparison, players: Players) 
     worst = ""
     if derivative.kind == "product":
         worst = f", most in {players.names[derivative.player][comparison.worst]}"
-    return f"{name} is wrong: it is {off} off differences of the {of}{worst}."
+    return f"{name} is wrong: it differs by {off} from finite differences of the {of}{worst}."
 
 
 def _name(derivative: Derivative, players: Players) -> str:

@@ -1,4 +1,4 @@
-"""A rehearsal of the derivatives of any number of players."""
+"""Check the derivatives of any number of players before training."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -19,24 +19,25 @@ def preflight_players(
     modules: Iterable[nn.Module] = (),
     measure: bool = True,
 ) -> dict[tuple[int, int], PreflightReport]:
-    """Rehearse the losses of any number of players, as :class:`~compopt.optim.PolymatrixCGD` has.
+    """Check the losses of any number of players, for :class:`~compopt.optim.PolymatrixCGD`.
 
-    The loss of each player is gone through with every other player on which it depends, as
-    :func:`preflight` does with the one loss of two.
+    Each player's loss is checked with every other player on which it depends, as
+    :func:`preflight` checks the loss of two players.
 
     Args:
-        loss_fn: returns a loss for each player. Called repeatedly, so let it use the same batch.
-        players: of each what :func:`preflight` takes for one.
+        loss_fn: returns a loss for each player. It is called repeatedly and must use the same
+            batch.
+        players: for each player, its module, modules, or parameters, as in :func:`preflight`.
         modules: further modules that the losses use.
         measure: whether to compare with differences.
 
     Returns:
-        By players (i, j): the findings on the loss of i by the parameters of both. Pairs of which
-        the loss of i does not depend on j are left out.
+        Findings by players (i, j): those on the loss of i by the parameters of both. Pairs where
+        the loss of i does not depend on j are omitted.
 
     Raises:
-        PreflightError: if a derivative is missing, fails, is not finite or is wrong, or if a loss
-            does not depend on its own player or no loss on another one.
+        PreflightError: if a derivative is missing, fails, is not finite or is wrong, if a loss does
+            not depend on its own player, or if no loss depends on another player.
 
     Cost: that of :func:`preflight` for each pair in the result.
 
@@ -49,10 +50,10 @@ def preflight_players(
         [(0, 1), (1, 2), (2, 0)]
     """
     given = list(check_iterable("players", players))
-    # Iterators are gone through more than once.
+    # Lists, because iterators would be consumed more than once.
     given = [one if isinstance(one, nn.Module) else list(one) for one in given]
     if len(given) < 2:
-        raise ValueError(f"`players` must be at least two, got {len(given)}.")
+        raise ValueError(f"`players` must hold at least two players, got {len(given)}.")
     further = [*modules, *(m for one in given for m in _modules_of(one))]
     pairs = {
         (i, j): players_of({f"players[{i}]": given[i], f"players[{j}]": given[j]}, further)

@@ -1,4 +1,4 @@
-"""Whether the mixed products of a loss are those of one matrix."""
+"""Test that the mixed products of a loss are products with one matrix and its transpose."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ _RTOL = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bf
 
 @dataclass(frozen=True)
 class OperatorReport:
-    """How far the mixed products are from those of one matrix ``D`` and its transpose.
+    """Deviation of the mixed products from products with one matrix ``D`` and its transpose.
 
     Attributes:
-        repeatability: relative difference of two products with the same vector; 0 if their bits
-            agree.
+        repeatability: relative difference of two products with the same vector; 0 if they are
+            bitwise equal.
         linearity: relative difference of ``D (v + 2 w)`` and ``D v + 2 D w``.
         transpose: relative difference of ``<u, D v>`` and ``<D^T u, v>``.
-        rtol: what each of them may be.
+        rtol: largest relative error that passes.
 
-    Each is the larger of the two directions, and of both losses in a pair.
+    Each error is the maximum over the two directions, and over both losses of a pair.
     """
 
     repeatability: float
@@ -46,7 +46,7 @@ class OperatorReport:
 
     @property
     def ok(self) -> bool:
-        """Whether all errors are within ``rtol``. A non-finite one is not."""
+        """True if all errors are finite and within ``rtol``."""
         return not self._failed
 
     @property
@@ -70,32 +70,32 @@ def check_operator(
 ) -> OperatorReport:
     """Test that the mixed products of a loss are repeatable, linear, and transposes of each other.
 
-    The conjugate gradient method takes all three for granted. They fail where an operation's double
-    backward draws random numbers, recomputes something that has changed, adds in varying order, or
-    is wrong. A second derivative that is wrong in the same way in both directions (one that is
-    silently dropped, say) passes; :func:`~compopt.preflight` compares with differences.
+    The conjugate gradient method assumes all three. They fail if an operation's double backward
+    draws random numbers, recomputes something that has changed, adds in varying order, or is wrong.
+    A second derivative that is wrong in the same way in both directions (for example, silently
+    dropped) passes this test; :func:`~compopt.preflight` detects it by finite differences.
 
     Args:
-        loss: what a step takes: a scalar with its graph, a pair (min, max) of losses, a
-            :class:`~compopt.Game`, :class:`~compopt.MicroBatches`, or a function that returns one
-            of these. The graph is kept. Of a pair both losses are tested; a ``curvature_loss`` is
-            tested in place of the loss.
-        min_params: the module, the modules, or the parameters that minimise it. Those that do not
-            require grad are left out. Neither they nor ``.grad`` are modified.
+        loss: a scalar with its graph, a pair (min, max) of losses, a :class:`~compopt.Game`,
+            :class:`~compopt.MicroBatches`, or a function that returns one of these. The graph is
+            kept. Both losses of a pair are tested; a ``curvature_loss`` is tested instead of the
+            loss.
+        min_params: the module, modules, or parameters that minimise it. Parameters that do not
+            require grad are ignored. Parameters and their ``.grad`` are not modified.
         max_params: those that maximise it.
-        rtol: largest relative error that passes. None takes 1e-9 for float64, 1e-4 for float32,
-            2e-2 for float16 and 1e-1 for bfloat16, by the parameters' coarsest dtype; give your own
-            where autocast computes in a coarser one.
-        seed: of the random vectors. They come from a generator of their own: torch's default random
-            states are left alone.
+        rtol: largest relative error that passes. None selects 1e-9 for float64, 1e-4 for float32,
+            2e-2 for float16 and 1e-1 for bfloat16, by the parameters' coarsest dtype. Pass a value
+            if autocast computes in a coarser dtype.
+        seed: seed of the random vectors. They are drawn from a separate generator; torch's default
+            random states do not change.
 
     Returns:
-        The three relative errors; ``report.ok`` says whether all are within the tolerance.
+        The three relative errors; ``report.ok`` is True if all are within the tolerance.
 
     Raises:
-        TypeError, ValueError: if an argument is of another kind.
+        TypeError, ValueError: if an argument is invalid.
 
-    Cost: for each loss one backward pass with its graph and 10 mixed products. Synchronises with
+    Cost: for each loss, one backward pass with its graph and 10 mixed products. Synchronises with
     the device.
 
     Example:
@@ -125,7 +125,7 @@ def check_operator(
 
 
 def _operators(game: Game, params: Mapping[Player, Sequence[Tensor]]) -> list[Derivatives[Player]]:
-    """Return the mixed block of each loss whose products a step takes."""
+    """Return the mixed derivatives of each loss whose mixed products a step takes."""
     if game.max_loss is None:
         return [differentiate(game, params)]
     return [
@@ -151,7 +151,7 @@ def _direction_errors(
     )
     product, again, other = (mixed.mixed_product(player, vector) for vector in (v, v, w))
     combined = mixed.mixed_product(player, v + 2 * w)
-    # Of a random u the two inner products would nearly vanish and hide a small asymmetry.
+    # u = D v: for a random u both inner products would nearly vanish and hide a small asymmetry.
     transposed = mixed.mixed_product(OPPONENT[player], product)
     return (
         _relative(again - product, product.norm()),

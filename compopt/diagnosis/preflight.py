@@ -1,4 +1,4 @@
-"""A rehearsal of the derivatives before training."""
+"""Check the derivatives of a step before training."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -25,35 +25,35 @@ def preflight(
     modules: Iterable[nn.Module] = (),
     measure: bool = True,
 ) -> PreflightReport:
-    """Take the derivatives of a step, name what fails, and compare them with differences.
+    """Compute the derivatives of a step, locate failures, and compare with finite differences.
 
     Run it once before training, with the function that computes the training loss. Parameters,
     ``.grad``, buffers (running statistics, power iterations), modes and torch's default random
-    states are afterwards as before, also after an error. Only modules that are given can be named
-    and their buffers restored, so pass modules rather than parameters where there is a choice.
+    states are restored, also after an error. Only given modules can be named in errors and have
+    their buffers restored, so pass modules rather than parameters if possible.
 
-    First the errors of autograd are explained, and the silent failures of custom
-    functions whose backward is not differentiable. Then the derivatives are measured along random
-    directions: gradients against differences of the loss, mixed products against differences of
-    the gradient, and the two orders of differentiation against each other. So a derivative that is
-    merely wrong is found as well. The loss is evaluated in float64 for that, whatever the dtype of
-    the parameters, with the same random numbers and buffers each time. A disagreement counts if
-    differences at two widths agree with each other, along two directions: neither a kink (ReLU) nor
-    rounding is taken for an error. If float64 does not work, the parameters' own dtype is used
-    and products are compared in their two orders alone.
+    First, autograd errors are explained, as are silent failures of custom functions with a
+    non-differentiable backward pass. Then the derivatives are measured along random directions,
+    which also detects wrong values: gradients against differences of the loss, mixed products
+    against differences of the gradient, and the two orders of differentiation against each other.
+    For this the loss is evaluated in float64, also for parameters of another dtype, with the same
+    random numbers and buffers each time. A derivative is wrong only if, along two directions,
+    differences at two widths agree with each other but not with it, so neither a kink (ReLU) nor
+    rounding counts as an error. If float64 does not work, the parameters' own dtype is used and
+    for mixed products only the two orders are compared.
 
-    Some gradients are other than the loss's by intention: straight-through estimators, terms of
-    ``loss`` that one player does not see through ``detach()``, power iterations that are written by
-    hand and have not converged. They are found as wrong; ``measure=False`` lets them pass. Held
-    still are numbers that leave the graph by ``detach()`` or ``item()``, such as coefficients that
-    adapt, and torch's spectral normalizations.
+    Some gradients intentionally differ from the loss's: straight-through estimators, terms of
+    ``loss`` that ``detach()`` hides from one player, hand-written power iterations that have not
+    converged. They are reported as wrong; pass ``measure=False`` to skip the comparison. Numbers
+    that leave the graph by ``detach()`` or ``item()``, such as adaptive coefficients, and torch's
+    spectral normalizations are held constant.
 
     Args:
         loss_fn: returns the loss, a pair (min, max) of losses, a :class:`~compopt.Game` or
-            :class:`~compopt.MicroBatches`. Called repeatedly, so let it use the same batch; if its
-            value changes, nothing is measured.
-        min_player: the module, the modules, or the parameters (with names or without) that
-            minimise the loss. Parameters that do not require grad are left out.
+            :class:`~compopt.MicroBatches`. It is called repeatedly and must use the same batch; if
+            its value changes, nothing is measured.
+        min_player: the module, modules, or parameters (with or without names) that minimise the
+            loss. Parameters that do not require grad are ignored.
         max_player: those that maximise it.
         modules: further modules that the loss uses.
         measure: whether to compare with differences; otherwise ``loss_fn`` is called once.
@@ -63,16 +63,16 @@ def preflight(
 
     Raises:
         PreflightError: if a derivative is missing, fails, is not finite or is wrong, or if a loss
-            of a pair does not depend on the other player. The text names the module at fault, by
-            its place in the argument and its class, and the remedy.
-        TypeError, ValueError: if an argument is of another kind, the loss is not a scalar, or a
-            parameter has a hook.
-        Exception: of ``loss_fn`` when it is first called, as it is.
+            of a pair does not depend on the other player. The message names the module, by its
+            place in the argument and its class, and the remedy.
+        TypeError, ValueError: if an argument is invalid, the loss is not a scalar, or a parameter
+            has a hook.
+        Exception: any exception of the first call of ``loss_fn``, unchanged.
 
     Cost: one forward pass, one backward pass with its graph, two mixed products; a copy of the
         buffers. Measuring takes, in float64, 10 forward passes, 5 backward passes, of which one
-        with its graph, and 3 mixed products; in a pair of losses twice as many backward passes and
-        products; up to four times all that where directions disagree. It takes memory for about ten
+        with its graph, and 3 mixed products; for a pair of losses twice as many backward passes and
+        products; up to four times all that if directions disagree. It needs memory for about ten
         float64 copies of the parameters. Synchronises with the device.
 
     Example:
@@ -98,13 +98,13 @@ def preflight(
 def rehearse(
     loss_fn: Callable[[], Loss], players: Players, *, measure: bool = True
 ) -> PreflightReport:
-    """Take and measure the derivatives of two players; see :func:`preflight`."""
+    """Compute and measure the derivatives of two players; see :func:`preflight`."""
     _refuse_wrappers(players)
     check_hooks([param for player in PLAYERS for param in players.params[player]])
     with restored(players.modules, players.device), torch.enable_grad():
         rehearsal = Rehearsal(players, loss_fn)
         report, dtype = rehearsal.report(), rehearsal.dtype
-        # The graph is not needed any more, and the next ones are twice as large.
+        # Free the graph: the float64 graphs that follow are twice as large.
         del rehearsal
     if not measure:
         return report
@@ -113,10 +113,10 @@ def rehearse(
 
 
 def _refuse_wrappers(players: Players) -> None:
-    """Raise if a module is wrapped in one that cannot be differentiated twice."""
+    """Raise if a module is a wrapper or a class that cannot be differentiated twice."""
     for module in players.modules:
-        # The first is set by `torch.compile(module)`, the second by `module.compile()`. Running
-        # such a module would compile it first, hooks included, and then fail.
+        # `torch.compile(module)` sets the first attribute, `module.compile()` the second. Checked
+        # before the first call, which would compile the module, including its hooks, and then fail.
         if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None):
             raise PreflightError(f"{players.label(module)} cannot be used. {COMPILED}")
         if isinstance(module, nn.parallel.DistributedDataParallel):

@@ -9,22 +9,22 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 @contextmanager
 def double_backward_safe(*, recurrent: bool = True) -> Iterator[None]:
-    """Select kernels with a second derivative, for the forward pass inside.
+    """Run the forward pass inside the context with kernels that have a second derivative.
 
-    Attention runs in the math backend of ``scaled_dot_product_attention`` alone: the fused ones
-    have no second derivative on any device, the CPU included. Recurrent networks run without cuDNN
-    (MIOpen on ROCm), whose kernels have none either; those of the CPU do and are left alone.
+    Attention uses only the math backend of ``scaled_dot_product_attention``: the fused backends
+    have no second derivative on any device, including the CPU. Recurrent networks run without
+    cuDNN (MIOpen on ROCm), whose recurrent kernels have none either; the CPU kernels have one.
 
-    Put it around the recurrent or attention part of the *forward* pass; the step itself needs
-    nothing, because each operation remembers how it was computed. Around a whole network it would
-    cost speed: convolutions inside lose cuDNN too, and attention takes memory quadratic in the
-    sequence length.
+    Wrap the recurrent or attention part of the *forward* pass. The step itself does not need it,
+    because each operation's backward pass uses the kernel chosen in the forward pass. Wrapping a
+    whole network costs speed: convolutions inside lose cuDNN too, and attention takes memory
+    quadratic in the sequence length.
 
     Args:
-        recurrent: whether to switch off the fused recurrent kernels, with the rest of cuDNN.
+        recurrent: whether to disable cuDNN, and with it the fused recurrent kernels.
 
-    Cost: two settings of the process are changed and put back, also on error. Threads that run a
-    forward pass at the same time are affected.
+    Cost: two process-wide settings are changed and restored on exit, also after an error. Threads
+    that run a forward pass at the same time are affected.
 
     Example:
         >>> attention = torch.nn.MultiheadAttention(8, 2)
@@ -34,7 +34,7 @@ def double_backward_safe(*, recurrent: bool = True) -> Iterator[None]:
     """
     cudnn_enabled = torch.backends.cudnn.enabled
     with sdpa_kernel(SDPBackend.MATH):
-        # The one attribute, because `cudnn.flags()` would set the other ones to its own defaults.
+        # Not `cudnn.flags()`, which would reset the other flags to its defaults.
         torch.backends.cudnn.enabled = cudnn_enabled and not recurrent
         try:
             yield

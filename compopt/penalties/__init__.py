@@ -1,12 +1,12 @@
 """Explicit regularization: terms that a player minimises in addition to a game's loss.
 
-Each is a function of plain tensors and modules, usable with any optimizer, and a small configured
-object: ``Dragan(coefficient=10.0)(critic, real)``. An object says whom it is for (``player``),
-whether it couples the players (``couples``) and which derivative of the networks its gradient takes
-(``order``); :func:`mixed_block_norm` measures the coupling of any term.
+Each exists as a function of tensors and modules, usable with any optimizer, and as a small
+configured object: ``Dragan(coefficient=10.0)(critic, real)``. An object has attributes for its
+player (``player``), whether it couples the players (``couples``) and the highest derivative of the
+networks in its gradient (``order``); :func:`mixed_block_norm` measures the coupling of any term.
 
-A term that does not couple goes beside the loss, ``optimizer.step(loss, max_penalty=term)``: the
-step is the same as with ``loss - term``, without a derivative of the next order.
+Pass a term that does not couple separately, ``optimizer.step(loss, max_penalty=term)``: the step is
+the same as with ``loss - term``, but takes no derivative of the next order.
 """
 
 from compopt.penalties.advas import AdvAs, advas_coefficient, adversary_gradient_norm

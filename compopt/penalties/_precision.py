@@ -1,4 +1,4 @@
-"""Full precision inside a penalty, whatever autocast does around it."""
+"""Full precision inside a penalty, also under autocast."""
 
 from contextlib import AbstractContextManager
 
@@ -17,14 +17,14 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[None]:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """Return ``tensor`` in float32 at least, differentiably."""
+    """Return ``tensor`` in at least float32, differentiably."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def network_input(samples: Tensor) -> Tensor:
     """Return ``samples`` in the dtype that the network takes outside autocast.
 
-    Under autocast weights are float32 and samples may be half; without it a half-precision network
-    takes half-precision samples.
+    Under autocast, weights are float32 but samples may be half precision. Without autocast, a
+    half-precision network takes half-precision samples.
     """
     return widened(samples) if autocasts(samples) else samples

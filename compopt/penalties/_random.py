@@ -1,4 +1,4 @@
-"""Random numbers from the caller's own generator, on whichever device that is."""
+"""Random numbers from the caller's generator, on any device."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ from torch import Tensor
 def _device(like: Tensor, generator: torch.Generator | None) -> torch.device:
     if not isinstance(generator, torch.Generator | None):
         raise TypeError(
-            f"`generator` must be a torch.Generator, of random numbers, got "
-            f"{type(generator).__name__}. Leave it out; no penalty here takes a network by that "
+            f"`generator` must be a torch.Generator (of random numbers), got "
+            f"{type(generator).__name__}. Leave it out: no penalty takes a network under that "
             "name."
         )
     return like.device if generator is None else generator.device
@@ -21,7 +21,7 @@ def _dtype(like: Tensor) -> torch.dtype:
 
 
 def uniform(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw from U[0, 1), in float32 at least: half precision would round up to 1."""
+    """Draw from U[0, 1) in at least float32, because half precision would round up to 1."""
     device = _device(like, generator)
     drawn = torch.rand(tuple(shape), generator=generator, dtype=_dtype(like), device=device)
     return drawn.to(like.device)

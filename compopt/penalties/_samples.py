@@ -1,4 +1,4 @@
-"""Checks of samples, scores and critics, with one wording."""
+"""Checks of samples, scores and critics, shared by all penalties."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -10,13 +10,13 @@ Critic: TypeAlias = Callable[[Tensor], Tensor]
 
 
 def describe(critic: object) -> str:
-    """Return how messages call a critic."""
+    """Return the name of a critic in error messages."""
     name = type(critic).__name__
     return f"`critic` ({name})" if isinstance(critic, nn.Module) else "`critic`"
 
 
 def check_samples(name: str, samples: object) -> Tensor:
-    """Return ``samples`` if they are real numbers of shape [n, ...] with n > 0."""
+    """Return ``samples`` if they are floating-point, nonempty and of shape [n, d, ...]."""
     if not isinstance(samples, Tensor):
         raise TypeError(f"`{name}` must be a tensor of samples, got {type(samples).__name__}.")
     if not samples.is_floating_point():
@@ -33,7 +33,7 @@ def check_samples(name: str, samples: object) -> Tensor:
 
 
 def check_pair(real: object, fake: object) -> tuple[Tensor, Tensor]:
-    """Return both if they are samples of one shape, device and dtype."""
+    """Return both if they are samples of the same shape and device."""
     first, second = check_samples("real", real), check_samples("fake", fake)
     if first.shape != second.shape or first.device != second.device:
         raise ValueError(
@@ -44,7 +44,7 @@ def check_pair(real: object, fake: object) -> tuple[Tensor, Tensor]:
 
 
 def check_scores(critic: Critic, scores: object, size: int) -> Tensor:
-    """Return ``scores`` if they are one or several numbers for each of ``size`` samples."""
+    """Return ``scores`` if they are a tensor of shape [size, ...]."""
     if not isinstance(scores, Tensor):
         raise TypeError(
             f"{describe(critic)} must return a tensor of scores, got {type(scores).__name__}. "
@@ -59,7 +59,7 @@ def check_scores(critic: Critic, scores: object, size: int) -> Tensor:
 
 
 def check_trainable(what: str, term: Tensor) -> Tensor:
-    """Return ``term`` if it can be lowered by training."""
+    """Return ``term`` if it requires grad."""
     if not term.requires_grad:
         raise ValueError(
             f"{what} must have trainable weights on which the penalty depends; there are none. "

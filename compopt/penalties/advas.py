@@ -1,4 +1,4 @@
-"""AdvAs: the generator is led to where the adversary has little left to learn."""
+"""AdvAs: lead the generator to where the gradient of the adversary is small."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,38 +31,38 @@ def adversary_gradient_norm(
     estimator: Estimator = "exact",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Return the squared norm of the gradient that trains the adversary, or an estimate of it.
+    """Return the squared norm of the adversary's gradient, or an estimate of it.
 
     With ``g`` the gradient of the adversary's loss in its weights y,
 
-    - ``"exact"``: ``r = <g, g>``, or ``<g, g'>`` with the gradient of ``second_loss``;
-    - ``"rademacher"``: ``r = <e, g>^2``, or ``<e, g> <e, g'>``, with e of independent random signs.
+    - ``"exact"``: ``r = <g, g>``, or ``<g, g'>`` with the gradient ``g'`` of ``second_loss``;
+    - ``"rademacher"``: ``r = <e, g>^2``, or ``<e, g> <e, g'>``, with independent random signs e.
 
     On mini-batches ``<g, g>`` overestimates the squared norm of the expected gradient by the
-    variance of g; ``<g, g'>`` of two independent batches does not, but can be negative. Signs cost
-    no bias and add variance; they are for frameworks with forward-mode derivatives and for
-    comparison with the paper: here reverse mode forms all of g either way.
+    variance of g; ``<g, g'>`` of two independent batches does not, but can be negative. Random
+    signs add variance but no bias. They suit frameworks with forward-mode derivatives and
+    comparisons with the paper; here reverse mode computes all of g in both cases.
 
-    The loss may be that of either sign. The derivative in the generator's weights x is
+    The sign of the loss does not matter. The derivative in the generator's weights x is
     ``2 D_xy f g``: one mixed product.
 
     Args:
         loss: scalar with graph, the zero-sum loss or the adversary's own.
-        critic: the adversary, or its parameters; frozen ones are left out.
-        second_loss: the same on an independent batch, or None.
+        critic: the adversary, or its parameters; frozen parameters are ignored.
+        second_loss: the same loss on an independent batch, or None.
         estimator: "exact" or "rademacher".
-        generator: of the random signs.
+        generator: generator of the random signs.
 
     Returns:
-        A scalar with a graph to both players; only the generator is meant to lower it. In
-        ``optimizer.step(loss, min_penalty=r)`` no other derivative is taken. Elsewhere, do not call
-        ``backward()`` on it without ``inputs=``.
+        A scalar with a graph to both players; only the generator should minimise it.
+        ``optimizer.step(loss, min_penalty=r)`` differentiates it for the generator only. Elsewhere,
+        do not call ``backward()`` on it without ``inputs=``.
 
     Raises:
-        TypeError, ValueError: if a loss is no scalar with a graph, or the critic has no trainable
-            weights or takes no part in the loss.
+        TypeError, ValueError: if a loss is not a scalar with a graph, the critic has no trainable
+            weights, or a loss does not depend on them.
 
-    Cost: a backward pass that is differentiated, for each loss.
+    Cost: for each loss, a backward pass with its graph.
     """
     check_choice("estimator", estimator, ("exact", "rademacher"))
     params = _params(critic)
@@ -78,17 +78,18 @@ def adversary_gradient_norm(
 
 
 def advas_coefficient(loss: Tensor, penalty: Tensor, params: Weights) -> Tensor:
-    """Return ``min(1, |grad loss| / |grad penalty|)`` in the generator's weights, a constant.
+    """Return ``min(1, |grad loss| / |grad penalty|)`` in the generator's weights, as a constant.
 
-    The term then never pulls harder than the loss. A penalty without gradient gets 1.
+    The term's gradient is then never larger than that of the loss. If the penalty has no gradient,
+    the coefficient is 1.
 
     Args:
         loss: the generator's own loss.
-        penalty: of :func:`adversary_gradient_norm`.
+        penalty: result of :func:`adversary_gradient_norm`.
         params: the generator, or its parameters.
 
     Returns:
-        A 0-dim tensor without graph; its value is not read.
+        A 0-dim tensor without graph. Does not synchronise.
 
     Cost: a backward pass of each.
     """
@@ -109,20 +110,20 @@ def advas_coefficient(loss: Tensor, penalty: Tensor, params: Weights) -> Tensor:
 class AdvAs(Penalty):
     """``coefficient * |grad_y L|^2``, the squared norm of the adversary's gradient.
 
-    The coefficient is not tuned but ``min(1, |grad_x L| / |grad_x r|)`` at each step, which is what
-    None stands for. There is no public code to compare with.
+    As in the paper, the default coefficient None is not tuned: it is
+    ``min(1, |grad_x L| / |grad_x r|)`` at each step. There is no public code to compare with.
 
     In a zero-sum game with a fixed coefficient of eta / 2, gradient descent with learning rate eta
-    on ``f + r`` moves the generator by ``-eta (g_x + eta D_xy f g_y)``: exactly its step of
-    linearised competitive gradient descent (LCGD). Within CGD and ACGD the term is therefore partly
-    redundant; it is meant for optimizers without a competitive term.
+    on ``f + r`` moves the generator by ``-eta (g_x + eta D_xy f g_y)``, which is exactly its step
+    of linearised competitive gradient descent (LCGD). The term is therefore partly redundant in CGD
+    and ACGD; use it with optimizers that have no competitive term.
 
-    For: the generator. Sign: added to a zero-sum loss, but only the generator is to lower it: use
-    ``min_penalty``. Couples: yes. Order: 2, so 3 inside a competitive loss. Cost:
+    For: the generator. Sign: added to a zero-sum loss, but only the generator should minimise it:
+    use ``min_penalty``. Couples: yes. Order: 2, so 3 inside a competitive loss. Cost:
     :func:`adversary_gradient_norm`.
 
     Attributes:
-        coefficient: factor >= 0, or None for the self-scaling one, at two backward passes more.
+        coefficient: factor >= 0, or None for self-scaling, which takes two more backward passes.
         estimator: "exact" or "rademacher".
 
     References:
@@ -142,7 +143,7 @@ class AdvAs(Penalty):
 
     @property
     def couples(self) -> bool:
-        """Always: the adversary's gradient depends on both players."""
+        """Always True: the adversary's gradient depends on both players."""
         return True
 
     def __call__(
@@ -158,15 +159,16 @@ class AdvAs(Penalty):
         """Return the term.
 
         Args:
-            loss: the zero-sum loss, or the adversary's own, with its graph. With a penalty on the
-                adversary in it, the term leads to where the penalized adversary rests; without, to
-                where the game's own gradient vanishes, as all benchmarks here have it.
+            loss: the zero-sum loss, or the adversary's own, with its graph. If it includes a
+                penalty on the adversary, the term leads to where the gradient of the penalized loss
+                vanishes; otherwise to where that of the game itself vanishes, as in all benchmarks
+                here.
             critic: the adversary, or its parameters.
             min_params: the generator, or its parameters; for the self-scaling coefficient.
-            second_loss: the loss on an independent batch, for an estimate without bias.
-            generator_loss: what the generator lowers, for the self-scaling coefficient; ``loss``
-                if None, which is right in a zero-sum game.
-            generator: of random signs.
+            second_loss: the loss on an independent batch, for an unbiased estimate.
+            generator_loss: the loss that the generator minimises, for the self-scaling coefficient;
+                None is ``loss``, which is right in a zero-sum game.
+            generator: generator of the random signs.
         """
         penalty = adversary_gradient_norm(
             loss,
@@ -187,7 +189,7 @@ class AdvAs(Penalty):
 
 
 def _params(weights: Weights, name: str = "critic") -> list[Tensor]:
-    """Return the trainable parameters of a network or among the given ones."""
+    """Return the trainable parameters of a network or an iterable of parameters."""
     entries = weights.parameters() if isinstance(weights, nn.Module) else weights
     params = list(check_iterable(name, entries))
     check_params(name, params)
@@ -201,7 +203,7 @@ def _params(weights: Weights, name: str = "critic") -> list[Tensor]:
 
 
 def _gradient(loss: Tensor, params: list[Tensor]) -> list[Tensor]:
-    """Return the gradient with its graph; parameters that take no part have zeros."""
+    """Return the gradient with its graph; zeros for parameters that the loss does not use."""
     with torch.enable_grad():
         grads = torch.autograd.grad(loss, params, create_graph=True, allow_unused=True)
     if all(grad is None for grad in grads):

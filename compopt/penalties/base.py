@@ -1,4 +1,4 @@
-"""What every penalty says of itself, and how it is called by name."""
+"""Base classes of penalties: declared properties, and calls with named inputs."""
 
 import difflib
 import functools
@@ -15,17 +15,17 @@ from compopt.penalties._samples import Critic, check_pair
 
 
 class Penalty:
-    """A configured term that one player minimises, called with what it is computed from.
+    """A configured term that one player minimises; call it with its inputs.
 
-    Subclasses are frozen dataclasses with a ``coefficient``. What they say here is tested: the
-    coupling by :func:`~compopt.penalties.mixed_block_norm`, the order by counting derivatives.
+    Subclasses are frozen dataclasses with a ``coefficient``. Tests verify the declared properties:
+    the coupling by :func:`~compopt.penalties.mixed_block_norm`, the order by counting derivatives.
 
     Attributes:
         player: the player that the term is meant for; None for a term on the weights of one
             network, which belongs to that network's player.
         order: highest derivative of the networks that the gradient of the term takes: 0 for a term
             on weights, which evaluates no network, 1 for one on outputs, 2 for one on gradients.
-            Inside the loss of a competitive step it is one more.
+            Inside the loss of a competitive step the order increases by one.
     """
 
     player: ClassVar[Player | None]
@@ -38,20 +38,20 @@ class Penalty:
         return False
 
     def on(self, **available: Any) -> Tensor:
-        """Evaluate on those of the named inputs that the penalty takes.
+        """Evaluate the penalty on those of the named inputs that it takes.
 
-        A program that reads its penalty from a configuration can offer all that it has.
+        Programs that choose a penalty by configuration can pass all inputs that they have.
 
         Args:
-            **available: any of ``critic``, ``module``, ``real``, ``fake``, ``loss``, ... , as the
-                penalties name their arguments.
+            **available: inputs by the argument names of penalties: ``critic``, ``module``,
+                ``real``, ``fake``, ``loss``, ...
 
         Returns:
             The term.
 
         Raises:
-            TypeError: if an argument without a default is not among them, or no penalty has an
-                argument of a name that is.
+            TypeError: if a required argument is missing, or if no penalty has an argument of a
+                given name.
 
         Example:
             >>> import torch
@@ -65,7 +65,7 @@ class Penalty:
         known = {name for kind in _kinds(Penalty) for name in _arguments(kind)}
         for name in available.keys() - known:
             close = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean `{close[0]}`?" if close else f"They take {sorted(known)}."
+            hint = f"Did you mean `{close[0]}`?" if close else f"Penalties take {sorted(known)}."
             raise TypeError(f"No penalty takes `{name}`. {hint}")
         missing = [name for name, needed in arguments.items() if needed and name not in available]
         if missing:
@@ -77,7 +77,7 @@ class Penalty:
 
 
 class PairPenalty(Penalty):
-    """Base of penalties on real and on fake samples.
+    """Base of penalties that take real and fake samples.
 
     Attributes:
         detach: whether fakes are constants.
@@ -107,14 +107,14 @@ class PairPenalty(Penalty):
     def _term(
         self, critic: Critic, real: Tensor, fake: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        """Return the term for samples that have been checked."""
+        """Return the term for checked samples."""
 
 
 P = TypeVar("P", bound=Penalty)
 
 
 def configured_first(kind: type[P]) -> type[P]:
-    """Make the constructor of a penalty say so if it is called as the penalty itself is."""
+    """Make a penalty's constructor raise an error if it is given a network or a tensor."""
     configure = kind.__init__
 
     @functools.wraps(configure)
@@ -138,7 +138,7 @@ def _kinds(kind: type[Any]) -> Iterator[type[Any]]:
 
 
 def _arguments(kind: type[Any]) -> dict[str, bool]:
-    """Return the arguments of a kind of penalty, and whether each has to be given."""
+    """Return the arguments of a penalty class, and whether each is required."""
     if not any("__call__" in vars(base) for base in kind.__mro__):
         return {}
     _, *parameters = inspect.signature(kind.__call__).parameters.values()
@@ -148,7 +148,7 @@ def _arguments(kind: type[Any]) -> dict[str, bool]:
 def sign_in_loss(player: Player) -> int:
     """Return the sign with which a term of ``player`` enters a zero-sum loss.
 
-    The max player raises the loss, so a term that it is to lower is subtracted. With
-    ``optimizer.step(loss, max_penalty=term)`` there is no sign to think of.
+    The max player maximises the loss, so a term that it minimises is subtracted.
+    ``optimizer.step(loss, max_penalty=term)`` needs no sign.
     """
     return 1 if player == "min" else -1

@@ -1,4 +1,4 @@
-"""All penalties by name, for programs that read theirs from a configuration."""
+"""All penalties by name, for programs that choose one by configuration."""
 
 from types import MappingProxyType
 from typing import Any
@@ -35,7 +35,7 @@ CATALOGUE: MappingProxyType[str, type[Penalty]] = MappingProxyType(
 
 
 def penalty(name: str, **options: Any) -> Penalty:
-    """Return the penalty of that name.
+    """Return the penalty called ``name``, configured with ``options``.
 
     Args:
         name: a key of :data:`CATALOGUE`.
@@ -43,7 +43,7 @@ def penalty(name: str, **options: Any) -> Penalty:
 
     Raises:
         ValueError: if there is no penalty of that name.
-        TypeError, ValueError: as the penalty's own checks.
+        TypeError, ValueError: if the penalty's own checks fail.
 
     Example:
         >>> penalty("r1", coefficient=5.0)

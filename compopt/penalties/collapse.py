@@ -1,4 +1,4 @@
-"""The collapse monitor: normalised spectra over training; an alarm when they fall or are low."""
+"""The collapse monitor: records normalised spectra and warns when they fall or are low."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from compopt.penalties.spectra import normalized, singular_values, weight_matric
 
 
 class CollapseWarning(UserWarning):
-    """A layer's spectrum fell, or is low, as when training collapses."""
+    """A layer's spectrum fell or is low, which indicates that training collapses."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class CollapseAlarm:
 
     Attributes:
         layer: qualified name.
-        step: at which it was seen.
-        level: mean of the normalised singular values watched, now.
-        peak: its highest value within the window; the level itself where it was low at once.
+        step: training step of the alarm.
+        level: mean of the watched normalised singular values at that step.
+        peak: highest level within the window; equal to ``level`` if it was never higher.
     """
 
     layer: str
@@ -46,20 +46,20 @@ class CollapseAlarm:
 
 @dataclass(frozen=True)
 class CollapseRule:
-    """What counts as a collapse.
+    """Criterion for a collapse.
 
     A layer's *level* is the mean of its normalised singular values ``sigma_k / sigma_1`` for k from
-    2 to ``share * r``. The alarm is raised when the level is below ``low``, or when it is below
-    ``floor`` and by ``fall`` or more below its peak within the last ``window`` steps.
+    2 to ``share * r``. An alarm is raised when the level is below ``low``, or when it is below
+    ``floor`` and at least ``fall`` below its peak within the last ``window`` steps.
 
     Args:
-        share: of the singular values that are watched, in (0, 1].
-        low: level below which the alarm is raised at any step; 0 for none.
-        floor: level below which a fall raises it.
-        fall: least decline from the peak that counts > 0.
-        window: number of steps in which the decline counts >= 1.
-        warm_up: steps in which a fall does not count. The spectrum of random initial weights is
-            flat, and the first steps of any training, good or bad, take it from there.
+        share: watched share of the singular values, in (0, 1].
+        low: level below which an alarm is raised at any step; 0 for none.
+        floor: level below which a fall raises an alarm.
+        fall: smallest decline from the peak that raises an alarm, > 0.
+        window: number of steps over which the decline is measured, >= 1.
+        warm_up: initial steps that do not count for the peak. Random initial weights have a flat
+            spectrum, which falls in the first steps of any training, good or bad.
     """
 
     share: float = 0.5
@@ -85,12 +85,12 @@ class CollapseRule:
     def judge(
         self, layer: str, steps: Sequence[int], spectra: Sequence[Sequence[float] | Tensor]
     ) -> CollapseAlarm | None:
-        """Return an alarm if the last of a layer's spectra calls for one.
+        """Return an alarm if the last of a layer's spectra meets the criterion, else None.
 
         Args:
-            layer: its name, for the alarm.
-            steps: of the records, increasing.
-            spectra: a normalised spectrum [r] for each.
+            layer: name of the layer, for the alarm.
+            steps: steps of the records, increasing.
+            spectra: a normalised spectrum [r] for each step.
         """
         now = steps[-1]
         recent = {
@@ -109,28 +109,29 @@ class CollapseRule:
 class CollapseMonitor:
     """Records normalised spectra and warns when they fall or are low.
 
-    The paper's signature of a collapse: in critics with spectral normalization the values
-    ``sigma_k / sigma_1`` fall from 0.5 to 0.9 to below 0.5 within about 3000 steps, together with
-    the quality of samples. Without spectral normalization the critic of a plain Wasserstein loss
-    goes below 0.15 within tens of steps, while all samples become one image. An alarm is raised
-    once a layer, by a :class:`CollapseRule`. A slow decline above ``low`` raises none.
+    Collapse according to the paper: in critics with spectral normalization the values
+    ``sigma_k / sigma_1`` fall from between 0.5 and 0.9 to below 0.5 within about 3000 steps, and
+    sample quality falls with them. Without spectral normalization the critic of a plain Wasserstein
+    loss goes below 0.15 within tens of steps, while all samples become one image. A
+    :class:`CollapseRule` decides; there is at most one alarm per layer, and none for a slow decline
+    above ``low``.
 
-    Meant for convolutional critics; a layer of few filters or outputs has too short a spectrum to
-    judge by. Rates of alarms over runs that collapse and runs that do not are in the documentation
-    of the CIFAR-10 benchmark.
+    Use it for convolutional critics; a layer with few filters or outputs has too short a spectrum.
+    The documentation of the CIFAR-10 benchmark lists alarm rates for runs with and without
+    collapse.
 
     Args:
-        module: the network, mostly the critic.
-        layers: which layers.
-        rule: what counts as a collapse; that of the paper if None.
+        module: the network, usually the critic.
+        layers: the layers to watch; None is ``Layers()``.
+        rule: the criterion; None is ``CollapseRule()``.
 
     Attributes:
-        steps: at which spectra were recorded.
-        history: by layer, one spectrum [r] a record, on the CPU.
-        alarms: raised so far.
+        steps: steps at which spectra were recorded.
+        history: by layer, one spectrum [r] per record, on the CPU.
+        alarms: all alarms so far.
 
-    Cost: a batched SVD a record, and a wait for the device. Record at each evaluation rather than
-    each step. Memory grows by one spectrum a layer and record.
+    Cost: a batched SVD per record; synchronises with the device. Record at each evaluation rather
+    than each step. Memory grows by one spectrum per layer and record.
 
     References:
         Liu et al. (2019). https://arxiv.org/abs/1908.10999
@@ -152,13 +153,13 @@ class CollapseMonitor:
 
     @torch.no_grad()
     def record(self, step: int) -> list[CollapseAlarm]:
-        """Record the present spectra; return and warn of new alarms.
+        """Record the current spectra; return new alarms and warn of each.
 
         Args:
-            step: number of the training step, above that of the last record.
+            step: number of the training step, larger than that of the last record.
 
         Returns:
-            The alarms raised now.
+            The new alarms.
 
         Raises:
             ValueError: if ``step`` does not increase, or a weight is not finite.
@@ -202,10 +203,10 @@ class CollapseMonitor:
             raise ValueError(f"`layer` must be one of {list(self.history)}, got {layer!r}.")
 
     def plot(self, path: str | Path) -> Path:
-        """Draw every layer's spectra over the steps, one panel a layer; needs matplotlib.
+        """Plot every layer's spectra over the steps, one panel per layer; needs matplotlib.
 
         Args:
-            path: file to write; its ending chooses the format.
+            path: file to write; its extension selects the format.
 
         Returns:
             The path.
@@ -215,7 +216,7 @@ class CollapseMonitor:
         return draw_spectra(self, Path(path))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything recorded, in lists, tensors and numbers."""
+        """Return all records and alarms as lists, dicts, tensors and numbers."""
         return {
             "steps": list(self.steps),
             "history": {n: [s.clone() for s in spectra] for n, spectra in self.history.items()},
@@ -223,7 +224,7 @@ class CollapseMonitor:
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from ``state_dict``; a ValueError says if it is of other layers."""
+        """Continue from ``state_dict``; raise a ValueError if its layers differ."""
         history = state_dict["history"]
         if set(history) != set(self.history):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The picture of a collapse monitor."""
+"""The plot of a collapse monitor."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 
 def draw_spectra(monitor: CollapseMonitor, path: Path) -> Path:
-    """Draw each layer's normalised singular values over the steps, alarms as vertical lines.
+    """Plot each layer's normalised singular values over the steps, alarms as vertical lines.
 
-    The second and the last watched value stand out; the level and its floor are drawn in black.
+    Singular values are pale lines; the level is a black line and its floor a dotted one.
 
     Raises:
         ImportError: if matplotlib is missing.

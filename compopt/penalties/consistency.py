@@ -1,4 +1,4 @@
-"""Consistency: a critic that scores a sample and its augmented copy alike."""
+"""Consistency: penalise a critic whose scores change under augmentation of its input."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ Augment: TypeAlias = Callable[[Tensor, torch.Generator | None], Tensor]
 class FlipAndShift:
     """Flips half of the images left to right and shifts each by up to ``max_shift`` pixels.
 
-    What a shift uncovers is the mirror image of what lies inside. Differentiable. For images of
-    letters or digits, use ``flip=False``.
+    Borders are filled by reflection. Differentiable. For images of letters or digits, use
+    ``flip=False``.
 
     Attributes:
-        max_shift: in pixels, >= 0; shifts along both axes are whole and uniform.
+        max_shift: in pixels, >= 0; shifts along both axes are integers, uniformly distributed.
         flip: whether to flip.
 
     References:
@@ -73,7 +73,7 @@ class FlipAndShift:
 def consistency_penalty(critic: Critic, samples: Tensor, augmented: Tensor) -> Tensor:
     """Return the mean over samples of ``|D(x) - D(T(x))|^2``, summed over a sample's scores.
 
-    Both sides are differentiated. Autocast is off inside.
+    Both scores are differentiated. Autocast is disabled.
 
     Args:
         critic: maps samples [n, ...] to scores [n, ...].
@@ -96,11 +96,11 @@ class Consistency(Penalty):
     """``coefficient * mean |D(x) - D(T(x))|^2`` on real samples (CR-GAN). Paper: coefficient 10.
 
     For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: no. Order:
-    1. Cost: two forward passes of the critic; it may share one with the loss, which this does not.
+    1. Cost: two forward passes of the critic. One could be shared with the loss; this does not.
 
     Attributes:
         coefficient: factor >= 0.
-        augment: maps samples and a generator of random numbers to augmented samples.
+        augment: maps samples and a random number generator to augmented samples.
 
     References:
         Zhang, Zhang, Odena and Lee (2020). https://arxiv.org/abs/1910.12027
@@ -127,7 +127,7 @@ class Consistency(Penalty):
 @configured_first
 @dataclass(frozen=True)
 class BalancedConsistency(PairPenalty):
-    """Consistency on real and on fake samples, each with its coefficient (bCR).
+    """Consistency on real and on fake samples, each with its own coefficient (bCR).
 
     ``coefficient * mean |D(x) - D(T(x))|^2 + fake_coefficient * mean |D(G(z)) - D(T(G(z)))|^2``.
     Paper: 10 and 10.
@@ -139,7 +139,7 @@ class BalancedConsistency(PairPenalty):
     Attributes:
         coefficient: factor >= 0 of the real part.
         fake_coefficient: factor >= 0 of the fake part.
-        augment: maps samples and a generator of random numbers to augmented samples.
+        augment: maps samples and a random number generator to augmented samples.
         detach: whether fakes are constants.
 
     References:

@@ -1,4 +1,4 @@
-"""Does a term couple the players? Measured on its graph, whatever its author says."""
+"""Measure whether a term couples the players, from its graph."""
 
 from collections.abc import Sequence
 
@@ -22,27 +22,28 @@ def mixed_block_norm(
 ) -> float:
     """Estimate the Frobenius norm of ``d^2 term / d min d max`` by products with random vectors.
 
-    ``E |D v|^2 = |D|_F^2`` for v from N(0, I). Where the graph of the term does not connect the
-    players, the result is exactly 0. Otherwise it is positive with probability 1, if only by
-    round-off where parts of D cancel. A term that gives 0 may go into
-    ``step(loss, max_penalty=term)`` (or ``min_penalty``) instead of the loss: the step is the same
-    and its graphs hold less memory.
+    ``E |D v|^2 = |D|_F^2`` for v from N(0, I). If the graph of the term does not connect the
+    players, the result is exactly 0. Otherwise it is positive with probability 1, possibly only by
+    round-off if parts of D cancel. A term with result 0 can be passed as
+    ``step(loss, max_penalty=term)`` (or ``min_penalty``) instead of in the loss: the step is the
+    same and its graphs hold less memory.
 
     Args:
-        term: scalar with its graph. It may depend on one player alone.
+        term: scalar with its graph. It may depend on only one player.
         min_params: the min player's tensors.
         max_params: the max player's tensors, on the same device.
-        num_probes: number of random vectors >= 1; the relative error falls like its root.
-        generator: of the random numbers.
+        num_probes: number of random vectors >= 1; the relative error falls as one over its root.
+        generator: generator of the random numbers.
 
     Returns:
-        The estimated norm. This waits for the device.
+        The estimated norm. Synchronises with the device.
 
     Raises:
-        TypeError, ValueError: if the term is no scalar with a graph.
-        RuntimeError: if an operation of the term has no second derivative, with the remedy.
+        TypeError, ValueError: if the term is not a scalar with a graph.
+        RuntimeError: if an operation of the term has no second derivative; the message gives the
+            remedy.
 
-    Cost: a differentiated backward pass and ``num_probes`` mixed products.
+    Cost: a backward pass with its graph and ``num_probes`` mixed products.
 
     Example:
         >>> x, y = (torch.ones(2, requires_grad=True) for _ in range(2))
@@ -67,7 +68,7 @@ def mixed_block_norm(
         "max": grads[count:],
     }
     mixed = Derivatives.of_loss(by_player, params)
-    # Probed from the smaller player.
+    # Draw random vectors in the space of the smaller player.
     source: Player = "min" if layouts["min"].numel <= layouts["max"].numel else "max"
     target: Player = "max" if source == "min" else "min"
     like = torch.empty(0, dtype=layouts[source].dtype, device=layouts[source].device)

@@ -1,4 +1,4 @@
-"""Diversity of filters: cosines between the filters of a layer, above a threshold."""
+"""Diversity of filters: penalise cosines above a threshold between the filters of a layer."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class GeometricThreshold:
         start: threshold at epoch 0.
         factor: above 1 to rise to the limit, below 1 to fall to it.
         every: number of epochs between changes.
-        limit: bound on the threshold, from above if it rises and from below if it falls.
+        limit: maximum of a rising threshold, minimum of a falling one.
     """
 
     start: float = 0.1
@@ -58,7 +58,7 @@ def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
     wide = widened(rows)
     squares = wide.square().sum(dim=-1, keepdim=True)
     is_zero = squares == 0
-    # Replaced before the root, whose derivative at zero is infinite.
+    # Replace zeros before the root, because its derivative at zero is infinite.
     inverse = squares.masked_fill(is_zero, 1.0).rsqrt().masked_fill(is_zero, 0.0)
     return wide * inverse, inverse
 
@@ -66,7 +66,7 @@ def _unit_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
 def cosines(rows: Tensor) -> Tensor:
     """Return the cosines [..., n, n] between rows [..., n, d]; those of a zero row are zero.
 
-    In float32 at least. Values and derivatives are finite at a zero row.
+    Computed in at least float32. Values and derivatives are finite at a zero row.
     """
     with without_autocast(rows):
         unit, _ = _unit_rows(rows)
@@ -74,7 +74,7 @@ def cosines(rows: Tensor) -> Tensor:
 
 
 class _SumOfSquares(torch.autograd.Function):
-    """The penalty of one matrix, by the kernels; a gradient with a graph is written out."""
+    """The penalty of one matrix, by kernels; plain operations if the gradient needs a graph."""
 
     @staticmethod
     def forward(rows: Tensor, positive: float, negative: float) -> tuple[Tensor, Tensor]:
@@ -98,7 +98,7 @@ class _SumOfSquares(torch.autograd.Function):
 
 
 def _gradient(rows: Tensor, positive: float, negative: float) -> Tensor:
-    """Return the gradient for the rows [n, d] in plain operations."""
+    """Return the gradient for the rows [n, d], differentiable, in plain operations."""
     unit, inverse = _unit_rows(rows)
     values = unit @ unit.T
     counts = (values > positive) | (values < -negative)
@@ -114,21 +114,21 @@ _sum_of_squares: Any = _SumOfSquares.apply
 def diversity_penalty(
     rows: Tensor, *, threshold: float = 0.5, negative_threshold: float | None = None
 ) -> Tensor:
-    """Return the sum of squared cosines between unlike rows that pass a threshold.
+    """Return the sum of squared cosines between different rows that pass a threshold.
 
-    ``sum_{i != j} c_ij^2 [c_ij > threshold or c_ij < -negative_threshold]``. Which pairs count is
+    ``sum_{i != j} c_ij^2 [c_ij > threshold or c_ij < -negative_threshold]``. The choice of pairs is
     not differentiated.
 
     Args:
-        rows: [..., n, d], one row a filter.
-        threshold: in [0, 1], of positive cosines.
-        negative_threshold: in [0, 1], of negative ones; None is ``threshold``.
+        rows: [..., n, d], one row per filter.
+        threshold: in [0, 1], for positive cosines.
+        negative_threshold: in [0, 1], for negative cosines; None is ``threshold``.
 
     Returns:
         The sum over pairs and leading axes, each pair counted twice.
 
-    Cost: one product of the rows with themselves, ``n^2 d``, two for the gradient. No matrix of all
-    cosines is formed, but for second derivatives.
+    Cost: one product of the rows with themselves, ``n^2 d``, two for the gradient. Only second
+    derivatives form the matrix of all cosines.
     """
     check_threshold("threshold", threshold)
     negative = threshold if negative_threshold is None else negative_threshold
@@ -136,7 +136,7 @@ def diversity_penalty(
     if rows.dim() < 2:
         raise ValueError(f"`rows` must have shape [..., n, d], got {tuple(rows.shape)}.")
     if rows.shape[-2] < 2:
-        # No pair, which leaves a zero to differentiate.
+        # There are no pairs. Return a zero with a graph, so that it can be differentiated.
         return (0.0 * widened(rows)).sum()
     with without_autocast(rows):
         matrices = rows.reshape(-1, *rows.shape[-2:])
@@ -148,24 +148,24 @@ def diversity_penalty(
 class Diversity(Penalty):
     """``coefficient * sum over layers`` of squared filter cosines above a threshold.
 
-    Each layer's filters are compared within their group, in the weight that the layer multiplies
+    Filters of a layer are compared within their group, in the weight that the layer multiplies
     with. The paper penalises both networks; published settings are a threshold of 0.5 with
     coefficient 0.1 on the critic and 0.001 on the generator, or 0.6 with 1 on the critic alone.
-    They are from a repository that does not name its authors. There the filters of a transposed
-    convolution lie along its first axis, here along that of its outputs; a single threshold serves
-    both signs, the layer at the image is left out (``Layers(image_channels=3)``), and the sum is
-    not halved; the authors' later text has a factor 1/2.
+    They are from a repository that does not name its authors. It takes the filters of a transposed
+    convolution along the first axis (here: along the output axis), uses one threshold for both
+    signs, leaves out the layer at the image (``Layers(image_channels=3)``), and does not halve the
+    sum; the authors' later text has a factor 1/2.
 
-    For: the player whose network is given; for both, give each its term. Sign: added to the loss
-    for the min player, subtracted for the max player. Couples: no. Order: 0. Cost:
+    For: the player whose network is given; for both, one term each. Sign: added to the loss for the
+    min player, subtracted for the max player. Couples: no. Order: 0. Cost:
     :func:`diversity_penalty` of each layer, independent of the batch.
 
     Attributes:
         coefficient: factor >= 0.
-        threshold: of positive cosines, in [0, 1], or a function of the epoch, such as
+        threshold: for positive cosines, in [0, 1], or a function of the epoch, such as
             :class:`GeometricThreshold`.
-        negative_threshold: of negative cosines; None is ``threshold``.
-        layers: which layers count.
+        negative_threshold: for negative cosines; None is ``threshold``.
+        layers: the penalised layers.
 
     References:
         Ayinde, Nishihama and Zurada (2019). https://arxiv.org/abs/1901.10824
@@ -187,7 +187,7 @@ class Diversity(Penalty):
                 check_threshold(name, value)
 
     def __call__(self, module: nn.Module, *, epoch: int = 0) -> Tensor:
-        """Return the term for a network; ``epoch`` is for thresholds with a schedule."""
+        """Return the term for a network; thresholds with a schedule use ``epoch``."""
         check_count("epoch", epoch, minimum=0)
         threshold = _at(self.threshold, epoch)
         negative = None if self.negative_threshold is None else _at(self.negative_threshold, epoch)

@@ -37,12 +37,12 @@ def perturb(
 
     Args:
         real: [n, ...]. Not modified.
-        perturbation: which of the two.
-        scale: None is 0.5 for the released code, 10 for the paper.
-        generator: of the random numbers.
+        perturbation: "released" or "paper".
+        scale: scale of the noise; None is 0.5 for the released code, 10 for the paper.
+        generator: generator of the random numbers.
 
     Returns:
-        Points, shaped and typed as ``real``.
+        Points with the shape and dtype of ``real``.
     """
     check_samples("real", real)
     check_choice("perturbation", perturbation, SCALES)
@@ -62,21 +62,21 @@ def perturb(
 class Dragan(NormPenalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at x near real samples.
 
-    ``D`` gives logits, not probabilities. Paper and released code: coefficient 10, target 1; they
-    differ in the noise, see :func:`perturb`. The authors advise to tune coefficient and region and
-    to leave the target. The default is the released noise: a variance of 10 drowns images scaled
-    to [-1, 1].
+    ``D`` returns logits, not probabilities. Paper and released code: coefficient 10, target 1; they
+    differ in the noise, see :func:`perturb`. The authors advise tuning coefficient and region but
+    not the target. The default is the released noise: a variance of 10 hides images scaled to
+    [-1, 1].
 
-    For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: no; it sees
-    real samples alone. Order: 2. Cost: :func:`gradient_penalty`.
+    For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: no; it uses
+    real samples only. Order: 2. Cost: :func:`gradient_penalty`.
 
     Attributes:
         coefficient: factor >= 0.
-        target: norm that costs nothing >= 0.
-        one_sided: whether norms below the target cost nothing.
-        eps: under the root.
+        target: norm without penalty, >= 0.
+        one_sided: whether norms below the target are not penalised.
+        eps: added under the root.
         perturbation: "released" or "paper".
-        scale: of the perturbation > 0; None is that of its source.
+        scale: scale of the perturbation, > 0; None for that of its source.
 
     References:
         Kodali, Abernethy, Hays and Kira (2017). https://arxiv.org/abs/1705.07215

@@ -1,4 +1,4 @@
-"""The norm of a critic's gradient at given points, held near a target."""
+"""Penalties that keep the norm of a critic's gradient at given points near a target."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -26,21 +26,21 @@ EPS = 1e-12
 def critic_gradients(critic: Critic, points: Tensor) -> Tensor:
     """Return the gradient of each sample's score with respect to that sample.
 
-    Autocast is off inside, so that gradients are float32 at least where weights are. A critic whose
-    samples interact (batch normalization) mixes them: gradients are of the sum of all scores.
+    Autocast is disabled, so that gradients are at least float32 if the weights are. The gradients
+    are of the sum of all scores: if samples interact in the critic (batch normalization), they mix.
 
     Args:
         critic: maps points [n, ...] to scores [n], [n, 1] or, for patches, [n, 1, h, w]. The
-            scores of a sample are summed, as all public codes do.
-        points: [n, ...] of any rank from 2. With a graph (attached fakes) the result depends on
-            what made them; without one they are constants.
+            scores of a sample are summed, as in all public implementations.
+        points: [n, ...] of any rank from 2. If they have a graph (attached fakes), so does the
+            result with respect to their inputs; otherwise they are constants.
 
     Returns:
-        Gradients, shaped as ``points``, with a graph if gradients are enabled.
+        Gradients with the shape of ``points``, with a graph if gradients are enabled.
 
     Raises:
-        TypeError, ValueError: if the points are no samples, or the scores not one set a sample, or
-            do not depend on the points.
+        TypeError, ValueError: if the points are not samples, the scores do not have one entry or
+            more for each sample, or do not depend on the points.
 
     Cost: a forward and a backward pass of the critic.
     """
@@ -53,7 +53,7 @@ def critic_gradients(critic: Critic, points: Tensor) -> Tensor:
             try:
                 samples.requires_grad_()
             except RuntimeError:
-                # Inside a transform of torch.func, which alone can begin to differentiate there.
+                # Inside a torch.func transform, only torch.func can start to differentiate.
                 result: Tensor = torch.func.grad(partial(_total_score, critic))(samples)
                 return result
         scores = check_scores(critic, critic(samples), len(samples))
@@ -88,16 +88,16 @@ def gradient_penalty(
 
         mean_i (sqrt(|g_i|^2 + eps) - target)^2,
 
-    of ``max(. - target, 0)`` if one-sided, and ``mean_i |g_i|^2`` without a root for a target of
-    zero. Norms are over all axes but the first. Sums and roots are taken in float32 at least.
+    with ``max(. - target, 0)`` if one-sided. For a target of zero it is ``mean_i |g_i|^2``, without
+    a root. Norms are over all axes but the first. Sums and roots are computed in at least float32.
 
     Args:
         critic: as in :func:`critic_gradients`.
-        points: [n, ...] where the gradient is taken.
-        target: norm that costs nothing.
-        one_sided: whether norms below the target cost nothing.
+        points: [n, ...] at which the gradient is taken.
+        target: norm without penalty.
+        one_sided: whether norms below the target are not penalised.
         eps: added under the root: value and derivatives stay finite at a zero gradient, and a norm
-            is off by at most ``sqrt(eps)``.
+            changes by at most ``sqrt(eps)``.
 
     Returns:
         The mean, a scalar without coefficient.
@@ -105,8 +105,8 @@ def gradient_penalty(
     Raises:
         TypeError, ValueError: as :func:`critic_gradients`, and if the critic is frozen.
 
-    Cost: a forward pass and a backward pass that is differentiated: about that of a plain critic
-    step for the value, and twice that with its gradient.
+    Cost: a forward pass and a backward pass with its graph: about a plain critic step for the
+    value, and twice that with its gradient.
     """
     gradients = critic_gradients(critic, points)
     squares = widened(gradients).flatten(1).square().sum(dim=1)
@@ -150,13 +150,13 @@ class GradientPenalty(NormPenalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at points of the caller's.
 
     For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: only if the
-    points carry a graph to the generator. Order: 2. Cost: :func:`gradient_penalty`.
+    points have a graph to the generator. Order: 2. Cost: :func:`gradient_penalty`.
 
     Attributes:
         coefficient: factor >= 0.
-        target: norm that costs nothing >= 0.
-        one_sided: whether norms below the target cost nothing.
-        eps: under the root.
+        target: norm without penalty, >= 0.
+        one_sided: whether norms below the target are not penalised.
+        eps: added under the root.
     """
 
     def __call__(self, critic: Critic, points: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which layers of a network a penalty acts on, and their weights as matrices."""
+"""Choose the layers of a network that a penalty acts on, and reshape weights to matrices."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +26,8 @@ class Layers:
     Attributes:
         kinds: "conv" (1-D to 3-D, transposed or not), "linear", or both.
         skip: qualified names, as in ``named_modules()``, of layers to leave out.
-        image_channels: leave out convolutions with that many input or output channels, which touch
-            the image; None keeps them.
+        image_channels: leave out convolutions with that many input or output channels, which read
+            or write the image; None keeps them.
     """
 
     kinds: tuple[Kind, ...] = ("conv",)
@@ -53,8 +53,8 @@ class Layers:
             trainable: whether to leave out layers whose weights are frozen.
 
         Raises:
-            TypeError: if ``module`` is none.
-            ValueError: if no layer is left, saying which kind is missing, or a name is unknown.
+            TypeError: if ``module`` is not a module.
+            ValueError: if no layer is left or a name in ``skip`` is unknown.
         """
         if not isinstance(module, nn.Module):
             raise TypeError(f"`module` must be a module, got {type(module).__name__}.")
@@ -93,11 +93,11 @@ class Layers:
 
 
 def underlying(layer: nn.Module, name: str = "") -> Tensor:
-    """Return the parameter that is trained for the layer's weight.
+    """Return the trained parameter of the layer's weight.
 
-    That is the weight itself, or the original under a parametrization with one original, such as
-    ``torch.nn.utils.parametrizations.spectral_norm``. No forward pass of a parametrization runs, so
-    no power iteration advances.
+    This is the weight itself, or the original of a parametrization with one original, such as
+    ``torch.nn.utils.parametrizations.spectral_norm``. Parametrizations are not evaluated, so power
+    iterations do not advance.
 
     Raises:
         ValueError: if there is no such parameter.
@@ -110,7 +110,7 @@ def underlying(layer: nn.Module, name: str = "") -> Tensor:
         originals: dict[str, Tensor] = dict(parts.named_parameters(recurse=False))
         if set(originals) == {"original"}:
             return originals["original"]
-    # What the older `torch.nn.utils.spectral_norm` leaves.
+    # The parameter that the older `torch.nn.utils.spectral_norm` registers.
     if "weight_orig" in own:
         return own["weight_orig"]
     raise ValueError(
@@ -122,7 +122,7 @@ def underlying(layer: nn.Module, name: str = "") -> Tensor:
 
 @contextmanager
 def _frozen(layer: nn.Module) -> Iterator[None]:
-    """Keep the buffers of parametrizations, such as power iterations, as they are."""
+    """Put parametrizations in eval mode, so that buffers such as power iterations do not change."""
     parts = cast(nn.ModuleDict, layer.parametrizations)["weight"]
     states = {part: part.training for part in parts.modules()}
     try:
@@ -135,9 +135,9 @@ def _frozen(layer: nn.Module) -> Iterator[None]:
 
 
 def effective_weight(layer: nn.Module, name: str = "") -> Tensor:
-    """Return the weight that the layer multiplies with, differentiable in what is trained.
+    """Return the weight that the layer multiplies with, as a function of the trained parameter.
 
-    Parametrizations are evaluated, but what they remember does not advance.
+    Parametrizations are evaluated, but their buffers do not change.
     """
     if parametrize.is_parametrized(layer, "weight"):
         with _frozen(layer):
@@ -150,26 +150,26 @@ def weight_matrix(layer: nn.Module, weight: Tensor) -> Tensor:
     """Return ``weight`` as a matrix [n, d] with a row for each output, as for spectral norms.
 
     Convolutions are reshaped as by ``torch.nn.utils.parametrizations.spectral_norm``: this is not
-    the matrix of the convolution as a linear map. Transposed ones keep their outputs in axis 1,
-    divided by the number of groups.
+    the matrix of the convolution as a linear map. Transposed convolutions have their outputs in
+    axis 1, divided by the number of groups.
     """
     return weight.movedim(output_axis(layer), 0).flatten(1)
 
 
 def output_axis(layer: nn.Module) -> int:
-    """Return the axis of the layer's weight that counts outputs."""
+    """Return the output axis of the layer's weight."""
     return 1 if isinstance(layer, TRANSPOSED) else 0
 
 
 def filter_rows(layer: nn.Module, weight: Tensor) -> Tensor:
-    """Return the filters as rows [groups, n, d]: n outputs a group, d entries a filter.
+    """Return the filters as rows [groups, n, d]: n outputs per group, d entries per filter.
 
-    Filters of different groups see different inputs and are not comparable, so each group is a
-    matrix of its own.
+    Filters of different groups read different inputs and are not comparable, so each group is a
+    separate matrix.
     """
     groups = getattr(layer, "groups", 1)
     split = weight.reshape(groups, -1, *weight.shape[1:])
     if isinstance(layer, TRANSPOSED):
-        # [in, out / groups, ...], the groups one after another in the first axis.
+        # The weight has shape [in, out / groups, ...] with groups consecutive in the first axis.
         return split.movedim(2, 1).flatten(2)
     return split.flatten(2)

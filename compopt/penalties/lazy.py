@@ -1,4 +1,4 @@
-"""A penalty at every n-th step, with n times its weight."""
+"""A penalty that is evaluated at every n-th step, with n times its weight."""
 
 from typing import Any
 
@@ -9,12 +9,11 @@ from compopt.penalties.base import Penalty
 
 
 class Lazy:
-    """Evaluates ``penalty`` at the first and then at every n-th call, times n; else gives None.
+    """Returns n times ``penalty`` at the first and then at every n-th call, otherwise None.
 
-    On average over the steps the term is the same, at an n-th of the cost. None is what
-    ``optimizer.step(loss, max_penalty=None)`` takes for no term. Adaptive step sizes see the larger
-    gradients of some steps; StyleGAN2 corrects its learning rate and momenta for that, this does
-    not.
+    On average over steps the term is the same, at an n-th of the cost. Pass the result, term or
+    None, to ``optimizer.step(loss, max_penalty=...)``. Adaptive step sizes see larger gradients at
+    every n-th step; StyleGAN2 corrects its learning rate and momenta for that, this class does not.
 
     Args:
         penalty: any penalty or function that returns a scalar.
@@ -33,15 +32,15 @@ class Lazy:
         self.num_calls = 0
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor | None:
-        """Count a step; return the term if it is due, else None."""
+        """Count a call; return the term at every n-th, else None."""
         is_due = self.num_calls % self.every == 0
-        # Counted after the term, so that a call that fails can be repeated.
+        # Count after evaluating the term, so that a failed call can be repeated.
         term: Tensor | None = self.every * self.penalty(*args, **kwargs) if is_due else None
         self.num_calls += 1
         return term
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of calls, by which a resumed run keeps its rhythm."""
+        """Return the number of calls, so that a resumed run evaluates at the same steps."""
         return {"num_calls": self.num_calls}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

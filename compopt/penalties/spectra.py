@@ -16,8 +16,8 @@ from compopt.penalties.layers import Layers, underlying, weight_matrix
 def weight_matrices(module: nn.Module, layers: Layers) -> dict[str, Tensor]:
     """Return the matrix [n, d] of each chosen layer's trained weight, detached, at least float32.
 
-    Under spectral normalization it is the original: dividing it by its norm changes no normalised
-    spectrum.
+    Under spectral normalization it is the original weight: dividing it by its norm does not change
+    the normalised spectrum.
     """
     return {
         name: widened(weight_matrix(layer, underlying(layer, name).detach()))
@@ -26,9 +26,9 @@ def weight_matrices(module: nn.Module, layers: Layers) -> dict[str, Tensor]:
 
 
 def batched_svd(matrices: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor, Tensor]]:
-    """Return U [n, r], S [r] and V^T [r, d] of each matrix; equal shapes are decomposed at once.
+    """Return U [n, r], S [r] and V^T [r, d] of each matrix; equal shapes are batched.
 
-    Cost: one call for each shape among the matrices.
+    Cost: one SVD call for each distinct shape.
     """
     return {
         name: (left, values, right)
@@ -49,7 +49,7 @@ def singular_values(matrices: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _stacks(matrices: Mapping[str, Tensor]) -> list[tuple[list[str], Tensor]]:
-    """Return matrices of equal shape, dtype and device in stacks, with their names."""
+    """Return stacks of the matrices of equal shape, dtype and device, with their names."""
     alike: defaultdict[object, list[str]] = defaultdict(list)
     for name, matrix in matrices.items():
         alike[matrix.shape, matrix.dtype, matrix.device].append(name)
@@ -70,17 +70,17 @@ def block_power_iteration(
     start: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Estimate the largest singular values without a decomposition of the matrix.
+    """Estimate the largest singular values without decomposing the matrix.
 
-    Subspace iteration, on the matrix and its transpose in turn. The error of the j-th value falls
-    like ``(sigma_{k+1} / sigma_j)^{4 num_iter}`` for k values.
+    Subspace iteration with the matrix and its transpose in turn. The error of the j-th value
+    decreases as ``(sigma_{k+1} / sigma_j)^{4 num_iter}`` for k values.
 
     Args:
         matrix: [n, d]. Not modified, not differentiated.
         num_values: k in 1 .. min(n, d), at most 64 on a device.
         num_iter: number of iterations >= 1.
-        start: [d, k] a basis to start from, such as the last one, or None for a random one.
-        generator: of the random numbers.
+        start: initial basis [d, k], such as the previous result; None for a random one.
+        generator: generator of the random numbers.
 
     Returns:
         Values [k], largest first, never above the true ones, and the basis V [d, k].

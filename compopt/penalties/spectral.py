@@ -1,4 +1,4 @@
-"""Spectral compensation of SR-GAN: as a projection beside the optimizer, and as a loss term."""
+"""Spectral compensation of SR-GAN, as a projection after optimizer steps and as a loss term."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +24,7 @@ Mode: TypeAlias = Literal["static", "dynamic"]
 
 
 def num_compensated(rank: int, share: float) -> int:
-    """Return how many of ``rank`` singular values are raised to the largest: at least one."""
+    """Return how many of ``rank`` singular values are raised to the largest, at least one."""
     return max(1, int(share * rank))
 
 
@@ -45,34 +45,36 @@ class SpectralRegularizer:
     ``s_k = sigma_k / sigma_1``, every ``every``-th step sets
 
     - static: ``s_k <- 1`` for ``k <= i = share * r``;
-    - dynamic: ``s_k <- gamma_k``, its running maximum over the steps so far;
+    - dynamic: ``s_k <- gamma_k``, its running maximum over projections and :meth:`observe` calls;
 
-    and W to ``U diag(s) V^T``, of norm 1 as in the paper, or of its former norm unless
-    ``normalize``. Singular vectors stay. No gradient is involved: it is a projection, not a term.
+    and W to ``U diag(s) V^T``, with norm 1 as in the paper, or with its previous norm if
+    ``normalize`` is False. Singular vectors do not change. This is a projection, not a loss term:
+    it has no gradient.
 
-    Paper and released code: ``i = r / 2``, every 5th step, convolutions of the critic, spectral
-    normalization on top, which makes ``normalize`` immaterial there (the released dynamic code
-    keeps the norm). That code projects within the critic's loop whenever the generator's step is a
-    multiple of 5, so several times in a row with several critic steps; here it is every fifth call.
-    ``i = 1`` is spectral normalization, ``i = r`` over-constrains. Static serves few classes or low
-    resolution, dynamic many; it is begun when the spectra are still good.
+    Paper and released code: ``i = r / 2``, every 5th step, convolutions of the critic, with
+    spectral normalization, which makes ``normalize`` irrelevant there (the released dynamic code
+    keeps the norm). The released code projects within the critic's loop whenever the generator's
+    step is a multiple of 5, so several times in a row with several critic steps; here it projects
+    at every fifth call. ``i = 1`` is spectral normalization, ``i = r`` over-constrains. Use static
+    for few classes or low resolution and dynamic for many; start dynamic while the spectra are
+    still good.
 
     Under a parametrization with one original (``torch.nn.utils.parametrizations.spectral_norm``)
-    the original is written; its power iteration catches up in the next forward passes. Running
-    averages and a warm start of the optimizer then refer to slightly other weights; they are kept.
+    the original is written; its power iteration adapts in the next forward passes. Running averages
+    and a warm start of the optimizer are kept, although they belong to slightly different weights.
 
     Args:
-        module: the network, mostly the critic.
+        module: the network, usually the critic.
         mode: "static" or "dynamic".
-        share: of the singular values that the static mode sets, in (0, 1].
+        share: share of the singular values that the static mode sets, in (0, 1].
         every: number of steps between projections >= 1.
         normalize: whether weights get norm 1.
-        layers: which layers.
+        layers: the layers to project; None is ``Layers()``.
 
     Raises:
-        TypeError, ValueError: if an argument is none of these, or the module has no such layer.
+        TypeError, ValueError: if an argument is invalid, or the module has no such layer.
 
-    Cost: a batched SVD at every ``every``-th step, and in the dynamic mode nothing in between.
+    Cost: a batched SVD at every ``every``-th step; other steps cost nothing.
 
     References:
         Liu et al. (2019). https://arxiv.org/abs/1908.10999
@@ -104,9 +106,9 @@ class SpectralRegularizer:
 
     @torch.no_grad()
     def step(self) -> bool:
-        """Count a step, and project if it is due; return whether it was.
+        """Count a step, and project at every ``every``-th; return True if it projected.
 
-        Weights are changed in place, so no graph that saved them may be needed afterwards.
+        Weights change in place, so graphs that saved them cannot be used afterwards.
         """
         self.num_steps += 1
         if self.num_steps % self.every:
@@ -117,14 +119,14 @@ class SpectralRegularizer:
             target = self._target(name, normalized(values))
             if not self.normalize:
                 target = target * values[0]
-            # A layer that is zero has no directions to raise.
+            # A zero matrix has no singular directions: leave it zero.
             target = torch.where(values[0] > 0, target, 0.0)
             self._write(name, (left * target) @ right)
         return True
 
     @torch.no_grad()
     def observe(self) -> None:
-        """Raise the running maxima to the present spectra without changing weights."""
+        """Update the running maxima with the current spectra, without changing weights."""
         values = singular_values(weight_matrices(self.module, self.layers))
         for name, spectrum in values.items():
             self._raise_maxima(name, normalized(spectrum))
@@ -150,12 +152,12 @@ class SpectralRegularizer:
         weight.copy_(matrix.reshape(shape).movedim(0, axis))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the number of steps and the running maxima, by layer."""
+        """Return the number of steps and the running maxima of each layer."""
         maxima = {name: values.clone() for name, values in self.maxima.items()}
         return {"num_steps": self.num_steps, "maxima": maxima}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from ``state_dict``; a ValueError says if it is of another network."""
+        """Continue from ``state_dict``; raise a ValueError if it is from another network."""
         check_count("num_steps", state_dict["num_steps"], minimum=0)
         maxima = state_dict["maxima"]
         if maxima:
@@ -173,20 +175,20 @@ class SpectralPenalty(Penalty):
     With ``s_k = sigma_k / sigma_1``, the static term is
     ``coefficient * sum over layers mean_{k <= i} (1 - s_k)^2`` with ``i = share * r``. Given
     running maxima, it is ``coefficient * sum over layers mean_k max(gamma_k - s_k, 0)^2``.
-    These are the targets of :class:`SpectralRegularizer` as a term for those who want a loss; the
-    paper has none, and no customary coefficient.
+    These are the targets of :class:`SpectralRegularizer` as a loss term. The paper has no such
+    term, and there is no customary coefficient.
 
-    Its gradient exists for equal singular values too, its second derivative does not; a competitive
-    step needs none, because the term does not couple.
+    Its gradient exists for equal singular values too, but its second derivative does not. A
+    competitive step does not need it if the term is passed separately.
 
     For: the player whose network is given, in the paper the critic. Sign: added to the loss for the
     min player, subtracted for the max player. Couples: no. Order: 0. Cost: an SVD of each layer at
-    each step, which for large layers exceeds the step: prefer the projection.
+    each step, which for large layers costs more than the step: prefer the projection.
 
     Attributes:
         coefficient: factor >= 0.
-        share: of the singular values with target 1, in (0, 1].
-        layers: which layers count.
+        share: share of the singular values with target 1, in (0, 1].
+        layers: the penalised layers.
 
     References:
         Liu et al. (2019). https://arxiv.org/abs/1908.10999
@@ -208,7 +210,8 @@ class SpectralPenalty(Penalty):
 
         Args:
             module: the network.
-            maxima: by layer, targets [r] such as ``SpectralRegularizer.maxima``; None is static.
+            maxima: targets [r] by layer, such as ``SpectralRegularizer.maxima``; None for the
+                static term.
         """
         layers = self.layers.of(module, trainable=True)
         matrices = {

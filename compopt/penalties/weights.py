@@ -30,17 +30,17 @@ def _trainable(module: nn.Module) -> list[Tensor]:
 class L2(Penalty):
     """``coefficient / 2 * sum w^2`` over the weights of a network.
 
-    Its gradient is that of ``weight_decay=coefficient`` in :class:`torch.optim.Adam`, which passes
-    through the step sizes; ``weight_decay`` of :class:`compopt.ACGD` does not. No value is
-    customary; the default is a beginning.
+    Its gradient is that of ``weight_decay=coefficient`` in :class:`torch.optim.Adam`, which the
+    adaptive step sizes scale; they do not scale the ``weight_decay`` of :class:`compopt.ACGD`. No
+    value is customary; the default is a starting point.
 
     For: the player whose network is given, in published comparisons the critic. Sign: added to the
     loss for the min player, subtracted for the max player. Couples: no. Order: 0. Cost: one pass
     over the weights.
 
     Attributes:
-        coefficient: factor >= 0, of which half counts.
-        biases: whether parameters with fewer than two axes (biases, gains) count as well.
+        coefficient: twice the factor, >= 0.
+        biases: whether to include parameters with fewer than two axes (biases, gains).
     """
 
     player: ClassVar[Player | None] = None
@@ -73,11 +73,11 @@ class L2(Penalty):
 class Orthogonal(Penalty):
     """``coefficient * sum over layers |W W^T - I|_F^2``, without the diagonal unless ``diagonal``.
 
-    W has a row for each output filter, within a group. Without the diagonal, filters may have any
+    W has a row for each output filter of a group. Without the diagonal, filters may have any
     length: the form of BigGAN, coefficient 1e-4. BigGAN's released code descends along half the
     gradient of this formula (``2 (W W^T o (1 - I)) W``), so its 1e-4 is 5e-5 here. With the
-    diagonal it is soft orthogonality. More filters than entries cannot be orthogonal: the term
-    then has no zero.
+    diagonal it is soft orthogonality. If there are more filters than entries per filter, they
+    cannot be orthogonal, and with the diagonal the term cannot reach zero.
 
     For: the player whose network is given, in BigGAN the generator. Sign: added to the loss for the
     min player, subtracted for the max player. Couples: no. Order: 0. Cost: one product of each
@@ -85,8 +85,8 @@ class Orthogonal(Penalty):
 
     Attributes:
         coefficient: factor >= 0.
-        diagonal: whether rows are to have length 1.
-        layers: which layers count.
+        diagonal: whether to penalise row lengths other than 1.
+        layers: the penalised layers.
 
     References:
         Brock, Donahue and Simonyan (2019), Section 3.1. https://arxiv.org/abs/1809.11096
@@ -123,14 +123,14 @@ class Orthogonal(Penalty):
 class WeightClipping:
     """Clamps all trainable parameters of a network to [-limit, limit], in place.
 
-    Not a penalty but a projection: call it after the optimizer's step. It keeps the critic of a
-    Wasserstein GAN Lipschitz, with a constant that nobody knows.
+    This is a projection, not a penalty: call it after the optimizer's step. It keeps the critic of
+    a Wasserstein GAN Lipschitz, with an unknown constant.
 
     For: the critic. Paper: limit 0.01 with RMSprop and five critic steps. Cost: one pass over the
     weights.
 
     Attributes:
-        limit: largest modulus > 0.
+        limit: largest absolute value, > 0.
 
     References:
         Arjovsky, Chintala and Bottou (2017), algorithm 1. https://arxiv.org/abs/1701.07875

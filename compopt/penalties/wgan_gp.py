@@ -20,16 +20,16 @@ def interpolate(
 ) -> Tensor:
     """Return a random point on the segment between each real sample and its fake one.
 
-    ``share * real + (1 - share) * fake`` with one share a sample, from U(0, 1), for any rank.
+    ``share * real + (1 - share) * fake`` with one share per sample, from U(0, 1), for any rank.
 
     Args:
         real: [n, ...].
-        fake: shaped as ``real``; keeps its graph.
-        share: [n] instead of drawn ones.
-        generator: of the random numbers.
+        fake: shape of ``real``; keeps its graph.
+        share: [n], used instead of random shares.
+        generator: generator of the random numbers.
 
     Returns:
-        Points, shaped and typed as ``real``.
+        Points with the shape and dtype of ``real``.
     """
     real, fake = check_pair(real, fake)
     drawn = uniform((len(real),), real, generator) if share is None else share
@@ -44,20 +44,20 @@ def interpolate(
 class WganGP(PairPenalty, NormPenalty):
     """``coefficient * mean (|grad D(x)| - target)^2`` at x between real and fake samples.
 
-    Shares are uniform, one a sample, as in the paper and its code; the public code of competitive
-    gradient descent draws normal ones, which leave the segment. Paper: coefficient 10, target 1,
-    two-sided, five critic steps. A target of 0 is the zero-centred form, ``one_sided`` the weaker
-    constraint of the paper's appendix.
+    Shares are uniform, one per sample, as in the paper and its code; the public code of competitive
+    gradient descent draws normal shares, which leave the segment. Paper: coefficient 10, target 1,
+    two-sided, five critic steps. A target of 0 gives the zero-centred form, ``one_sided`` the
+    weaker constraint of the paper's appendix.
 
     For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: no with
     ``detach`` (the usual game, in which the generator does not see the term); yes without. Order:
-    2, so 3 where an attached term stands in a competitive loss. Cost: :func:`gradient_penalty`.
+    2, so 3 for an attached term in a competitive loss. Cost: :func:`gradient_penalty`.
 
     Attributes:
         coefficient: factor >= 0.
-        target: norm that costs nothing >= 0.
-        one_sided: whether norms below the target cost nothing.
-        eps: under the root.
+        target: norm without penalty, >= 0.
+        one_sided: whether norms below the target are not penalised.
+        eps: added under the root.
         detach: whether fakes are constants.
 
     References:

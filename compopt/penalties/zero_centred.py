@@ -24,7 +24,7 @@ class R1(Penalty):
     samples are constants. Order: 2. Cost: :func:`gradient_penalty`, without a root.
 
     Attributes:
-        coefficient: factor >= 0, of which half counts.
+        coefficient: twice the factor, >= 0.
 
     References:
         Mescheder, Geiger and Nowozin (2018), eq. (9). https://arxiv.org/abs/1801.04406
@@ -52,11 +52,11 @@ class R2(Penalty):
     Paper: coefficient 10, beside or instead of :class:`R1`.
 
     For: the critic. Sign: subtracted from a zero-sum loss, or ``max_penalty``. Couples: no with
-    ``detach``; yes without, where the generator meets the critic's gradient as well. Order: 2, so 3
-    where an attached term stands in a competitive loss. Cost: :func:`gradient_penalty`.
+    ``detach``; yes without, because the generator then affects the term through the fakes. Order:
+    2, so 3 for an attached term in a competitive loss. Cost: :func:`gradient_penalty`.
 
     Attributes:
-        coefficient: factor >= 0, of which half counts.
+        coefficient: twice the factor, >= 0.
         detach: whether fakes are constants.
 
     References:

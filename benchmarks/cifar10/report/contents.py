@@ -1,4 +1,4 @@
-"""What the report says: the headline and the tables."""
+"""Contents of the report: the headline and the tables."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,13 +22,13 @@ HEADS = ["contrast", "distance", "seeds", "first", "second", "ratio", "95 % inte
 
 @dataclass
 class Report:
-    """What the tables and pictures are made of.
+    """Data of the tables and plots.
 
     Attributes:
-        results: stored cells, trials among them.
-        pairs: methods that are compared, fixed before anything ran.
-        metrics: distances that all cells of the pairs were judged by; the first leads.
-        contrasts: by distance, in the order of the pairs.
+        results: stored cells, including trials.
+        pairs: pairs of methods to compare, fixed before any run.
+        metrics: distances that all cells of the pairs have; the first is the main one.
+        contrasts: contrasts by distance, in the order of the pairs.
     """
 
     results: list[Result]
@@ -47,7 +47,7 @@ class Report:
 
     @property
     def finals(self) -> list[Result]:
-        """All that are not trials of a search."""
+        """Results that are not trials of a search."""
         return [result for result in self.results if not result.is_trial]
 
     def endpoints(self, metric: str) -> dict[str, dict[int, float]]:
@@ -61,7 +61,7 @@ class Report:
         return math.exp(sum(values) / len(values))
 
     def is_poor(self, method: str) -> bool:
-        """Whether any distance is above a quarter of that of noise: too far for a ranking."""
+        """True if any distance is above a quarter of that of noise, too large for a ranking."""
         own = next(result for result in self.finals if result.method == method)
         return any(
             self.distance(method, metric) > RANKED * own.ceiling(metric)
@@ -70,11 +70,11 @@ class Report:
         )
 
     def best(self, methods: Sequence[str], metric: str) -> str:
-        """Return the method of the least distance."""
+        """Return the method with the smallest distance."""
         return min(methods, key=lambda method: self.distance(method, metric))
 
     def median(self, method: str) -> Result | None:
-        """Return the stored result with samples that is nearest to the median seed."""
+        """Return the stored result with samples that is closest to the median seed."""
         metric = self.metrics[0]
         own = [r for r in self.finals if r.method == method and r.endpoint(metric) is not None]
         ordered = sorted(own, key=lambda result: result.endpoint(metric) or 0.0)
@@ -88,7 +88,7 @@ def groups(report: Report) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {"implicit": [], "penalty": [], "explicit": []}
     measured = report.endpoints(report.metrics[0])
     tuned = [result for result in report.finals if result.run["optimizer_name"].endswith(TUNED)]
-    # With one another: what is tuned has seeds and a budget of its own.
+    # Compare tuned methods only with each other: they have their own seeds and budget.
     for result in tuned or report.finals:
         optimizer, term = result.run["optimizer"], result.run["term"]["kind"]
         is_competitive = optimizer["kind"] in ("cgd", "acgd")
@@ -105,7 +105,7 @@ def groups(report: Report) -> dict[str, list[str]]:
 
 
 def headline(report: Report) -> str:
-    """Return what a reader may quote, with what speaks against it beside it."""
+    """Return the headline results together with their limitations."""
     first = report.metrics[0]
     made = report.contrasts[first]
     sides: dict[str, list[str]] = {"lower": [], "higher": [], "level": []}
@@ -116,7 +116,7 @@ def headline(report: Report) -> str:
     poor = [words(method) for method in report.endpoints(first) if report.is_poor(method)]
     limits += [f"Too close to noise to be ranked: {'; '.join(poor)}."] * bool(poor)
     counts = sorted(len(found.seeds) for found in made)
-    # The least p of a sign-flip test.
+    # The smallest possible p-value of a sign-flip test.
     if 2 ** (1 - counts[-1]) * len(made) > LEVEL:
         seeds = "to".join(f" {count} " for count in dict.fromkeys((counts[0], counts[-1])))
         limits.append(f"With{seeds}of {len(SEEDS)} planned seeds no test can be significant.")
@@ -167,7 +167,7 @@ def contrasts_table(report: Report, others: Sequence[str]) -> str:
 
 
 def methods_table(report: Report) -> str:
-    """Return a row for each method: its cells, both distances, and what a step takes."""
+    """Return a row for each method: its cells, both distances, and the cost of a step."""
     rows = []
     for method in dict.fromkeys(result.method for result in report.finals):
         own = [result for result in report.finals if result.method == method]
@@ -206,7 +206,7 @@ def trials_table(report: Report) -> str:
 
 
 def finals_table(report: Report) -> str:
-    """Return what the averaged generators score after the last step; empty if nothing does."""
+    """Return the final scores of the averaged generators; empty if there are none."""
     rows: dict[str, dict[str, list[float]]] = {}
     for result in report.finals:
         for row in result.evaluations:
@@ -222,7 +222,7 @@ def finals_table(report: Report) -> str:
 
 
 def monitor_text(report: Report) -> str:
-    """Return in how many runs the collapse monitor raised an alarm: good ones, and lost ones."""
+    """Return the numbers of good and of failed runs with an alarm of the collapse monitor."""
     metric = report.metrics[0]
     watched = [result for result in report.results if result.monitor]
     ends = [math.exp(r.endpoint(metric) or 0.0) / r.ceiling(metric) for r in watched]
@@ -260,7 +260,7 @@ def _with_range(found: dict[int, float]) -> str:
 
 
 def progress_table(parts: dict[str, list[Result]]) -> str:
-    """Return how far the plan has come, part by part, in cells and core-hours of training."""
+    """Return the progress of each part of the plan, in cells and core-hours of training."""
     costs = [r.evaluations[-1].get("cost", 0) for rs in parts.values() for r in rs if r.hours]
     hours = sum(r.hours for rs in parts.values() for r in rs)
     pace = hours / sum(costs) if costs else 0.0

@@ -42,7 +42,7 @@ def _text(found: list[float] | None, digits: int = 1) -> str:
 
 
 def terms_table(values: Values) -> str:
-    """Return both distances by explicit term, loss and optimizer, and single cells below them."""
+    """Return both distances by explicit term, loss and optimizer, then single cells."""
 
     def cell(*key: str) -> str:
         second = values.get((*key, "raw", SECOND))
@@ -59,7 +59,7 @@ def terms_table(values: Values) -> str:
 
 
 def solves_table(values: Values) -> str:
-    """Return quality in equal seconds, by how a step is computed."""
+    """Return quality after equal seconds, by the way of computing a step."""
     columns = [("raw", "steps", 0), ("raw", FIRST, 1), ("ema", FIRST, 1), ("raw", SECOND, 0)]
     rows = [
         [title, *(_text(values.get((name, "bce", "none", g, m)), d) for g, m, d in columns)]

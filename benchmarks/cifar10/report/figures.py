@@ -1,4 +1,4 @@
-"""Pictures of the report: forest, curves, searches and samples."""
+"""Plots of the report: forest, curves, searches and samples."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from benchmarks.cifar10.contrasts import Contrast, expected_best
 from benchmarks.cifar10.report.words import CHOICES, DISTANCES, compared, words
 from benchmarks.cifar10.stored import Result, curve
 
-# Okabe and Ito's hues, which all kinds of colour vision tell apart.
+# Okabe and Ito's colours, distinguishable with all kinds of colour vision.
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c8c8c")
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10)
 AXES: dict[str, Callable[[dict], float]] = {
@@ -33,10 +33,10 @@ def color_of(methods: Sequence[str]) -> dict[str, str]:
 
 
 def draw_forest(contrasts: Sequence[Sequence[Contrast]], metrics: Sequence[str]) -> Figure:
-    """Draw each contrast's ratio of distances with its interval and seeds, a colour a distance.
+    """Plot each contrast's ratio of distances with interval and seeds, one colour per distance.
 
     Args:
-        contrasts: for each distance the same contrasts in the same order.
+        contrasts: for each distance, the same contrasts in the same order.
         metrics: names of the distances.
     """
     rows = len(contrasts[0])
@@ -72,7 +72,7 @@ def draw_forest(contrasts: Sequence[Sequence[Contrast]], metrics: Sequence[str])
 
 
 def draw_curves(results: Sequence[Result], metric: str) -> Figure:
-    """Draw a distance over training: geometric means of seeds, and bands from least to largest."""
+    """Plot a distance over training: geometric means over seeds, and bands of their range."""
     losses = list(dict.fromkeys(result.run["loss"] for result in results))
     figure = Figure(figsize=(9, 0.6 + 2.3 * len(losses)), layout="constrained")
     grid = figure.subplots(len(losses), len(AXES), sharey=True, sharex="col", squeeze=False)
@@ -120,7 +120,7 @@ def _draw_band(
 
 
 def draw_searches(trials: Sequence[Result], metric: str) -> Figure:
-    """Draw the expected best of k trials, and endpoints against learning rate and strength."""
+    """Plot the expected best of k trials, and endpoints against learning rate and strength."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     best, *sensitivity = figure.subplots(1, 3, sharey=True)
     methods = list(dict.fromkeys(trial.method for trial in trials))
@@ -144,7 +144,7 @@ def draw_searches(trials: Sequence[Result], metric: str) -> Figure:
 
 
 def draw_samples(results: Sequence[Result], metric: str) -> Figure:
-    """Draw the stored samples of some results side by side, with their distances."""
+    """Show the stored samples of some results side by side, with their distances."""
     figure = Figure(figsize=(2.4 * len(results), 2.9), layout="constrained")
     for axes, result in zip(
         figure.subplots(1, len(results), squeeze=False)[0], results, strict=True

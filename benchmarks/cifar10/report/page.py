@@ -1,4 +1,4 @@
-"""The pages: of a sweep, and of all committed results."""
+"""Pages of the report: of a sweep, and of all committed results."""
 
 import csv
 import textwrap
@@ -48,7 +48,7 @@ NO_SEARCHES = (
 
 
 def write_pictures(report: Report, out: Path) -> list[str]:
-    """Write the pictures for which there are results; return their names."""
+    """Write the plots that have results; return their names."""
     metric = report.metrics[0]
     medians = [m for name in report.endpoints(metric) if (m := report.median(name))]
     trials = [result for result in report.results if result.is_trial]
@@ -71,9 +71,9 @@ def write_report(path: Path, out: Path) -> Path:
     """Write the report of a sweep, or of a folder of stored results; return the page's path.
 
     Args:
-        path: of either.
-        out: for ``report.md``, ``results.csv``, pictures and, of a sweep, ``cells``; made if it
-            does not exist.
+        path: folder of the sweep or of stored results.
+        out: folder for ``report.md``, ``results.csv``, plots and, for a sweep, ``cells``; created
+            if it does not exist.
     """
     pairs: list[tuple[str, str]] = []
     if (path / "sweep.json").exists():
@@ -106,14 +106,14 @@ def _committed() -> tuple[Report, dict[str, list[Result]]]:
     named = groups(report)
     for name in ("penalty", "explicit"):
         if named["implicit"] and named[name]:
-            # The best of each, by the first distance.
+            # Compare the best of each group, by the first distance.
             one, other = (report.best(named[g], report.metrics[0]) for g in ("implicit", name))
             fixed.append((one, other))
     return Report(results, fixed), parts
 
 
 def _question(report: Report, group: str) -> str:
-    """Return the contrast of the best implicit with the best method of a group, or what lacks."""
+    """Return the contrast of the best implicit method with a group's best, or what is missing."""
     others = groups(report)[group]
     if others:
         return contrasts_table(report, [report.best(others, report.metrics[0])])

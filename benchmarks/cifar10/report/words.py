@@ -34,7 +34,7 @@ def words(method: str) -> str:
 
 
 def compared(one: str, other: str) -> tuple[str, str]:
-    """Return a sentence's start for a method, and what it is compared with."""
+    """Return the start of a sentence about ``one``, and the words for what it is compared with."""
     (name, loss), (second, second_loss) = parts(one), parts(other)
     where = "" if loss == second_loss else f" on the {second_loss}"
     article = "the " if second.endswith("control") else ""
@@ -42,6 +42,6 @@ def compared(one: str, other: str) -> tuple[str, str]:
 
 
 def over(one: str, other: str) -> str:
-    """Return what a ratio is of."""
+    """Return the label of a ratio."""
     (name, loss), (second, second_loss) = parts(one), parts(other)
     return f"{name} / {second}, {loss}" if loss == second_loss else f"{words(one)} / {words(other)}"

@@ -1,1 +1,1 @@
-"""The table of kernels, a module for each operation."""
+"""Entries of the table of kernels, one module for each operation."""

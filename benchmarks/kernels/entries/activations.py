@@ -1,4 +1,4 @@
-"""The table's entries of bias and activation."""
+"""Entries of bias and activation."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def _operation(what: str, kind: str) -> Operation:
         shape = max(size // (64 * side * side), 1), 64, side, side
         v, grad, x = (torch.randn(shape, device=device) for _ in range(3))
         bias = torch.randn(64, device=device)
-        # Without the sums for the bias, which are a launch of another kernel.
+        # Without the bias sums, which another kernel computes.
         return {
             "forward": (x, bias, activation),
             "tangent": (v, None, x, None, activation),

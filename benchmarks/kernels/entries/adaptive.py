@@ -1,4 +1,4 @@
-"""The table's entries of the set-up of an adaptive step."""
+"""Entries of the set-up of an adaptive step."""
 
 import torch
 import triton.language as tl

@@ -1,4 +1,4 @@
-"""The table's entries of the conjugate gradient kernels."""
+"""Entries of the conjugate gradient kernels."""
 
 import torch
 import triton.language as tl
@@ -26,14 +26,14 @@ def _vectors(size: int, device: torch.device, count: int) -> tuple[Tensor, ...]:
 
 def _update_inputs(size: int, device: torch.device) -> tuple[object, ...]:
     x, y, r, p, t, q = _vectors(size, device, 6)
-    # So short a step that repeating it changes nothing that matters.
+    # A large curvature makes the step so short that repeated launches do not change the vectors.
     curvature = torch.full((1,), 1e12, device=device)
     return x, y, r, p, t, q, curvature, CGState(torch.ones((), device=device))
 
 
 def _direction_inputs(size: int, device: torch.device) -> tuple[object, ...]:
     state = CGState(torch.ones((), device=device))
-    # The direction of a frozen system stays.
+    # A nonzero step size; with zero the system is frozen and its direction does not change.
     state.values[ALPHA] = 1.0
     return *_vectors(size, device, 2), state
 
@@ -119,7 +119,7 @@ def _entries() -> tuple[Entry, ...]:
                     flops=per_element(2),
                     size=MAX_PROGRAMS,
                     size_means="partial sums",
-                    # Of a few kilobytes whose number is not known when compiling.
+                    # A few kilobytes, whose number is not known at compile time.
                     load_bytes=width,
                     operation=Operation(cg_scalars_, reference.cg_scalars_, _scalars_inputs)
                     if timed

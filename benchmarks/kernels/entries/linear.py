@@ -1,4 +1,4 @@
-"""The table's entries of the linear layer's R-operator."""
+"""Entries of the linear layer's R-operator."""
 
 import torch
 import triton.language as tl
@@ -30,7 +30,7 @@ def _entry(name: str, dtype: torch.dtype, precision: str, size: int = 4096) -> E
             **{"PRECISION": precision, "ACC": tl.float32},
         },
         bytes_moved=lambda n: 5.0 * width * n * n,
-        # The second product reads the first one's result again.
+        # The second product reads the result of the first.
         torch_bytes=lambda n: 7.0 * width * n * n,
         flops=lambda n: 4.0 * n**3,
         size=size,

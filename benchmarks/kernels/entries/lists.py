@@ -1,4 +1,4 @@
-"""The table's entries of the kernels over lists of tensors."""
+"""Entries of the kernels over lists of tensors."""
 
 import torch
 import triton.language as tl
@@ -76,7 +76,7 @@ def _entries() -> tuple[Entry, ...]:
                 {**tables, "storage_ptr": "*u8", "vector_ptr": vector, "scale_ptr": vector},
                 common,
                 bytes_moved=per_element(2 * flat_width + width),
-                # Half-precision tensors are rounded from a scaled vector, each by itself.
+                # Half-precision tensors are rounded separately from a scaled vector.
                 torch_bytes=per_element(
                     3 * flat_width if width == flat_width else 4 * flat_width + width
                 ),

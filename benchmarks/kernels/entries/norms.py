@@ -1,4 +1,4 @@
-"""The table's entries of batch and layer normalization."""
+"""Entries of batch and layer normalization."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ _SLOPE = 0.2
 
 
 def _batch(size: int, device: torch.device, count: int, *, by_column: bool) -> list[torch.Tensor]:
-    """Return images of 64 channels and, if there are many, 32 x 32 places; vectors of a channel."""
+    """Return images of 64 channels, 32 x 32 pixels at large sizes, and per-channel vectors."""
     side = 32 if size >> 16 else 8
     shape = max(size // (64 * side * side), 2), 64, side, side
     layout = torch.channels_last if by_column else torch.contiguous_format
@@ -51,7 +51,7 @@ def _batch_norm(what: str, num_passes: int, *, by_column: bool) -> Operation:
 
     name = f"batch_norm_{what}"
     launcher, reference = getattr(batch_norm_triton, name), getattr(batch_norm, name)
-    # Of both launches.
+    # Bytes of both launches.
     return Operation(launcher, reference, inputs, per_element(4 * num_passes))
 
 

@@ -1,4 +1,4 @@
-"""The table's entries of the penalty kernels."""
+"""Entries of the penalty kernels."""
 
 from functools import partial
 from typing import Any
