@@ -76,5 +76,5 @@ def test_losses_that_cannot_be_of_these_players() -> None:
         preflight_players(lambda: losses(players)[0], players)
     with pytest.raises(PreflightError, match=r"losses\[1\] without a graph"):
         preflight_players(without_graph, players)
-    with pytest.raises(ValueError, match="at least two, got 1"):
+    with pytest.raises(ValueError, match="at least two players, got 1"):
         preflight_players(of_two, players[:1])

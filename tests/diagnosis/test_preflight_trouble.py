@@ -199,13 +199,13 @@ def test_player_without_gradient_is_named():
         ),
         pytest.param(
             lambda x: (0 * x).sqrt(),
-            r"^The gradient of min_player\.0\.weight is not finite\. It becomes so in "
+            r"^The gradient of min_player\.0\.weight is not finite\. The first such value is in "
             r"`SqrtBackward0` of max_player\.encoder\.1 \(Layer\)\. A square root",
             id="gradient",
         ),
         pytest.param(
             lambda x: x + (0 * x).norm(dim=1, keepdim=True),
-            r"^The mixed product for min_player \(Sequential\) is not finite\. It becomes so in "
+            r"^The mixed product for min_player \(Sequential\) is not finite\. The first such value is in "
             r"`LinalgVectorNormBackward0` of max_player\.encoder\.1 \(Layer\)\. A square root",
             id="product",
         ),

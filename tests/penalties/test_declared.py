@@ -182,7 +182,7 @@ class TestCatalogue:
         critic = torch.nn.Linear(2, 1)
         with pytest.raises(TypeError, match=r"No penalty takes `raal`\. Did you mean `real`\?"):
             penalties.R1().on(critic=critic, real=torch.ones(2, 2), raal=None)
-        with pytest.raises(TypeError, match=r"No penalty takes `q`\. They take \['"):
+        with pytest.raises(TypeError, match=r"No penalty takes `q`\. Penalties take \['"):
             penalties.R1().on(critic=critic, real=torch.ones(2, 2), q=None)
 
     def test_says_what_a_user_must_know(self):
