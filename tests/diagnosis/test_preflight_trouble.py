@@ -205,7 +205,8 @@ def test_player_without_gradient_is_named():
         ),
         pytest.param(
             lambda x: x + (0 * x).norm(dim=1, keepdim=True),
-            r"^The mixed product for min_player \(Sequential\) is not finite\. The first such value is in "
+            r"^The mixed product for min_player \(Sequential\) is not finite\. "
+            r"The first such value is in "
             r"`LinalgVectorNormBackward0` of max_player\.encoder\.1 \(Layer\)\. A square root",
             id="product",
         ),
