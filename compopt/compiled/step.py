@@ -74,8 +74,8 @@ def compile(  # noqa: A001
 
     Loss, gradients, products, solver and moves become one function, instead of thousands of
     operations that Python launches one by one. Parameters and state remain those of the optimizer:
-    checkpoints, eager steps in between, schedulers and hooks on ``step`` work as before, and the
-    moves are the same up to rounding.
+    checkpoints, eager steps in between and schedulers work as before, and on the CPU hooks on
+    ``step`` too. The moves are the same up to rounding.
 
     On the CPU the step is traced and compiled by a backend of ``torch.compile``, at the first call
     and whenever anything but tensor values changes: shapes and dtypes of inputs, inputs that are
