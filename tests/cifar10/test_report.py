@@ -82,10 +82,13 @@ def test_the_headline_has_both_sides(stored):
     assert "8 paired seeds" in shown
     assert "cross entropy" not in shown
     assert "On the cross entropy ACGD ends at **1.44 times**" in against
-    assert "The least distance of all: control, cross entropy" in against
+    assert "The smallest distance of all: control, cross entropy" in against
     assert "No explicit term has run yet" in against
     assert "significant" not in against
     assert "noise" not in against
+    # A baseline is not an explicit term.
+    write(stored, "adam_wgan_none", 0, 0.9)
+    assert "No explicit term has run yet" in headline(Report(load_results(stored), PAIRS))
 
 
 def test_few_seeds_distances_near_noise_and_divergence_are_said(stored):

@@ -94,7 +94,7 @@ def groups(report: Report) -> dict[str, list[str]]:
         is_competitive = optimizer["kind"] in ("cgd", "acgd")
         if is_competitive and optimizer.get("interaction", 1) > 0 and term == "none":
             group = "implicit"
-        elif is_competitive:
+        elif is_competitive or term == "none":
             continue
         else:
             group = "penalty" if term == "wgan-gp" else "explicit"
@@ -112,7 +112,7 @@ def headline(report: Report) -> str:
     for index, found in enumerate(made):
         sides[found.verdict].append(_sentence(found, report, index))
     best = report.best(list(report.endpoints(first)), first)
-    limits = [f"The least distance of all: {words(best)}."]
+    limits = [f"The smallest distance of all: {words(best)}."]
     poor = [words(method) for method in report.endpoints(first) if report.is_poor(method)]
     limits += [f"Too close to noise to be ranked: {'; '.join(poor)}."] * bool(poor)
     counts = sorted(len(found.seeds) for found in made)
