@@ -169,7 +169,7 @@ def independence(pairs: Iterable[tuple[object, object]]) -> str:
     """
     which = " and ".join(f"the loss of {i} does not depend on {j}" for i, j in pairs)
     return (
-        f"The players interact in part only: {which}. If that is not meant, leave out "
+        f"The players do not interact fully: {which}. If that is not meant, leave out "
         "`detach()`, `no_grad()` and replayed samples: a competitive step needs both losses with "
         "the graphs of both players. If that is intended, each player's own optimizer takes the "
         "same step at less cost."

@@ -274,7 +274,7 @@ CONSTRUCTIONS = (
         "maximize-in-a-group",
         lambda play: CGD(play.players[0], [{"params": play.players[1], "maximize": True}]),
         ValueError,
-        "`maximize` must not be set.*raise it as `max_params`",
+        "`maximize` must not be set.*maximize it as `max_params`",
         builds(lambda play: CGD(play.players[0], [{"params": play.players[1]}])),
     ),
     Mistake(

@@ -14,7 +14,7 @@ from compopt import CGD, GMRES, Game, MicroBatches
 from compopt.diagnosis import PreflightError, check_operator, preflight
 from compopt.optim import StepWarning
 
-DEPENDENCE = "The players interact in part only: "
+DEPENDENCE = "The players do not interact fully: "
 
 
 class Parts:

@@ -163,9 +163,9 @@ def test_a_step_that_is_not_finite_is_not_taken(on_failure: Any) -> None:
     ("terms", "error", "match"),
     [
         ({"player": "critic"}, ValueError, "`player` must be"),
-        ({"player": "max", "min_penalty": True}, ValueError, "`min_penalty` has no part"),
-        ({"player": "min", "max_penalty": True}, ValueError, "`max_penalty` has no part"),
-        ({"player": "min", "curvature_loss": True}, ValueError, "`curvature_loss` has no part"),
+        ({"player": "max", "min_penalty": True}, ValueError, "`min_penalty` does not apply"),
+        ({"player": "min", "max_penalty": True}, ValueError, "`max_penalty` does not apply"),
+        ({"player": "min", "curvature_loss": True}, ValueError, "`curvature_loss` does not apply"),
     ],
 )
 def test_what_has_no_part_is_refused(terms: dict[str, Any], error: Any, match: str) -> None:

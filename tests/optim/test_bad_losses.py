@@ -81,7 +81,7 @@ LOSSES: dict[str, tuple[Callable[[Any], Any], type[Exception], str]] = {
     "micro-batches-of-two-forms": (
         lambda game: MicroBatches([Game(game.loss(), game.loss()), game.loss()]),
         ValueError,
-        "one form, got `min_penalty` in 1 of 2",
+        "one kind, got `min_penalty` in 1 of 2",
     ),
     "list": (
         lambda game: [game.loss(), -game.loss()],

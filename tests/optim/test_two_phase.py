@@ -63,7 +63,7 @@ def test_last_backward_counts(info: OptimizerInfo) -> None:
     optimizer = info.exact(game)
     optimizer.backward(5 * game.loss())
     reference = DenseReference(info, game)
-    with pytest.warns(StepWarning, match="not added up"):
+    with pytest.warns(StepWarning, match="do not accumulate"):
         optimizer.backward(game.loss())
     assert_dense_step(info, optimizer, reference, optimizer.step)
 
@@ -133,7 +133,7 @@ def test_clipping_between_the_phases(info: OptimizerInfo, player: str) -> None:
 
 
 def drop_by_other_loss(game: NetworkGame, optimizer: torch.optim.Optimizer) -> None:
-    with pytest.warns(StepWarning, match="not added up"):
+    with pytest.warns(StepWarning, match="do not accumulate"):
         optimizer.backward(game.loss(1))
 
 

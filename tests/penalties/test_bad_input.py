@@ -155,6 +155,6 @@ def test_a_network_is_no_generator_of_random_numbers():
     network = nn.Linear(2, 3)
     for penalty in (WganGP(), Dragan()):
         given = {"critic": CRITIC, "real": X, "fake": X}
-        with pytest.raises(TypeError, match=r"`generator` must be a torch\.Generator, of random"):
+        with pytest.raises(TypeError, match=r"`generator` must be a torch\.Generator \(of random"):
             penalty.on(**given, generator=network)
         penalty.on(**given)
