@@ -110,7 +110,7 @@ FORMS = (
         "penalty-by-position",
         lambda play: play.cgd().backward(play.loss(), play.critic[0].weight.square().sum()),
         TypeError,
-        r"`CGD\.backward` takes 1 positional argument.*penalties by name: `min_penalty=`, `max_penalty=`",
+        r"`CGD\.backward` takes 1 positional argument.*penalties by name: `min_penalty=`",
         lambda play: play.cgd().step(play.loss(), max_penalty=play.critic[0].weight.sum()),
     ),
     row(
