@@ -3,6 +3,7 @@
 A new interpreter would import it for longer than most of these processes work.
 """
 
+import math
 import multiprocessing
 import os
 import runpy
@@ -66,9 +67,12 @@ class Forked:
             self.returncode = self._process.exitcode
         return self.returncode
 
-    def wait(self) -> int:
+    def wait(self, timeout: float = math.inf) -> int:
         """Return the exit status once it ends."""
+        end = time.monotonic() + timeout
         while (code := self.poll()) is None:
+            if time.monotonic() > end:
+                raise TimeoutError(f"It runs for more than {timeout} s.")
             time.sleep(0.005)
         return code
 
