@@ -27,6 +27,11 @@ demo: $(VENV)/.demo
 # Files side by side: `make test JOBS=8`. What a file sets up for its tests is set up once.
 # A test that hangs fails, with where it hangs.
 JOBS ?= 2
+# Tests start many interpreters, and torch is compiled to bytecode for longer than it is imported.
+# What the first one compiles is kept, also where the environment asks for none to be written, as
+# that of a container often does.
+test test-slow: export PYTHONDONTWRITEBYTECODE :=
+test test-slow: export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile \
 		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true --max-worker-restart 0

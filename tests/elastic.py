@@ -3,17 +3,18 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+
+from forked import Forked
 
 ROOT = Path(__file__).resolve().parent.parent
 NUM_RANKS = 2
 
 
-def start(out: Path, num_steps: int, max_restarts: int) -> "subprocess.Popen[str]":
-    """Start the example under torchrun."""
+def start(out: Path, num_steps: int, max_restarts: int) -> Forked:
+    """Start the example under torchrun; its ranks are new interpreters."""
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
         *("--nproc-per-node", str(NUM_RANKS), "--max-restarts", str(max_restarts)),
@@ -29,9 +30,7 @@ def start(out: Path, num_steps: int, max_restarts: int) -> "subprocess.Popen[str
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
     }
     with (out / "log").open("w") as log:
-        return subprocess.Popen(
-            command, env=environment, stdout=log, stderr=subprocess.STDOUT, text=True
-        )
+        return Forked(command, env=environment, stdout=log)
 
 
 def kill_one(out: Path, randomness: random.Random) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from documented import ROOT, commands_of, documented
+from forked import run_forked
 from quick_forms import ELSEWHERE, MAKE, QUICK, SLOW
 
 from benchmarks.cifar10 import __main__ as cifar10
@@ -17,8 +18,8 @@ from benchmarks.gpu_day.images import write_images
 
 RUN = """
 import contextlib, io, json, os, runpy, sys, traceback
-ended = []
-for name, *arguments in json.loads(sys.stdin.read()):
+ended, output = [], sys.argv[2]
+for name, *arguments in json.loads(sys.argv[1]):
     sys.argv = [name, *arguments]
     printed, status = io.StringIO(), 0
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
@@ -34,7 +35,8 @@ for name, *arguments in json.loads(sys.stdin.read()):
             traceback.print_exc()
             status = "failed"
     ended.append((status, printed.getvalue(), list(sys.modules)))
-print(json.dumps(ended))
+with open(output, "w") as file:
+    json.dump(ended, file)
 """
 # Seconds of import each, which a question for help need not wait for.
 SLOW_IMPORTS = {"sklearn", "torch._dynamo", "torch._inductor", "lightning", "accelerate", "jax"}
@@ -60,25 +62,33 @@ def programs() -> list[str]:
     return found
 
 
-def run(commands: list[list[str]]) -> list[tuple[int | str, str, list[str]]]:
+def run(
+    commands: list[list[str]], folder: Path, *, forked: bool = False
+) -> list[tuple[int | str, str, list[str]]]:
     """Run programs one after the other in one process, as each import of torch takes seconds.
+
+    Args:
+        commands: names of programs and their arguments.
+        folder: for what they print.
+        forked: whether the process has imported torch before.
 
     Returns:
         Of each its status, what it printed, and the modules that are loaded after it.
     """
     before = stored_files()
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", RUN],
-        cwd=ROOT,
-        input=json.dumps(commands),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    printed, ended = folder / "printed", folder / "ended"
+    options = ["-W", "ignore", "-c", RUN, json.dumps(commands), str(ended)]
+    if forked:
+        code = run_forked(*options, output=printed)
+    else:
+        with printed.open("w") as file:
+            command = [sys.executable, *options]
+            code = subprocess.run(
+                command, cwd=ROOT, stdout=file, stderr=file, timeout=600, check=False
+            ).returncode
+    assert code == 0, printed.read_text()
     assert stored_files() == before
-    return [tuple(end) for end in json.loads(done.stdout.splitlines()[-1])]
+    return [tuple(end) for end in json.loads(ended.read_text())]
 
 
 def stored_files() -> dict[Path, int]:
@@ -95,9 +105,10 @@ def words_of(command: str, quick: str, folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def helps() -> dict[str, tuple[int | str, str, list[str]]]:
+def helps(folder) -> dict[str, tuple[int | str, str, list[str]]]:
     """Return how each program ended that was asked for its help."""
-    return dict(zip(programs(), run([[name, "--help"] for name in programs()]), strict=True))
+    asked = [[name, "--help"] for name in programs()]
+    return dict(zip(programs(), run(asked, folder), strict=True))
 
 
 def test_help_runs_nothing(helps):
@@ -119,7 +130,8 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def quick(folder) -> dict[str, tuple[int | str, str, list[str]]]:
     """Return how each quick form ended."""
-    return dict(zip(QUICK, run([words_of(*form, folder) for form in QUICK.items()]), strict=True))
+    asked = [words_of(*form, folder) for form in QUICK.items()]
+    return dict(zip(QUICK, run(asked, folder, forked=True), strict=True))
 
 
 def test_quick_forms_run(quick):
@@ -136,7 +148,7 @@ def test_quick_forms_run(quick):
 @pytest.mark.parametrize("command", SLOW)
 def test_it_runs_slowly(folder, command):
     words = words_of(command, SLOW[command], folder)
-    ((status, printed, _),) = run([words])
+    ((status, printed, _),) = run([words], folder)
     assert status == 0, printed
 
 

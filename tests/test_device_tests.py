@@ -7,8 +7,6 @@ import sys
 import warnings
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONAL = (
     *("CGDs", "torch_cgd", "PIL", "accelerate", "hypothesis", "jinja2", "lightning", "matplotlib"),
@@ -40,8 +38,9 @@ def run(*options: str, hidden: tuple[str, ...] = ()) -> str:
     return done.stdout
 
 
-def test_device_tests_are_collected_and_all_skip_with_their_reason():
-    shown = run("-m", "gpu", "-rs")
+def test_device_tests_need_no_optional_package_and_all_skip_with_their_reason():
+    """With the packages they are imported as the other tests are collected."""
+    shown = run("-m", "gpu", "-rs", hidden=OPTIONAL)
     skipped = re.findall(r"^SKIPPED \[(\d+)\].*: (.*)$", shown, re.MULTILINE)
     total = sum(int(count) for count, _ in skipped)
     assert re.search(rf"^{total} skipped", shown, re.MULTILINE), shown
@@ -49,9 +48,8 @@ def test_device_tests_are_collected_and_all_skip_with_their_reason():
     assert {reason for _, reason in skipped} == {"There is no CUDA device here."}
 
 
-@pytest.mark.parametrize("hidden", [OPTIONAL, (*OPTIONAL, "triton")], ids=["all but Triton", "all"])
-def test_device_tests_need_no_optional_package(hidden):
-    shown = run("-m", "gpu", hidden=hidden)
+def test_device_tests_need_no_triton():
+    shown = run("-m", "gpu", hidden=(*OPTIONAL, "triton"))
     assert re.search(r"^\d+ skipped", shown, re.MULTILINE), shown
 
 

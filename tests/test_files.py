@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from covering import one_each, pairwise
+from forked import run_forked
 
 from compopt import load_checkpoint, save_checkpoint
 from compopt._files import replacing
@@ -187,7 +188,7 @@ def test_failures_leave_the_old_file_and_no_draft(tmp_path, monkeypatch, place, 
     assert path.read_bytes() == b"new"
 
 
-def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path, tmp_path_factory):
     path = tmp_path / "last.pt"
     save_checkpoint(path, {"step": 1})
     program = f"""
@@ -200,10 +201,9 @@ try:
 except OSError as error:
     print(error.strerror)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    assert done.stdout.strip() == os.strerror(errno.EFBIG)
+    output = tmp_path_factory.mktemp("full") / "printed"
+    assert run_forked("-c", program, output=output) == 0
+    assert output.read_text().strip() == os.strerror(errno.EFBIG)
     assert os.listdir(tmp_path) == ["last.pt"]
     assert load_checkpoint(path) == {"step": 1}
 

@@ -8,15 +8,14 @@ import queue
 import re
 import shutil
 import subprocess
-import sys
 import threading
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from forked import run_forked
 
-ROOT = Path(__file__).resolve().parent.parent
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
@@ -25,15 +24,10 @@ BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 def site(tmp_path_factory) -> Path:
     """Return the folder of the pages."""
     folder = tmp_path_factory.mktemp("site")
-    done = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "-q", "-b", "html", "docs", folder],
-        cwd=ROOT,
-        env={**os.environ, "TUTORIAL_STEPS": "4"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    output = tmp_path_factory.mktemp("printed") / "sphinx"
+    options = ("sphinx", "-W", "-q", "-b", "html", "docs", str(folder))
+    code = run_forked("-m", *options, output=output, env={**os.environ, "TUTORIAL_STEPS": "4"})
+    assert code == 0, output.read_text()
     return folder
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from image_cases import random_images
 from PIL import Image
 
+from benchmarks.cifar10 import sweep
 from benchmarks.cifar10.config import RunConfig
 from benchmarks.cifar10.data import Images
 from benchmarks.cifar10.protocol import run_config
@@ -28,6 +31,12 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     """No test sees the user's data or cache."""
     monkeypatch.setenv("COMPOPT_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("COMPOPT_DATA", raising=False)
+
+
+@pytest.fixture
+def _forked_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells of a sweep have processes of their own, but these need not import torch again."""
+    monkeypatch.setattr(sweep, "subprocess", SimpleNamespace(Popen=Forked))
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,11 @@
 
 import errno
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import run_forked
 
 from benchmarks.cifar10 import checkpoint
 from benchmarks.cifar10.errors import BenchmarkError
@@ -83,7 +82,7 @@ def test_content_reaches_the_disk_before_it_gets_the_name(tmp_path, monkeypatch)
     assert calls[1:] == [checkpoint.CURRENT, "fsync"]
 
 
-def test_a_full_disk_is_one_error_and_keeps_the_earlier_ones(tmp_path):
+def test_a_full_disk_is_one_error_and_keeps_the_earlier_ones(tmp_path, tmp_path_factory):
     for step in (1, 2):
         checkpoint.save(tmp_path, state(step))
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
@@ -100,12 +99,12 @@ try:
 except BenchmarkError as error:
     print(error)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert "checkpoint of step 3 could not be written" in done.stdout
-    assert os.strerror(errno.EFBIG) in done.stdout
-    assert "Earlier checkpoints are kept" in done.stdout
+    output = tmp_path_factory.mktemp("full") / "printed"
+    assert run_forked("-c", program, output=output) == 0
+    printed = output.read_text()
+    assert "checkpoint of step 3 could not be written" in printed
+    assert os.strerror(errno.EFBIG) in printed
+    assert "Earlier checkpoints are kept" in printed
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 

@@ -1,15 +1,12 @@
 """Optuna hands out the cells; what it has lost sight of is run again."""
 
 import math
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import optuna
 import pytest
+from forked import run_forked
 from optuna.trial import TrialState
 from rich.console import Console
 
@@ -23,8 +20,6 @@ from benchmarks.cifar10.queue import Queue
 from benchmarks.cifar10.search import Search, Space
 from benchmarks.cifar10.stored import endpoint
 from benchmarks.cifar10.sweep import Runner, Sweep
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PROTOCOL = """
 description: tuned
@@ -97,6 +92,7 @@ def test_a_space_is_an_interval_or_alternatives(space):
         Space(**space)
 
 
+@pytest.mark.usefixtures("_forked_cells")
 def test_optuna_has_a_study_of_each_method(tmp_path, tree):
     # Each cell is a process of its own: one for each method will do.
     file = tmp_path / "tuned.yaml"
@@ -158,7 +154,7 @@ def test_a_diverged_cell_is_the_worst(sweep, tree, monkeypatch):
 
 
 @pytest.mark.parametrize("dies", ["in its cell", "before its first sign of life"])
-def test_a_trial_whose_process_is_gone_is_queued_again(sweep, monkeypatch, dies):
+def test_a_trial_whose_process_is_gone_is_queued_again(sweep, tmp_path, monkeypatch, dies):
     monkeypatch.setattr(queue, "HEARTBEAT", 1)
     monkeypatch.setattr(queue, "PATIENCE", 2)
     program = """
@@ -181,18 +177,14 @@ own = queue.Queue(sweep)
 own.fill(names)
 own.run_next(names, lambda name: time.sleep(60))
 """
-    killed = subprocess.run(
-        [sys.executable, "-c", program, str(sweep.path), dies],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL
+    killed = run_forked("-c", program, str(sweep.path), dies, output=tmp_path / "printed")
+    assert killed == -signal.SIGKILL
     own, names = Queue(sweep), list(sweep.cells)
     assert own.is_running(names)
     seen, end = [], time.monotonic() + 60
     while own.run_next(names, lambda name: seen.append(name) or 0.0) or own.is_running(names):
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.2)
     assert sorted(seen) == sorted(names)
 
 
@@ -207,6 +199,7 @@ def test_the_endpoint_is_the_mean_logarithm_of_the_last_three():
     assert endpoint([]) is None
 
 
+# This cell starts as those of users do, in a new interpreter.
 def test_another_storage_may_be_named(sweep, tree, tmp_path):
     file = tmp_path / "elsewhere.db"
     command = ["work", str(sweep.path), "--data", str(tree), "--storage", f"sqlite:///{file}"]

@@ -1,17 +1,15 @@
 """Sweeps: shared by processes, resumed after kills, with clear errors at the command line."""
 
 import json
-import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 
 from benchmarks.cifar10 import checkpoint
 from benchmarks.cifar10.__main__ import main
@@ -19,8 +17,6 @@ from benchmarks.cifar10.folder import EVALUATIONS, LOG, RunFolder
 from benchmarks.cifar10.lock import held, is_held
 from benchmarks.cifar10.monitor import share_done
 from benchmarks.cifar10.sweep import Sweep
-
-ROOT = Path(__file__).resolve().parents[2]
 
 SMALL = """
 description: small
@@ -46,18 +42,11 @@ def protocol(tmp_path, steps=6, every=2):
     return str(file)
 
 
-def start(*arguments, **options):
-    """Start the command line in a new process."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "benchmarks.cifar10", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        **options,
-    )
+def start(out, *arguments):
+    """Start the command line in a new process, which prints into a file beside ``out``."""
+    command = [sys.executable, "-W", "error", "-m", "benchmarks.cifar10", *map(str, arguments)]
+    with out.with_suffix(".txt").open("a") as printed:
+        return Forked(command, stdout=printed)
 
 
 def weights(folder):
@@ -76,6 +65,7 @@ def weights(folder):
     return found
 
 
+@pytest.mark.usefixtures("_forked_cells")
 def test_a_sweep_runs_is_left_alone_when_done_and_shows_its_state(tmp_path, tree, capsys):
     """The command, end to end, with both cells side by side in processes of their own."""
     out = tmp_path / "sweep"
@@ -103,7 +93,7 @@ def kill_often(out, name, tree, *, kills, rng, steps):
     """Run a cell, killing it ``kills`` times at random moments; return at which steps."""
     folder, at = out / "cells" / name, []
     for _ in range(kills):
-        process = start("cell", out, name, "--data", tree)
+        process = start(out, "cell", out, name, "--data", tree)
         deadline = time.monotonic() + 120
         begun = checkpoint.load(folder)["step"] if (folder / checkpoint.CURRENT).exists() else 0
         # Wait until it trains: then any moment may be that of a step, a log or a checkpoint.
@@ -115,8 +105,7 @@ def kill_often(out, name, tree, *, kills, rng, steps):
             time.sleep(0.002)
         time.sleep(rng.random() * 0.02)
         process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+        assert process.wait() == -signal.SIGKILL, "it ended before it could be killed"
         at.append(RunFolder(folder).rows(LOG)[-1]["step"])
     return at
 
@@ -150,13 +139,13 @@ def test_a_signal_ends_a_cell_after_a_checkpoint(tmp_path, tree):
     out = tmp_path / "sweep"
     main(["init", protocol(tmp_path, steps=100_000, every=50_000), "--out", str(out)])
     name = "adam_wgan_none_seed0"
-    process = start("cell", out, name, "--data", tree)
+    process = start(out, "cell", out, name, "--data", tree)
     log = out / "cells" / name / LOG
     while process.poll() is None and not (log.exists() and log.stat().st_size):
         time.sleep(0.01)
     process.terminate()
-    printed, _ = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM, printed
+    code, printed = process.wait(), out.with_suffix(".txt").read_text()
+    assert code == 128 + signal.SIGTERM, printed
     assert "after a checkpoint" in printed
     step = checkpoint.load(out / "cells" / name)["step"]
     assert 0 < step < 50_000
@@ -164,6 +153,7 @@ def test_a_signal_ends_a_cell_after_a_checkpoint(tmp_path, tree):
     assert (status["state"], status["step"]) == ("interrupted", step)
 
 
+@pytest.mark.usefixtures("_forked_cells")
 def test_cells_held_by_others_are_passed_over(tmp_path, tree, capsys):
     out = tmp_path / "sweep"
     main(["init", protocol(tmp_path, steps=2), "--out", str(out)])
@@ -179,6 +169,7 @@ def test_cells_held_by_others_are_passed_over(tmp_path, tree, capsys):
     assert Sweep(out).status(other.name)["state"] == "waiting"
 
 
+@pytest.mark.usefixtures("_forked_cells")
 def test_a_failing_cell_is_noted_and_the_others_run(tmp_path, tree, capsys):
     out = tmp_path / "sweep"
     main(["init", protocol(tmp_path, steps=2), "--out", str(out)])

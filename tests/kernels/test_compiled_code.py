@@ -1,16 +1,54 @@
-"""The dry run and the look at compiled code catch planted faults."""
+"""Every kernel of the table compiles for every target, as it should; planted faults are caught."""
 
 from pathlib import Path
 
 import pytest
-from compiling import run_compiling
+from compiled_table import sample
+from compiling import run_compiling, run_each_compiling
 
-TARGETS = ("sm_80", "sm_100", "gfx942")
+from benchmarks.kernels.registry import entries
+from benchmarks.kernels.targets import TARGETS
+
+TABLE = Path(__file__).parent.with_name("compiled_table.py")
+FAULTS = Path(__file__).with_name("compiled_faults.py")
 
 
 @pytest.fixture(scope="module")
-def found():
-    return run_compiling(Path(__file__).with_name("compiled_faults.py"))
+def programs():
+    return run_each_compiling(FAULTS, TABLE)
+
+
+@pytest.fixture
+def some(programs):
+    return programs[TABLE.stem]
+
+
+@pytest.fixture
+def found(programs):
+    return programs[FAULTS.stem]
+
+
+@pytest.fixture(scope="module")
+def everything():
+    return run_compiling(TABLE, "all")
+
+
+@pytest.mark.parametrize(
+    ("entry", "target"),
+    [pytest.param(*case, id=f"{case[0].name}-{case[1].name}") for case in sample()],
+)
+def test_compiled_code_is_as_declared(some, entry, target):
+    assert some[f"{entry.name} {target.name}"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("entry", entries(), ids=lambda entry: entry.name)
+def test_compiled_code_of_all_dtypes_and_targets_is_as_declared(everything, entry, target):
+    if target in entry.skipped:
+        assert f"{entry.name} {target}" not in everything
+    else:
+        assert everything[f"{entry.name} {target}"] == []
 
 
 def test_launches_are_recorded_as_they_were_specialised(found):
@@ -32,7 +70,7 @@ def test_what_only_a_launch_refuses_is_refused(found):
     assert found["after errors"] == 2
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["sm_80", "sm_100", "gfx942"])
 @pytest.mark.parametrize(
     ("fault", "complaint"),
     [
