@@ -135,7 +135,7 @@ def test_a_rate_that_becomes_a_number_is_refused():
     run = Run()
     run(WARM_UP + 1)
     run.optimizer.param_groups[0]["lr"] = 0.02
-    with pytest.raises(ValueError, match=r"schedulers do not reach it"):
+    with pytest.raises(ValueError, match=r"whatever a scheduler sets"):
         run()
 
 

@@ -105,7 +105,7 @@ def test_hooks_on_parameters(register):
 def test_tensors_that_are_no_inputs():
     play = gan()
     optimizer = CGD(*play.params, solver=fixed())
-    with pytest.raises(RuntimeError, match=r"Pass what changes.* as an input.*register_buffer"):
+    with pytest.raises(RuntimeError, match=r"Pass tensors that change.* as inputs.*register_buffer"):
         take(optimizer, play, lambda *args: CONSTANT * gan_loss(*args))
     play.batches = [[*play.batches[0], CONSTANT]]
     take(optimizer, play, lambda *args: args[-1] * gan_loss(*args[:-1]))
@@ -173,7 +173,7 @@ def test_a_buffer_that_grows():
 
     play.networks[1].register_buffer("seen", torch.zeros(0, 2, dtype=torch.float64))
     optimizer = CGD(*play.params, solver=fixed())
-    with pytest.raises(ValueError, match=r"`networks\.1\.seen` comes out.*mode=\"eager\""):
+    with pytest.raises(ValueError, match=r"`networks\.1\.seen` from.*mode=\"eager\""):
         take(optimizer, play, loss_fn)
     take(optimizer, play, loss_fn, mode="eager")
     assert len(play.networks[1].seen) == 6
