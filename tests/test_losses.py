@@ -85,7 +85,7 @@ def test_extreme_scores_stay_finite():
 
 
 def test_relativistic_needs_one_shape():
-    with pytest.raises(ValueError, match=r"one shape, got \(3, 1\) and \(2, 1\)"):
+    with pytest.raises(ValueError, match=r"same shape, got \(3, 1\) and \(2, 1\)"):
         losses.relativistic(REAL, FAKE[:2])
 
 
