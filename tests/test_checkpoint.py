@@ -124,7 +124,9 @@ def test_payload_cut_off_before_its_digest_was_made(tmp_path, share):
     data = payload.getvalue()[: int(share * len(payload.getvalue()))]
     magic = written(tmp_path)[:21]
     content = magic + hashlib.sha256(data).digest() + data
-    assert_refused(tmp_path, content, f"holds {len(data)} bytes that match their digest.*cut off before")
+    assert_refused(
+        tmp_path, content, f"holds {len(data)} bytes that match their digest.*cut off before"
+    )
 
 
 def test_checkpoint_for_another_machine(tmp_path):
