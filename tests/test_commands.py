@@ -93,7 +93,9 @@ def run(
 
 def stored_files() -> dict[Path, int]:
     """Return what is at the top, and when results were written."""
-    files = [*ROOT.iterdir(), *(ROOT / "benchmarks" / "results").rglob("*.*")]
+    # Pytest makes its cache at any time.
+    top = [file for file in ROOT.iterdir() if file.name != ".pytest_cache"]
+    files = [*top, *(ROOT / "benchmarks" / "results").rglob("*.*")]
     return {file: file.stat().st_mtime_ns if file.is_file() else 0 for file in files}
 
 
