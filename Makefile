@@ -33,7 +33,7 @@ JOBS ?= 2
 test test-slow: export PYTHONDONTWRITEBYTECODE :=
 test test-slow: export PYTHONPYCACHEPREFIX := $(CURDIR)/$(VENV)/bytecode
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile \
 		-o faulthandler_timeout=300 -o faulthandler_exit_on_timeout=true --max-worker-restart 0
 
 test-slow: $(VENV)/.dev

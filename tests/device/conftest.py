@@ -28,7 +28,7 @@ def device() -> torch.device:
 def cuda(device: torch.device) -> torch.device:
     """Return a device that has streams and graphs."""
     if device.type != "cuda":
-        pytest.skip("The CPU has no such thing.")
+        pytest.skip("The CPU has no streams and graphs.")
     return device
 
 

@@ -50,6 +50,14 @@ class Report:
         """Results that are not trials of a search."""
         return [result for result in self.results if not result.is_trial]
 
+    def searches(self) -> dict[str, list[tuple[Result, float]]]:
+        """Return by method the trials with their mean log distances at the end, by the first."""
+        found: dict[str, list[tuple[Result, float]]] = {}
+        for result in self.results:
+            if result.is_trial and (value := result.endpoint(self.metrics[0])) is not None:
+                found.setdefault(result.method, []).append((result, value))
+        return found
+
     def endpoints(self, metric: str) -> dict[str, dict[int, float]]:
         """Return the endpoints by method and seed."""
         return endpoints(self.results, metric)
@@ -186,20 +194,14 @@ def methods_table(report: Report) -> str:
 
 def trials_table(report: Report) -> str:
     """Return a row for each method that was searched: its trials, the best and the median one."""
-    metric, rows = report.metrics[0], []
-    trials = [result for result in report.results if result.is_trial]
-    for method in dict.fromkeys(trial.method for trial in trials):
-        found = [
-            (value, trial.run["choices"])
-            for trial in trials
-            if trial.method == method and (value := trial.endpoint(metric)) is not None
-        ]
-        _, choices = min(found, key=lambda pair: pair[0])
+    rows = []
+    for method, found in report.searches().items():
+        choices = min(found, key=lambda pair: pair[1])[0].run["choices"]
         options = ", ".join(
             f"{CHOICES.get(name, name)} {value if isinstance(value, str) else f'{value:.2g}'}"
             for name, value in choices.items()
         )
-        values = np.exp([value for value, _ in found])
+        values = np.exp([value for _, value in found])
         row = [words(method), len(found), f"{values.min():.3g}", f"{np.median(values):.3g}"]
         rows.append([*row, options])
     return markdown_table(["method", "trials", "best", "median", "options of the best"], rows)

@@ -1,7 +1,7 @@
 """Plots of the report: forest, curves, searches and samples."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -119,13 +119,16 @@ def _draw_band(
     axes.fill_between(x, np.exp(logs.min(0)), np.exp(logs.max(0)), color=color, alpha=0.2, lw=0)
 
 
-def draw_searches(trials: Sequence[Result], metric: str) -> Figure:
-    """Plot the expected best of k trials, and endpoints against learning rate and strength."""
+def draw_searches(searches: Mapping[str, Sequence[tuple[Result, float]]]) -> Figure:
+    """Plot the expected best of k trials, and endpoints against learning rate and strength.
+
+    Args:
+        searches: by method its trials, each with its mean log distance at the end.
+    """
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     best, *sensitivity = figure.subplots(1, 3, sharey=True)
-    methods = list(dict.fromkeys(trial.method for trial in trials))
-    for method, color in color_of(methods).items():
-        own = [(t, value) for t in trials if t.method == method and (value := t.endpoint(metric))]
+    for method, color in color_of(list(searches)).items():
+        own = searches[method]
         values = np.array([value for _, value in own])
         count = np.arange(1, len(own) + 1)
         best.plot(count, np.exp(expected_best(values)), "o-", color=color, label=words(method))

@@ -51,14 +51,14 @@ def write_pictures(report: Report, out: Path) -> list[str]:
     """Write the plots that have results; return their names."""
     metric = report.metrics[0]
     medians = [m for name in report.endpoints(metric) if (m := report.median(name))]
-    trials = [result for result in report.results if result.is_trial]
+    searches = report.searches()
     drawn: dict[str, Figure] = {}
     if any(report.contrasts.values()):
         drawn["forest"] = figures.draw_forest(list(report.contrasts.values()), report.metrics)
     if report.finals:
         drawn["curves"] = figures.draw_curves(report.finals, metric)
-    if trials:
-        drawn["searches"] = figures.draw_searches(trials, metric)
+    if searches:
+        drawn["searches"] = figures.draw_searches(searches)
     if medians:
         drawn["samples"] = figures.draw_samples(medians, metric)
     out.mkdir(parents=True, exist_ok=True)
@@ -131,7 +131,6 @@ def committed_text() -> tuple[str, str]:
     medians = [r.run["seed"] for name in report.endpoints(metric) if (r := report.median(name))]
     hours = sum(result.hours for result in report.finals)
     template = (Path(__file__).parent / "page.md").read_text()
-    trials = [result for result in report.results if result.is_trial]
     page = template.format(
         headline=_wrapped(headline(report)),
         contrasts=contrasts_table(
@@ -145,7 +144,7 @@ def committed_text() -> tuple[str, str]:
         level=LEVEL,
         penalty=_question(report, "penalty"),
         explicit=_question(report, "explicit"),
-        searches=SEARCHES.format(trials_table(report)) if trials else NO_SEARCHES,
+        searches=SEARCHES.format(trials_table(report)) if report.searches() else NO_SEARCHES,
         samples="```{figure} ../benchmarks/results/cifar10/samples.png\n:alt: Samples\n```"
         if medians
         else "No samples are stored.",
