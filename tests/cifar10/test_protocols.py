@@ -6,17 +6,20 @@ import re
 import pytest
 
 from benchmarks.cifar10.__main__ import main
+from benchmarks.cifar10.choose import TUNED, choose
 from benchmarks.cifar10.config import NetworkConfig, RunConfig, differences
 from benchmarks.cifar10.errors import BenchmarkError
 from benchmarks.cifar10.optimizers import OptimizerConfig
 from benchmarks.cifar10.protocol import FOLDER, load_protocol, run_config
+from benchmarks.cifar10.report.page import RESULTS
+from benchmarks.cifar10.stored import load_results
 
 NAMES = sorted(file.stem for file in FOLDER.glob("*.yaml"))
 TERMS = ["none", "wgan-gp", "dragan", "spectral-norm", "srgan", "diversity", "advas"]
 
 
 def test_there_are_these_protocols():
-    assert NAMES == ["contrasts", "cpu", "paper", "smoke", "tuning"]
+    assert NAMES == ["contrasts", "cpu", "final", "paper", "smoke", "tuning"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,8 +43,18 @@ def test_cells_differ_in_what_their_names_say_alone(name):
             assert re.fullmatch(rf"{cell.method}_trial\d", cell.name)
         else:
             assert cell.name == f"{cell.method}_seed{cell.seed}"
-            assert cell.optimizer == protocol.optimizers[cell.optimizer_name]
-            assert cell.term == protocol.terms[cell.term_name]
+            if name != "final":
+                assert cell.optimizer == protocol.optimizers[cell.optimizer_name]
+                assert cell.term == protocol.terms[cell.term_name]
+
+
+def test_the_final_cells_have_the_options_of_the_best_stored_trial():
+    stored = [trial for trial in load_results(RESULTS / "tuning") if trial.is_trial]
+    for cell in load_protocol("final").cells():
+        trials = [t for t in stored if t.method == cell.method.replace(TUNED, "")]
+        best = min(trials, key=lambda trial: trial.endpoint(cell.evaluation.metrics[0])).run
+        expected = run_config({"optimizer": best["optimizer"], "term": best["term"]})
+        assert (cell.optimizer, cell.term) == (expected.optimizer, expected.term), cell.name
 
 
 def test_the_cpu_protocol_has_the_whole_table():
@@ -211,8 +224,32 @@ def test_the_final_protocol_has_the_best_trial_of_each_method_with_fresh_seeds(t
         assert cell.seed in range(8, 16), name
         assert cell.evaluation.endpoint_metrics != trial.evaluation.endpoint_metrics
     assert cells["adam-tuned_wgan_wgan-gp_seed8"].term.options != {}
-    contrasts = load_protocol(str(file)).contrasts
-    assert contrasts == [
+    # All trials are alike here, so the first explicit method is the best.
+    penalty = "adam-tuned_wgan_wgan-gp"
+    assert load_protocol(str(file)).contrasts == [
         ["acgd-tuned_wgan_none", "control-tuned_wgan_none"],
+        ["acgd-tuned_wgan_none", penalty],
         ["acgd-tuned_bce_none", "control-tuned_bce_none"],
+        ["acgd-tuned_bce_none", penalty],
+    ]
+    assert list(cells)[::8][:3] == [
+        f"{name}_seed8" for name in ("acgd-tuned_wgan_none", "control-tuned_wgan_none", penalty)
+    ]
+
+
+def test_the_final_protocol_compares_the_best_methods_of_the_trials(tmp_path):
+    protocol = load_protocol("tuning")
+    best = {"acgd_bce_none": 1.0, "acgd_wgan_none": 2.0, "adam_hinge_srgan": 1.0}
+    wanted = {*best, "control_bce_none", "adam_wgan_wgan-gp", "adam_non-saturating_none"}
+    for cell in protocol.cells():
+        if cell.method in wanted:
+            metrics = {protocol.run.evaluation.metrics[0]: best.get(cell.method, 3.0)}
+            row = {"step": 1, "generator": "ema", "final": False, "metrics": metrics}
+            values = {"state": "finished", "run": cell.as_dict(), "evaluations": [row]}
+            (tmp_path / f"{cell.name}.json").write_text(json.dumps(values))
+    assert choose(protocol, load_results(tmp_path))["contrasts"] == [
+        ["acgd-tuned_wgan_none", "adam-tuned_wgan_wgan-gp"],
+        ["acgd-tuned_bce_none", "control-tuned_bce_none"],
+        ["acgd-tuned_bce_none", "adam-tuned_wgan_wgan-gp"],
+        ["acgd-tuned_bce_none", "adam-tuned_hinge_srgan"],
     ]
