@@ -79,7 +79,7 @@ def drift(optimizer: ACGD) -> float:
     """Return the distance of the optimizer's own vectors from its state; 0 if they agree."""
     largest = 0.0
     for player in ("min", "max"):
-        kept = optimizer._read_state(player, "exp_avg_sq")
+        kept = optimizer._vectors_of(player).read("exp_avg_sq")
         params = optimizer._params(player)
         stored = torch.cat([optimizer.state[param]["exp_avg_sq"].flatten() for param in params])
         assert kept is not None

@@ -125,14 +125,14 @@ FAULTS = (
     ),
     Fault(
         "the interaction's strength is not scaled back",
-        "compopt/optim/plan.py",
+        "compopt/optim/settings.py",
         'factor = learning_rate(group) / group["interaction"]',
         "factor = 1.0",
         (OPTIM + "test_interaction.py",),
     ),
     Fault(
         "no interaction is taken for the default",
-        "compopt/optim/plan.py",
+        "compopt/optim/settings.py",
         "return cls(does, is_rescaled",
         "return cls(True, is_rescaled",
         (OPTIM + "test_interaction.py",),
@@ -181,14 +181,14 @@ FAULTS = (
     ),
     Fault(
         "counts that are shared advance for those who stay behind",
-        "compopt/optim/state.py",
+        "compopt/optim/vectors.py",
         "advanced[id(count)] = count.clone()",
         "advanced[id(count)] = count",
         (OPTIM + "test_step_counts.py",),
     ),
     Fault(
         "a negative learning rate of a schedule is followed",
-        "compopt/optim/plan.py",
+        "compopt/optim/settings.py",
         "return lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0)",
         "return lr",
         (OPTIM + "test_schedulers.py",),
@@ -286,7 +286,7 @@ FAULTS = (
     ),
     Fault(
         "a state vector is staged twice",
-        "compopt/optim/state.py",
+        "compopt/optim/vectors.py",
         "        if staged is not None:\n            return staged\n",
         "",
         (OPTIM + "test_alone.py",),

@@ -76,9 +76,10 @@ class BoundTensors:
     def vectors(self) -> dict[StateKey, Tensor]:
         """Return the state vectors, zeros where there are none."""
         optimizer, found = self._optimizer, {}
-        for player, params in self.by_player.items():
+        for player in self.by_player:
+            vectors = optimizer._vectors_of(player)
             for key in optimizer._state_keys(player):
-                vector = optimizer._flat_state.read(optimizer.state, player, params, key)
+                vector = vectors.read(key)
                 if vector is None:
                     layout = self._layouts[player]
                     vector = torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from compopt._typing import Player
 from compopt.compiled.trees import HERE
 from compopt.distributed import Placement
-from compopt.optim.plan import Settings
+from compopt.optim.settings import Settings
 from compopt.optim.two_player import TwoPlayerCompetitive
 
 EAGER = 'compile with `mode="eager"`, which takes the plain step'

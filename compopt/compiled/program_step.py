@@ -1,7 +1,6 @@
 """Steps as compiled programs, one for each set of terms."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,6 @@ from compopt.compiled.program import Arguments, Layout, LossModule, Outcome, Pro
 from compopt.compiled.step import CompiledStep, Losses
 from compopt.compiled.terms import Terms, terms_of
 from compopt.compiled.trees import Tree
-from compopt.optim.commit import Commit
 from compopt.optim.report import StepReport
 from compopt.optim.two_player import TwoPlayerCompetitive
 from compopt.solvers import ConjugateGradient
@@ -120,19 +118,15 @@ class ProgramStep(CompiledStep):
             self._report_failure(report)
         if not is_moved:
             return
-        commit = Commit()
-        self._stage_counts(commit)
+        commit = optimizer._commit(True)
+        vectors = {player: optimizer._vectors_of(player) for player in bound.by_player}
+        for own in vectors.values():
+            own.stage_counts(commit, True)
         for (player, key), vector in zip(arguments.vectors, outcome.vectors, strict=True):
-            commit.copy(optimizer._stage_state(commit, player, key), vector)
+            commit.copy(vectors[player].stage(commit, key), vector)
         params = bound.params
         commit.add(lambda: torch._foreach_copy_(params, outcome.params), params[0])
-        commit.add(partial(setattr, optimizer, "_is_taken", True))
         commit.run()
-
-    def _stage_counts(self, commit: Commit) -> None:
-        optimizer, bound = self.optimizer, self._bound
-        for player in bound.by_player:
-            optimizer._stage_counts(commit, player, True)
 
     def _report_failure(self, report: StepReport[Player]) -> None:
         self.optimizer._reporter.report(

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, MutableMapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from compopt._typing import Player
 from compopt.distributed import Placement
 from compopt.distributed.placement import Pass
 from compopt.optim.commit import Commit
-from compopt.optim.state import FlatState
 from compopt.optim.two_player import TwoPlayerCompetitive
+from compopt.optim.vectors import PlayerVectors
 
 StateKey = tuple[Player, str]
 """A player, and the name of a vector of its state."""
@@ -59,7 +60,7 @@ def twin_of(
             "_placement": _OneKernelEach(),
         }
     )
-    twin._flat_state = _GivenVectors(vectors)
+    vars(twin)["_make_vectors"] = partial(_GivenVectors, twin, vectors)
     # Share the reporter, so that each warning is given once for both.
     twin._reporter = optimizer._reporter
     # Skip the check for a loss scaled by a `GradScaler`: it reads values.
@@ -68,21 +69,21 @@ def twin_of(
     return twin
 
 
-class _GivenVectors(FlatState):
+class _GivenVectors(PlayerVectors):
     """State that consists of the given vectors, written in place."""
 
-    def __init__(self, vectors: Mapping[StateKey, Tensor]) -> None:
-        self._vectors = vectors
+    def __init__(
+        self, twin: TwoPlayerCompetitive, vectors: Mapping[StateKey, Tensor], player: Player
+    ) -> None:
+        groups, placement = twin.param_groups, twin.process_group
+        super().__init__(player, groups, twin.state, placement, on_device=True)
+        self._given = vectors
 
-    def read(
-        self, state: object, player: Player, params: Sequence[Tensor], key: str
-    ) -> Tensor | None:
-        return self._vectors[player, key]
+    def read(self, key: str) -> Tensor | None:
+        return self._given[self.player, key]
 
-    def stage(
-        self, commit: Commit, state: object, player: Player, params: Sequence[Tensor], key: str
-    ) -> Tensor:
-        return self._vectors[player, key]
+    def stage(self, commit: Commit, key: str) -> Tensor:
+        return self._given[self.player, key]
 
 
 class _OneKernelEach(Placement):

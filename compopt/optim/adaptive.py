@@ -21,10 +21,11 @@ from compopt.optim.mirrors import (
     check_mirror,
     make_chart,
 )
-from compopt.optim.plan import Plan, interaction_strength
 from compopt.optim.players import ProcessGroup
+from compopt.optim.settings import interaction_strength
 from compopt.optim.two_phase import TwoPhaseOptimizer
 from compopt.optim.update import StepSizes
+from compopt.optim.vectors import PlayerVectors
 
 Mirrors: TypeAlias = Mirror | tuple[Mirror, ...]
 """One mirror map, or one for each player."""
@@ -84,13 +85,13 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
         if all(group["mirror"] == "euclidean" for group in self.param_groups):
             return
         for player, layout in derivatives.layouts.items():
-            entries = self._entries(player)
+            vectors = self._vectors_of(player)
             made = [
                 make_chart(group["mirror"], param.detach().to(layout.dtype))
-                for param, group in entries
+                for param, group in zip(vectors.params, vectors.group_of, strict=True)
             ]
             self._player_charts[player] = PlayerCharts(layout, made)
-            for (param, _), chart in zip(entries, made, strict=True):
+            for param, chart in zip(vectors.params, made, strict=True):
                 if chart is not None:
                     charts[param] = chart
         derivatives.use_coordinates(self._player_charts)
@@ -109,46 +110,45 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
         return ("exp_avg_sq",) if is_adaptive else ()
 
     def _set_up(
-        self, derivatives: Derivatives[K], plans: Mapping[K, Plan], solved: Collection[K]
+        self, derivatives: Derivatives[K], vectors: Mapping[K, PlayerVectors], solved: Collection[K]
     ) -> dict[K, StepSizes]:
         """Return the step sizes of all players; the moves of ``solved`` are solved for."""
         step_sizes = {}
         for player, grad in derivatives.grads.items():
             sign = derivatives.signs[player] if player in solved else None
-            step_sizes[player] = sizes = self._step_sizes(plans[player], grad, sign)
+            step_sizes[player] = sizes = self._step_sizes(vectors[player], grad, sign)
             if self._placement.is_sharded:
-                vectors = (sizes.values, sizes.root, sizes.scaled_grad)
-                self._placement.clear_padding(plans[player].params, *vectors)
+                padded = (sizes.values, sizes.root, sizes.scaled_grad)
+                self._placement.clear_padding(vectors[player].params, *padded)
         return step_sizes
 
-    def _step_sizes(self, plan: Plan, grad: Tensor, sign: int | None) -> StepSizes:
+    def _step_sizes(self, vectors: PlayerVectors, grad: Tensor, sign: int | None) -> StepSizes:
         """Return the step sizes of a player.
 
         Args:
-            plan: the player's plan.
+            vectors: the player's vectors.
             grad: [size of the player] gradient of its own objective. Not modified.
             sign: sign of the right-hand side; None if the player's move is not solved for.
         """
-        player, is_solved = plan.player, sign is not None
-        if is_solved not in plan.work:
+        player, is_solved = vectors.player, sign is not None
+        if is_solved not in vectors.work:
             names = ["step_sizes", "scaled_grad", *(["root"] if is_solved else [])]
-            plan.work[is_solved] = [
-                self._workspace.vector(plan.layout, player, name) for name in names
+            vectors.work[is_solved] = [
+                self._workspace.vector(vectors.layout, player, name) for name in names
             ]
-        values, scaled, *roots = plan.work[is_solved]
+        values, scaled, *roots = vectors.work[is_solved]
         root = roots[0] if roots else None
-        segments = self._segments_of(plan)
-        if not plan.is_adaptive:
-            for where, group, _ in segments:
+        if not vectors.is_adaptive:
+            for where, group, _ in vectors.segments:
                 values[where].fill_(interaction_strength(group))
             return StepSizes.of(values, grad, sign, root, scaled)
         # The average uses the magnitude, the step the gradient itself.
         charts = self._player_charts
         magnitude = charts[player].magnitude(grad) if charts else grad
-        average = self._flat_state.read(self.state, player, plan.params, "exp_avg_sq")
+        average = vectors.read("exp_avg_sq")
         average = torch.zeros_like(grad) if average is None else average
         has_constant = False
-        for where, group, num_steps in segments:
+        for where, group, num_steps in vectors.segments:
             beta, rate = group["beta"], interaction_strength(group)
             if beta is None:
                 values[where].fill_(rate)
@@ -165,24 +165,25 @@ class AdaptiveOptimizer(TwoPhaseOptimizer):
             return StepSizes.of(values, grad, sign, root, scaled, are_adaptive=True)
         return StepSizes(values, root, scaled, are_adaptive=True)
 
-    def _stage_averages(self, commit: Commit, plan: Plan, grad: Tensor, advance: Advance) -> None:
+    def _stage_averages(
+        self, commit: Commit, vectors: PlayerVectors, grad: Tensor, advance: Advance
+    ) -> None:
         """Add the update of the averages of squared gradients to a commit."""
         # Computed again, not kept since `_step_sizes`: a pass costs less than a vector.
-        player, charts = plan.player, self._player_charts
-        average = self._flat_state.stage(commit, self.state, player, plan.params, "exp_avg_sq")
+        player, charts = vectors.player, self._player_charts
+        average = vectors.stage(commit, "exp_avg_sq")
         magnitude = charts[player].magnitude(grad) if charts else grad
-        segments = self._segments_of(plan)
         if advance is True:
-            for where, group, _ in segments:
+            for where, group, _ in vectors.segments:
                 if (beta := group["beta"]) is not None:
                     own, grad = _at(where, average, magnitude)
                     commit.add(partial(own.mul_, beta), own)
                     commit.add(partial(own.addcmul_, grad, grad, value=1 - beta), own)
             return
         # Use the memory of the step sizes, no longer needed, so that the commit only copies.
-        new = self._workspace.vector(plan.layout, player, "step_sizes")
+        new = self._workspace.vector(vectors.layout, player, "step_sizes")
         new.copy_(average)
-        for where, group, _ in segments:
+        for where, group, _ in vectors.segments:
             if group["beta"] is not None:
                 average_squares_(new[where], magnitude[where], group["beta"], advance)
         commit.copy(average, new)

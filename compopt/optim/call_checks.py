@@ -10,9 +10,9 @@ from compopt._checks import check_hooks_of_gradients
 from compopt._graph import walk
 from compopt._warn import warn
 from compopt.game import AnyGame, MeanGame
-from compopt.optim.plan import without_rounding
 from compopt.optim.report import StepWarning
 from compopt.optim.scaling import check_unscaled
+from compopt.optim.settings import without_rounding
 
 STALE = (
     "A part of the loss was computed before the last step, which moved parameters that it depends "
@@ -66,26 +66,23 @@ class CallChecks:
         self,
         call: str,
         game: AnyGame[Any],
-        params: Sequence[Tensor],
         how_to_scale: str,
-        *,
-        hooks: bool,
+        params: Sequence[Tensor],
     ) -> None:
         """Raise if losses were scaled by hand, or hooks would not see gradients.
 
         Args:
             call: the kind of call.
             game: the game of the call.
-            params: the parameters by which it is differentiated.
             how_to_scale: what to do instead of scaling by hand.
-            hooks: whether to check the hooks of ``params``.
+            params: parameters whose hooks to check.
         """
         if call in self._left_out:
             return
         has_penalty = bool(game.penalties())
         kind = (call, has_penalty)
         check_unscaled(game.terms(), how_to_scale, reads=kind not in self._seen)
-        if hooks:
+        if params:
             check_hooks_of_gradients(params, has_penalty=has_penalty)
         self._seen.add(kind)
         self.know_parts = self.know_parts or isinstance(game, MeanGame)

@@ -1,11 +1,11 @@
 """Checks that a step can be captured as a device graph."""
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
+from compopt._warn import warn
 from compopt.kernels.lists.tables import Place
 from compopt.solvers import Solver
 
@@ -21,22 +21,22 @@ def check_capturable(solver: Solver | None, on_failure: str) -> None:
         raise ValueError('`capturable` forbids `on_failure="raise"`, which reads a value.')
 
 
-def warn_of_fixed_rates(entries: Iterable[tuple[Tensor, dict[str, Any]]]) -> None:
+def warn_of_fixed_rates(params: Iterable[Tensor], groups: Iterable[dict[str, Any]]) -> None:
     """Warn, during a capture, of learning rates that schedulers cannot change in the graph.
 
     Args:
-        entries: parameters on one device, each with its group.
+        params: parameters on one device.
+        groups: the group of each.
     """
-    for param, group in entries:
+    for param, group in zip(params, groups, strict=True):
         if not Place.of(param).capturing:
             return
         lr = group["lr"]
         if not isinstance(lr, Tensor) or lr.device != param.device:
-            warnings.warn(
+            warn(
                 f"The graph being captured keeps the present value of `lr`, {float(lr)}, "
                 "whatever a scheduler sets. Give a tensor on the device, such as "
                 f"lr=torch.tensor({float(lr)}, device={str(param.device)!r}).",
                 UserWarning,
-                stacklevel=5,
             )
             return

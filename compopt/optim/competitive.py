@@ -17,13 +17,13 @@ from compopt.game import evaluated
 from compopt.kernels import resolve_backend, use_backend
 from compopt.optim.adaptive import AdaptiveOptimizer, Mirrors
 from compopt.optim.capture import check_capturable
-from compopt.optim.commit import Commit
 from compopt.optim.judgement import judge, judge_alone, select
-from compopt.optim.plan import Plan, Settings, scale_to_learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepReport
 from compopt.optim.reporter import OnFailure, check_solver, stretch_of
+from compopt.optim.settings import Settings, scale_to_learning_rate
 from compopt.optim.update import StepSizes, Update
+from compopt.optim.vectors import PlayerVectors
 from compopt.solvers import Solver, Status
 
 
@@ -147,7 +147,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                 return self._step_alone(player, closure, terms)
             loss = evaluated(closure, lambda: self._pending is not None)
             settings = Settings.of(self.param_groups)
-            with self._stepping() as plans:
+            with self._stepping() as vectors:
                 if loss is None:
                     derivatives = self._prepared(terms)
                     if derivatives is None:
@@ -167,7 +167,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                     self._reporter.report_without_gradient(derivatives)
                 grad_norm = self._clip(derivatives, settings)
                 with profiled(Range.SET_UP):
-                    step_sizes = self._set_up(derivatives, plans, self._solved())
+                    step_sizes = self._set_up(derivatives, vectors, self._solved())
                 solver = self._solver_for(derivatives)
                 with profiled(Range.SOLVE):
                     update = self._solve(
@@ -175,10 +175,10 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
                     )
                 if settings.is_rescaled:
                     for each, delta in update.delta.items():
-                        segments = self._segments_of(plans[each])
-                        scale_to_learning_rate(segments, delta, step_sizes[each].values)
+                        sizes = step_sizes[each].values
+                        scale_to_learning_rate(vectors[each].segments, delta, sizes)
                 self._finish(
-                    update, derivatives, grad_norm, step_sizes, solver, plans, settings.clips
+                    update, derivatives, grad_norm, step_sizes, solver, vectors, settings.clips
                 )
             return self._result(derivatives.losses)
 
@@ -189,22 +189,22 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         # A prepared step would be one from where the player has been.
         self._drop_prepared()
         game = self._as_game(closure, terms, player)
-        plan = self._plan(player)
+        vectors = self._vectors_of(player)
         self._check_call(str(player), game.of(player), player)
         self._meet(Act.STEP, game, player=player)
         derivatives = differentiate(
             game.of(player),
-            {player: plan.params},
+            {player: vectors.params},
             placement=self._placement,
             second_order=False,
         )
         self._clip_groups(player, derivatives.grads[player])
         self._to_local_coordinates(derivatives)
         grad = derivatives.grads[player]
-        sizes = self._step_sizes(plan, grad, None)
-        self._placement.clear_padding(plan.params, sizes.values)
+        sizes = self._step_sizes(vectors, grad, None)
+        self._placement.clear_padding(vectors.params, sizes.values)
         delta = sizes.plain_step(grad)
-        scale_to_learning_rate(self._segments(player), delta)
+        scale_to_learning_rate(vectors.segments, delta)
         outcome = judge_alone(
             player, grad, delta, self._placement, squares_gradients=sizes.are_adaptive
         )
@@ -214,14 +214,14 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
             self._reporter.report_alone(
                 player, advance, outcome.failure, on_failure=self.on_failure
             )
-        commit = Commit()
+        commit = self._commit(advance)
         if advance is not False:
             if sizes.are_adaptive:
-                self._stage_averages(commit, plan, grad, advance)
+                self._stage_averages(commit, vectors, grad, advance)
             # Create all state vectors: checkpoints have all of a player's state or none.
             for key in self._state_keys(player):
-                self._stage_state(commit, player, key)
-            self._stage(commit, plan, delta, {}, advance)
+                vectors.stage(commit, key)
+            vectors.stage_step(commit, delta, advance, charts=self._charts)
         commit.run()
         # Only the loss that was differentiated has been averaged over processes.
         losses = [
@@ -249,7 +249,7 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         grad_norm: dict[K, Tensor],
         step_sizes: Mapping[K, StepSizes],
         solver: Solver,
-        plans: Mapping[K, Plan],
+        vectors: Mapping[K, PlayerVectors],
         is_clipped: bool,
     ) -> None:
         """Judge the step, record it, and take it, its fallback, or nothing."""
@@ -298,11 +298,12 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         if advance is False:
             return
         with profiled(Range.UPDATE):
-            commit = Commit()
+            commit = self._commit(advance)
             kept = self._solvable() if self.warm_start else ()
             for player, delta in deltas.items():
+                own = vectors[player]
                 if step_sizes[player].are_adaptive:
-                    self._stage_averages(commit, plans[player], grads[player], advance)
+                    self._stage_averages(commit, own, grads[player], advance)
                 state = {"delta": delta} if player in kept else {}
-                self._stage(commit, plans[player], delta, state, advance)
+                own.stage_step(commit, delta, advance, state, self._charts)
             commit.run()

@@ -24,14 +24,8 @@ from compopt.optim.groups import (
     player_lr,
 )
 from compopt.optim.loading import check_loadable
-from compopt.optim.plan import Plan
-from compopt.optim.state import (
-    FlatState,
-    drop_removed,
-    kept_whole,
-    restore_state,
-    unshare_state,
-)
+from compopt.optim.state import drop_removed, kept_whole, restore_state, unshare_state
+from compopt.optim.vectors import PlayerVectors
 
 ProcessGroup: TypeAlias = "dist.ProcessGroup | Placement | None"
 
@@ -113,11 +107,10 @@ class TwoPlayerOptimizer(ExplainsArguments, torch.optim.Optimizer):
 
     def _reset_transient(self) -> None:
         """Set the attributes that are neither copied nor pickled."""
-        self._flat_state = FlatState(self._placement)
         self._workspace = Workspace()
         # Like hooks, kept when a state dict is loaded, and not copied.
         self.state_keys_of_hooks: set[str] = getattr(self, "state_keys_of_hooks", set())
-        self._plans: dict[Any, Plan] = {}
+        self._vectors: dict[Any, PlayerVectors] = {}
         self._is_stepping = False
         self._call_checks = CallChecks()
         # Whether the last step was taken, for hooks that reset it before a step.

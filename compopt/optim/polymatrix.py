@@ -12,7 +12,7 @@ from compopt._typing import LearningRates, Params
 from compopt.derivatives import Derivatives
 from compopt.game import ManyPlayers
 from compopt.optim.competitive import CompetitiveOptimizer, CompetitiveOptions
-from compopt.optim.plan import scaled_to_strength
+from compopt.optim.settings import scaled_to_strength
 from compopt.optim.update import StepSizes, Update, joint_update
 from compopt.solvers import GMRES, ConjugateGradient, Solver
 
@@ -208,11 +208,11 @@ class PolymatrixCGD(CompetitiveOptimizer[int]):
     ) -> Update[int]:
         previous: dict[int, Tensor] | None = None
         if self.warm_start:
-            stored = {p: self._read_state(p, "delta") for p in self._players}
+            vectors = [self._vectors_of(player) for player in self._players]
             previous = {
-                player: scaled_to_strength(self._segments(player), delta)
-                for player, delta in stored.items()
-                if delta is not None
+                own.player: scaled_to_strength(own.segments, delta)
+                for own in vectors
+                if (delta := own.read("delta")) is not None
             }
         return joint_update(
             derivatives,

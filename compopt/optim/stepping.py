@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from compopt._checks import check_hooks
@@ -14,15 +13,13 @@ from compopt.derivatives import Derivatives, differentiate
 from compopt.distributed import Placement, placement_of
 from compopt.distributed.meeting import Act, Terms
 from compopt.game import AnyGame
-from compopt.optim.capture import warn_of_fixed_rates
-from compopt.optim.commit import Advance, Commit, stage_moves
+from compopt.optim.commit import Advance, Commit
 from compopt.optim.mirrors import Chart
-from compopt.optim.plan import Plan, Segment
 from compopt.optim.players import ProcessGroup, TwoPlayerOptimizer
 from compopt.optim.report import StepError
 from compopt.optim.reporter import check_shardable
-from compopt.optim.state import STEP, drop_removed
 from compopt.optim.terms import plain, terms_of
+from compopt.optim.vectors import PlayerVectors
 
 
 class SteppingOptimizer(TwoPlayerOptimizer):
@@ -47,68 +44,46 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         self._num_calls = 0
         self._has_met = False
 
-    def _plan(self, player: Any) -> Plan:
-        if self._is_stepping:
-            return self._plans[player]
-        plan = self._plans.get(player)
-        if plan is None or not plan.is_current(self.param_groups, player):
-            plan = self._plans[player] = Plan.of(self.param_groups, player, self._placement)
-        return plan
+    def _vectors_of(self, player: Any) -> PlayerVectors:
+        vectors = self._vectors.get(player)
+        if self._is_stepping and vectors is not None:
+            return vectors
+        if (
+            vectors is None
+            or vectors.on_device != self.capturable
+            or not vectors.are_current(self.param_groups, self.state)
+        ):
+            vectors = self._vectors[player] = self._make_vectors(player)
+        return vectors
+
+    def _make_vectors(self, player: Any) -> PlayerVectors:
+        groups, state, placement = self.param_groups, self.state, self._placement
+        return PlayerVectors(player, groups, state, placement, on_device=self.capturable)
 
     @contextmanager
-    def _stepping(self) -> Iterator[dict[Any, Plan]]:
-        """Cache plans, segments and state vectors for the rest of a step, once the loss is known.
+    def _stepping(self) -> Iterator[dict[Any, PlayerVectors]]:
+        """Keep what is looked up for the rest of a step, once the loss is known.
 
-        Yields the plans of all players.
+        Yields the vectors of all players.
         """
-        plans = {player: self._plan(player) for player in self._players}
-        for plan in plans.values():
-            plan.segments = None
+        vectors = {player: self._vectors_of(player) for player in self._players}
         try:
             self._is_stepping = True
-            self._flat_state.seen = {}
-            yield plans
+            for own in vectors.values():
+                own.begin_step()
+            yield vectors
         finally:
             self._is_stepping = False
-            self._flat_state.seen = None
-
-    def _entries(self, player: Any) -> list[tuple[Tensor, dict[str, Any]]]:
-        return self._plan(player).entries
+            for own in vectors.values():
+                own.end_step()
 
     def _params(self, player: Any) -> list[Tensor]:
-        return self._plan(player).params
-
-    def _segments(self, player: Any) -> Sequence[Segment]:
-        return self._segments_of(self._plan(player))
-
-    def _segments_of(self, plan: Plan) -> Sequence[Segment]:
-        if plan.segments is None or not self._is_stepping:
-            counts: Sequence[Any]
-            if self.capturable:
-                counts = [self.state.get(param, {}).get(STEP) for param in plan.params]
-                if any(count is None for count in counts):
-                    zero = torch.zeros((), device=plan.layout.device)
-                    counts = [zero if count is None else count for count in counts]
-            else:
-                counts = self._flat_state.counts(self.state, plan.player, plan.params)
-            plan.segments = plan.segments_of(counts)
-        return plan.segments
-
-    def _read_state(self, player: Any, key: str) -> Tensor | None:
-        """Return a state vector [size of the player], None if there is none.
-
-        It may be the stored one: modify it only to update the state.
-        """
-        return self._flat_state.read(self.state, player, self._params(player), key)
-
-    def _stage_state(self, commit: Commit, player: Any, key: str) -> Tensor:
-        """Return a state vector [size of the player] for later writes of ``commit`` to change."""
-        return self._flat_state.stage(commit, self.state, player, self._params(player), key)
+        return self._vectors_of(player).params
 
     def _clip_groups(self, player: Any, grad: Tensor) -> None:
         """Clip each group's part of ``grad`` [size of the player] to its ``max_grad_norm``."""
         # By group, not by segment: a group may have parameters with different step counts.
-        for group, where, _ in self._plan(player).parts:
+        for where, group, _ in self._vectors_of(player).parts:
             if group["max_grad_norm"] is not None:
                 norm = self._placement.norms({player: grad[where]}, of_any_size=True)[player]
                 grad[where].mul_((group["max_grad_norm"] / (norm + 1e-6)).clamp(max=1.0))
@@ -116,62 +91,16 @@ class SteppingOptimizer(TwoPlayerOptimizer):
     def _num_steps(self) -> float:
         """Return the number of steps of all players so far. Reads counts: not if capturable."""
         return min(
-            max(float(segment.num_steps) for segment in self._segments(player))
+            max(float(segment.num_steps) for segment in self._vectors_of(player).segments)
             for player in self._players
         )
 
-    def _stage(
-        self,
-        commit: Commit,
-        plan: Plan,
-        delta: Tensor,
-        state: Mapping[str, Tensor],
-        advance: Advance,
-    ) -> None:
-        """Add to a commit: decay, move by ``delta``, store ``state``, count the step.
-
-        Args:
-            commit: the commit to add to.
-            plan: the plan of the player.
-            delta: [size of the player] the move.
-            state: vectors [size of the player] by key.
-            advance: whether the step is taken.
-        """
-        if self.capturable:
-            warn_of_fixed_rates(plan.entries)
-        views = self._placement.whole(plan.params, plan.layout, delta)
-        for group, _, which in plan.parts:
-            params, moves = plan.params[which], views[which]
-            # All parameters of a group have the same mirror map.
-            if self._charts and params[0] in self._charts:
-                for param, move in zip(params, moves, strict=True):
-                    moved = self._charts[param].moved(move).to(param.dtype)
-                    commit.copy(param, moved if advance is True else moved.where(advance, param))
-                continue
-            decay = group["weight_decay"]
-            factor = 1 - group["lr"] * decay if decay else None
-            stage_moves(commit, params, moves, factor, advance)
-        for key, vector in state.items():
-            stored = self._stage_state(commit, plan.player, key)
-            if stored is not vector:
-                commit.copy(stored, vector if advance is True else vector.where(advance, stored))
-        self._stage_counts(commit, plan.player, advance, plan.params)
-        commit.add(partial(setattr, self, "_is_taken", advance))
-
-    def _stage_counts(
-        self,
-        commit: Commit,
-        player: Any,
-        advance: Advance | None,
-        params: Sequence[Tensor] | None = None,
-    ) -> None:
-        """Add the increment of step counts to a commit; see :class:`FlatState`."""
-        params = self._params(player) if params is None else params
-        if self._flat_state.stage_counts(
-            commit, self.state, player, params, advance, on_device=self.capturable
-        ):
-            # A new parameter may have replaced another.
-            commit.add(partial(drop_removed, self.state, self.param_groups))
+    def _commit(self, advance: Advance | Literal[False]) -> Commit:
+        """Return a commit that so far only records whether the step is taken."""
+        commit = Commit()
+        if advance is not False:
+            commit.add(partial(setattr, self, "_is_taken", advance))
+        return commit
 
     def _refuse_gradients(self) -> None:
         """Raise if a ``.grad`` is not zero: a step without a loss would ignore it."""
@@ -182,9 +111,9 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             )
 
     def _check_call(self, call: str, game: AnyGame[Any], *players: Any) -> None:
-        """Check a call by ``players``, including their hooks, or by all, without hooks."""
-        found = [param for player in players or self._players for param in self._params(player)]
-        self._call_checks.check(call, game, found, self._how_to_scale, hooks=bool(players))
+        """Check a call, including the hooks of ``players``."""
+        found = [param for player in players for param in self._params(player)]
+        self._call_checks.check(call, game, self._how_to_scale, found)
 
     def _differentiate(
         self,
@@ -196,15 +125,15 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         workspace: Workspace | None = None,
     ) -> Derivatives[Any]:
         """Return the derivatives of a game by the parameters of some players, all if None."""
-        plans = {player: self._plan(player) for player in players or self._players}
+        vectors = {player: self._vectors_of(player) for player in players or self._players}
         derivatives = differentiate(
             game,
-            {player: plan.params for player, plan in plans.items()},
+            {player: own.params for player, own in vectors.items()},
             placement=self._placement,
             scale=scale,
             second_order=second_order,
             workspace=workspace,
-            layouts={player: plan.layout for player, plan in plans.items()},
+            layouts={player: own.layout for player, own in vectors.items()},
         )
         self._look_for_old_parts(game)
         return derivatives
@@ -238,9 +167,10 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         self._refuse_gradients()
         commit = Commit()
         for player in self._players:
+            vectors = self._vectors_of(player)
             for key in self._state_keys(player):
-                self._stage_state(commit, player, key)
-            self._stage_counts(commit, player, None)
+                vectors.stage(commit, key)
+            vectors.stage_counts(commit, None)
         commit.run()
 
     def _together(self, closure: object) -> AbstractContextManager[None]:

@@ -14,10 +14,10 @@ from compopt.distributed.meeting import Act
 from compopt.game import AnyGame, Game
 from compopt.kernels import use_backend
 from compopt.optim.commit import Commit
-from compopt.optim.plan import Settings
 from compopt.optim.report import StepWarning
 from compopt.optim.reporter import Reporter
 from compopt.optim.scaling import check_ready, check_taken_back
+from compopt.optim.settings import Settings
 from compopt.optim.stepping import SteppingOptimizer
 
 LOST_STEP = (
@@ -100,7 +100,7 @@ class TwoPhaseOptimizer(SteppingOptimizer):
             interacts = Settings.of(self.param_groups).interacts
             pending = self._differentiate(game, second_order=interacts, scale=scale)
             views = {
-                player: self._placement.whole(params[player], self._plan(player).layout, grad)
+                player: self._placement.whole(params[player], self._vectors_of(player).layout, grad)
                 for player, grad in pending.grads.items()
             }
         grads = {

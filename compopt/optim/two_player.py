@@ -22,8 +22,8 @@ from compopt.game import (
     check_alone,
 )
 from compopt.optim.competitive import CompetitiveOptimizer, CompetitiveOptions
-from compopt.optim.plan import scaled_to_strength
 from compopt.optim.reporter import SolveFor
+from compopt.optim.settings import scaled_to_strength
 from compopt.optim.update import StepSizes, Update, competitive_update
 from compopt.solvers import GMRES, ConjugateGradient, Solver
 
@@ -179,7 +179,11 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
         if self.solve_for == "alternate":
             return PLAYERS
         if self.solve_for == "smaller":
-            return ("min",) if self._plan("min").size < self._plan("max").size else ("max",)
+            return (
+                ("min",)
+                if self._vectors_of("min").size < self._vectors_of("max").size
+                else ("max",)
+            )
         return (self.solve_for,)
 
     def _solved(self) -> tuple[Player, ...]:
@@ -196,9 +200,10 @@ class TwoPlayerCompetitive(CompetitiveOptimizer[Player]):
     ) -> Update[Player]:
         # The player whose step sizes have roots.
         (solved,) = (player for player, own in sizes.items() if own.root is not None)
-        previous = self._read_state(solved, "delta") if self.warm_start else None
+        vectors = self._vectors_of(solved)
+        previous = vectors.read("delta") if self.warm_start else None
         if previous is not None:
-            previous = scaled_to_strength(self._segments(solved), previous)
+            previous = scaled_to_strength(vectors.segments, previous)
         return competitive_update(
             derivatives,
             sizes,

@@ -25,7 +25,7 @@ def counts(optimizer, player):
 
 
 def num_segments(optimizer):
-    return [len(list(optimizer._segments(player))) for player in ("min", "max")]
+    return [len(list(optimizer._vectors_of(player).segments)) for player in ("min", "max")]
 
 
 def test_parameters_that_move_together_share_a_count():

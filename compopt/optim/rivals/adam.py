@@ -8,8 +8,8 @@ from typing_extensions import Unpack
 
 from compopt._checks import check_decay_rate, check_non_negative
 from compopt._typing import PLAYERS, LearningRates, Params, Player
-from compopt.optim.plan import learning_rate
 from compopt.optim.rivals.base import Evaluation, FieldOptimizer, FieldOptions, Move
+from compopt.optim.settings import learning_rate
 
 
 class Moments(NamedTuple):
@@ -62,7 +62,7 @@ class AdamFieldOptimizer(FieldOptimizer):
             nth: the index of this gradient in the step, from 1.
         """
         move = torch.empty_like(grad)
-        for where, group, num_steps in self._segments(player):
+        for where, group, num_steps in self._vectors_of(player).segments:
             beta1, beta2 = group["betas"]
             count = per_step * num_steps + nth
             average, squares, piece = (v[where] for v in (*moments, grad))

@@ -15,10 +15,10 @@ from compopt.derivatives import Derivatives
 from compopt.distributed.meeting import Act
 from compopt.game import L_co, Losses, LossOrClosure, Penalties, Terms, as_game, as_loss
 from compopt.optim.commit import Commit
-from compopt.optim.plan import learning_rate
 from compopt.optim.players import ProcessGroup
 from compopt.optim.report import StepWarning
 from compopt.optim.reporter import Reporter
+from compopt.optim.settings import learning_rate
 from compopt.optim.stepping import SteppingOptimizer
 
 
@@ -186,23 +186,23 @@ class FieldOptimizer(SimultaneousOptimizer):
         if not self._are_finite([*evaluate.all_losses, *vectors]):
             self._warn_not_taken()
             return evaluate.loss
-        commit = Commit()
+        commit = self._commit(True)
         for player, move in moves.items():
-            self._stage(commit, self._plan(player), move.delta, move.state, True)
+            self._vectors_of(player).stage_step(commit, move.delta, True, move.state)
         commit.run()
         return evaluate.loss
 
     def _scaled(self, player: Player, vector: Tensor, key: str = "lr") -> Tensor:
         """Multiply ``vector`` in place by the hyperparameter ``key`` of each group."""
-        for where, group, _ in self._segments(player):
+        for where, group, _ in self._vectors_of(player).segments:
             vector[where].mul_(learning_rate(group) if key == "lr" else group[key])
         return vector
 
     def _stored(self, player: Player, key: str) -> Tensor:
         """Return a copy of a state vector, zeros before the first step."""
-        stored = self._read_state(player, key)
+        vectors = self._vectors_of(player)
+        stored, layout = vectors.read(key), vectors.layout
         if stored is None:
-            layout = self._placement.layout(self._params(player))
             return torch.zeros(layout.numel, dtype=layout.dtype, device=layout.device)
         return stored.clone()
 
@@ -216,7 +216,9 @@ class FieldOptimizer(SimultaneousOptimizer):
                 restored.copy(param, param.clone())
         try:
             for player, delta in deltas.items():
-                views = self._placement.whole(params[player], self._plan(player).layout, delta)
+                views = self._placement.whole(
+                    params[player], self._vectors_of(player).layout, delta
+                )
                 for param, view in zip(params[player], views, strict=True):
                     param.add_(view)
             yield

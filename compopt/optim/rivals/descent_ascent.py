@@ -121,7 +121,7 @@ class DescentAscent(RivalOptimizer):
         try:
             for param in everything:
                 param.grad = None
-            views = self._placement.whole(params, self._plan(player).layout, grad)
+            views = self._placement.whole(params, self._vectors_of(player).layout, grad)
             for param, view in zip(params, views, strict=True):
                 param.grad = view.to(param.dtype)
             self._linked(player).step()

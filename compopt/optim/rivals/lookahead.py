@@ -8,8 +8,8 @@ from typing_extensions import Unpack
 from compopt._checks import check_positive
 from compopt._typing import OPPONENT, PLAYERS, LearningRates, Params, Player
 from compopt.derivatives import Derivatives
-from compopt.optim.plan import learning_rate
 from compopt.optim.rivals.base import Evaluation, FieldOptions, Move, SecondOrderOptimizer
+from compopt.optim.settings import learning_rate
 
 
 class _Options(FieldOptions, total=False):
@@ -39,7 +39,7 @@ class _OpponentAware(SecondOrderOptimizer):
 
     def _expected_step(self, player: Player, vector: Tensor) -> Tensor:
         """Multiply ``vector`` in place by the step sizes that the opponent expects."""
-        for where, group, _ in self._segments(player):
+        for where, group, _ in self._vectors_of(player).segments:
             expected = group["interaction"]
             vector[where].mul_(learning_rate(group) if expected is None else expected)
         return vector
