@@ -49,12 +49,14 @@ class CollapseRule:
     """Criterion for a collapse.
 
     A layer's *level* is the mean of its normalised singular values ``sigma_k / sigma_1`` for k from
-    2 to ``share * r``. An alarm is raised when the level is below ``low``, or when it is below
-    ``floor`` and at least ``fall`` below its peak within the last ``window`` steps.
+    2 to ``share * r``. An alarm is raised when the level is below ``low`` for the second time in a
+    row and has not risen, or when it is below ``floor`` and at least ``fall`` below its peak within
+    the last ``window`` steps.
 
     Args:
         share: watched share of the singular values, in (0, 1].
-        low: level below which an alarm is raised at any step; 0 for none.
+        low: level below which an alarm is raised at any step; 0 for none. It takes two records:
+            without spectral normalization a healthy critic may start below and rise.
         floor: level below which a fall raises an alarm.
         fall: smallest decline from the peak that raises an alarm, > 0.
         window: number of steps over which the decline is measured, >= 1.
@@ -63,9 +65,9 @@ class CollapseRule:
     """
 
     share: float = 0.5
-    low: float = 0.15
+    low: float = 0.1
     floor: float = 0.5
-    fall: float = 0.1
+    fall: float = 0.2
     window: int = 3000
     warm_up: int = 1000
 
@@ -99,7 +101,8 @@ class CollapseRule:
             if step >= now - self.window
         }
         level = recent[now]
-        if level < self.low:
+        is_low = level < self.low and len(spectra) > 1
+        if is_low and level <= self.level(spectra[-2]) < self.low:
             return CollapseAlarm(layer, now, level, max(recent.values()))
         peak = max((value for step, value in recent.items() if step >= self.warm_up), default=0.0)
         has_fallen = level < self.floor and peak - level >= self.fall
@@ -112,7 +115,7 @@ class CollapseMonitor:
     Collapse according to the paper: in critics with spectral normalization the values
     ``sigma_k / sigma_1`` fall from between 0.5 and 0.9 to below 0.5 within about 3000 steps, and
     sample quality falls with them. Without spectral normalization the critic of a plain Wasserstein
-    loss goes below 0.15 within tens of steps, while all samples become one image. A
+    loss goes below 0.1 within tens of steps, while all samples become one image. A
     :class:`CollapseRule` decides; there is at most one alarm per layer, and none for a slow decline
     above ``low``.
 

@@ -200,6 +200,7 @@ def test_the_endpoint_is_the_mean_logarithm_of_the_last_three():
 
 
 # This cell starts as those of users do, in a new interpreter.
+@pytest.mark.slow
 def test_another_storage_may_be_named(sweep, tree, tmp_path):
     file = tmp_path / "elsewhere.db"
     command = ["work", str(sweep.path), "--data", str(tree), "--storage", f"sqlite:///{file}"]

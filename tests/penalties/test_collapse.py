@@ -92,7 +92,9 @@ def test_what_is_healthy_raises_none():
         CollapseMonitor(net, rule=FROM_THE_START), net[2], [1 - 0.02 * i for i in range(30)], 1000
     )
     # Just under the floor, by little.
-    assert silent(CollapseMonitor(net, rule=FROM_THE_START), net[2], [0.63, 0.61, 0.6], 500)
+    assert silent(CollapseMonitor(net, rule=FROM_THE_START), net[2], [0.63, 0.61, 0.4], 500)
+    # Low at first and rising, as the critic of a plain Wasserstein loss; then low only once.
+    assert silent(CollapseMonitor(net), net[2], [0.05, 0.06, 0.1, 0.2, 0.11, 0.3], 5)
 
 
 def test_the_fall_from_random_initial_weights_is_none():
@@ -107,7 +109,10 @@ def test_the_fall_from_random_initial_weights_is_none():
 
 @pytest.mark.parametrize(
     ("shares", "words"),
-    [([1.0, 0.15, 0.1], "fell from 0.82 to 0.12.*by step 5:"), ([0.1, 1.0, 1.0], "is at 0.08.*at")],
+    [
+        ([1.0, 0.12, 0.1, 0.05], "fell from 0.82 to 0.08.*by step 10:"),
+        ([0.1, 0.09, 1.0], "fell from 0.08 to 0.07.*by step 5:"),
+    ],
 )
 def test_a_low_level_raises_an_alarm_at_any_step(shares, words):
     """A plain Wasserstein critic collapses within tens of steps, long before the warm-up ends."""

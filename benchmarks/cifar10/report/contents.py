@@ -1,13 +1,13 @@
 """Contents of the report: the headline and the tables."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from benchmarks.cifar10.choose import SEEDS, TUNED
-from benchmarks.cifar10.contrasts import LEVEL, Contrast, contrast, holm
+from benchmarks.cifar10.contrasts import Contrast, contrast, holm
 from benchmarks.cifar10.protocol import load_protocol
 from benchmarks.cifar10.report.words import CHOICES, DISTANCES, compared, over, words
 from benchmarks.cifar10.stored import Result, endpoints
@@ -91,50 +91,34 @@ class Report:
         return next((ordered[place] for place in near if ordered[place].picture), None)
 
 
-def groups(report: Report) -> dict[str, list[str]]:
-    """Return methods: competitive without a term, with a gradient penalty, and all explicit."""
-    found: dict[str, list[str]] = {"implicit": [], "penalty": [], "explicit": []}
-    measured = report.endpoints(report.metrics[0])
-    tuned = [result for result in report.finals if result.run["optimizer_name"].endswith(TUNED)]
-    # Compare tuned methods only with each other: they have their own seeds and budget.
-    for result in tuned or report.finals:
-        optimizer, term = result.run["optimizer"], result.run["term"]["kind"]
-        is_competitive = optimizer["kind"] in ("cgd", "acgd")
-        if is_competitive and optimizer.get("interaction", 1) > 0 and term == "none":
-            group = "implicit"
-        elif is_competitive or term == "none":
-            continue
-        else:
-            group = "penalty" if term == "wgan-gp" else "explicit"
-        if result.method in measured and result.method not in found[group]:
-            found[group].append(result.method)
-    found["explicit"] += found["penalty"]
-    return found
-
-
 def headline(report: Report) -> str:
     """Return the headline results together with their limitations."""
     first = report.metrics[0]
     made = report.contrasts[first]
     sides: dict[str, list[str]] = {"lower": [], "higher": [], "level": []}
+    tuned = {(found.one, found.other) for found in made if len(found.seeds) == len(SEEDS)}
     for index, found in enumerate(made):
-        sides[found.verdict].append(_sentence(found, report, index))
+        # What tuned methods show replaces what untuned ones show.
+        if (_tuned(found.one), _tuned(found.other)) not in tuned:
+            sides[found.verdict].append(_sentence(found, report, index))
     best = report.best(list(report.endpoints(first)), first)
     limits = [f"The smallest distance of all: {words(best)}."]
     poor = [words(method) for method in report.endpoints(first) if report.is_poor(method)]
     limits += [f"Too close to noise to be ranked: {'; '.join(poor)}."] * bool(poor)
-    counts = sorted(len(found.seeds) for found in made)
-    # The smallest possible p-value of a sign-flip test.
-    if 2 ** (1 - counts[-1]) * len(made) > LEVEL:
-        seeds = "to".join(f" {count} " for count in dict.fromkeys((counts[0], counts[-1])))
-        limits.append(f"With{seeds}of {len(SEEDS)} planned seeds no test can be significant.")
+    few = sum(len(found.seeds) < len(SEEDS) for found in made)
+    limits += [f"{few} of {len(made)} contrasts have fewer seeds than planned."] * bool(few)
     if not any(result.run["optimizer_name"].endswith(TUNED) for result in report.finals):
         limits.append("Nothing was tuned.")
-    if not groups(report)["explicit"]:
+    if all(result.run["term"]["kind"] == "none" for result in report.finals):
         limits.append("No explicit term has run yet.")
     text = " ".join(sides["lower"] or ["No contrast speaks for competition."])
     against = " ".join(sides["higher"] + sides["level"] + limits)
     return f"{text} **Against it:** {against}"
+
+
+def _tuned(method: str) -> str:
+    """Return the name of the tuned method that belongs to an untuned one."""
+    return method.replace("_", f"{TUNED}_", 1)
 
 
 def _sentence(found: Contrast, report: Report, index: int) -> str:
@@ -151,27 +135,36 @@ def _interval(found: Contrast) -> str:
     return f"{math.exp(found.low):.2f} to {math.exp(found.high):.2f}"
 
 
-def contrasts_table(report: Report, others: Sequence[str]) -> str:
-    """Return a row for each distance and contrast with one of ``others``."""
-    rows = []
+def contrasts_table(report: Report, pairs: Iterable[tuple[str, str]]) -> str:
+    """Return a row for each distance and each of some pairs; empty if they have no results."""
+    wanted, rows = set(pairs), []
     for metric, made in report.contrasts.items():
-        for found, adjusted in zip(made, holm([c.p_value for c in made]), strict=True):
-            if found.other not in others:
-                continue
-            rows.append(
-                [
-                    over(found.one, found.other),
-                    DISTANCES[metric],
-                    len(found.seeds),
-                    f"{report.distance(found.one, metric, found.seeds):.3g}",
-                    f"{report.distance(found.other, metric, found.seeds):.3g}",
-                    f"{found.ratio:.2f}",
-                    _interval(found),
-                    f"{found.p_value:.4f}",
-                    f"{adjusted:.4f}",
-                ]
-            )
-    return markdown_table(HEADS, rows)
+        for found, adjusted in zip(made, _adjusted(made), strict=True):
+            if (found.one, found.other) in wanted:
+                rows.append(
+                    [
+                        over(found.one, found.other),
+                        DISTANCES[metric],
+                        len(found.seeds),
+                        f"{report.distance(found.one, metric, found.seeds):.3g}",
+                        f"{report.distance(found.other, metric, found.seeds):.3g}",
+                        f"{found.ratio:.2f}",
+                        _interval(found),
+                        f"{found.p_value:.4f}",
+                        f"{adjusted:.4f}",
+                    ]
+                )
+    return markdown_table(HEADS, rows) if rows else ""
+
+
+def _adjusted(made: Sequence[Contrast]) -> list[float]:
+    """Return Holm's p-values: one correction for untuned methods, and one for tuned methods."""
+    found = [0.0] * len(made)
+    for is_tuned in (False, True):
+        own = [n for n, each in enumerate(made) if (TUNED in each.one) is is_tuned]
+        for n, value in zip(own, holm([made[n].p_value for n in own]), strict=True):
+            found[n] = value
+    return found
 
 
 def methods_table(report: Report) -> str:
@@ -225,20 +218,22 @@ def finals_table(report: Report) -> str:
 
 def monitor_text(report: Report) -> str:
     """Return the numbers of good and of failed runs with an alarm of the collapse monitor."""
-    metric = report.metrics[0]
-    watched = [result for result in report.results if result.monitor]
-    ends = [math.exp(r.endpoint(metric) or 0.0) / r.ceiling(metric) for r in watched]
-    if not watched:
-        return "No stored run has spectra yet."
-    counts = []
-    for low, high in ((0.0, RANKED), (0.5, math.inf)):
-        own = [r for r, end in zip(watched, ends, strict=True) if low <= end < high]
-        counts.append(f"{sum(r.monitor['alarm'] is not None for r in own)} of {len(own)}")
-    return (
-        f"Over the {len(watched)} runs with stored spectra the monitor of the critic's spectra "
-        f"raised an alarm in {counts[0]} that ended below a quarter of noise, and in {counts[1]} "
-        "that ended above half of it."
-    )
+    metric, parts = report.metrics[0], []
+    for kind, is_trial in (("trials, on which its thresholds were chosen", True), ("runs", False)):
+        own = [r for r in report.results if r.monitor and r.is_trial is is_trial]
+        ends = [math.exp(r.endpoint(metric) or 0.0) / r.ceiling(metric) for r in own]
+        counts = []
+        for low, high in ((0.0, RANKED), (0.5, math.inf)):
+            among = [r for r, end in zip(own, ends, strict=True) if low <= end < high]
+            alarms = sum(r.monitor["alarm"] is not None for r in among)
+            counts.append(f"{alarms} of {len(among)}")
+        if own:
+            parts.append(
+                f"Of {len(own)} {kind}, the monitor of the critic's spectra raised an alarm in "
+                f"{counts[0]} that ended below a quarter of noise, and in {counts[1]} that ended "
+                "above half of it."
+            )
+    return " ".join(parts) or "No stored run has spectra yet."
 
 
 def value_rows(report: Report) -> Iterator[tuple[object, ...]]:
