@@ -55,6 +55,7 @@ typecheck: $(VENV)/.dev
 # Warnings are errors: a broken reference, an indented docstring.
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
+	COMPOPT_SITE=out/docs $(BIN)/python -m pytest -q -m slow tests/test_site.py
 
 wheel: $(VENV)/.dev
 	$(BIN)/python .ci/check_wheel.py

@@ -55,7 +55,7 @@ def small_play() -> Play:
     return Play(generator, critic, draw, lambda batch: batch[0].sum())
 
 
-@pytest.mark.parametrize("player", ["min", "max"])
+@pytest.mark.parametrize("player", ["min", pytest.param("max", marks=pytest.mark.slow)])
 def test_all_forms_give_one_product(player):
     direction = Direction(small_play(), player, torch.float64)
     makers = (direction.twice, direction.linearized, direction.forward_over_reverse)
@@ -66,6 +66,7 @@ def test_all_forms_give_one_product(player):
             torch.testing.assert_close(other[name], value)
 
 
+@pytest.mark.slow
 def test_forms_are_measured():
     rows = product_forms.measure(small_play, "max", rounds=1, compiles=False)
     names = [row["name"] for row in rows]
@@ -75,6 +76,7 @@ def test_forms_are_measured():
     assert rows[2]["set_up"] > 0
 
 
+@pytest.mark.slow
 def test_ways_of_solving_are_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(solver_study, "WIDTH", 1 / 16)
     monkeypatch.setattr(solver_study, "BATCH_SIZE", 8)

@@ -7,6 +7,8 @@ import sys
 import warnings
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONAL = (
     *("CGDs", "torch_cgd", "PIL", "accelerate", "hypothesis", "jinja2", "lightning", "matplotlib"),
@@ -53,6 +55,7 @@ def test_device_tests_need_no_triton():
     assert re.search(r"^\d+ skipped", shown, re.MULTILINE), shown
 
 
+@pytest.mark.slow
 def test_tests_of_interpreted_kernels_are_collected_where_kernels_are_compiled():
     shown = run("--collect-only", "-m", "not slow", "tests/kernels", "tests/nn")
     assert "tests/kernels/test_cg_kernels.py::" in shown

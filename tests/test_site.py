@@ -1,4 +1,7 @@
-"""The built pages: complete without a network, and readable on a desk and on a phone."""
+"""The built pages: complete without a network, and readable on a desk and on a phone.
+
+Slow where they must be built first; `make docs` runs these tests on the pages it has built.
+"""
 
 import functools
 import http.server
@@ -16,13 +19,17 @@ from pathlib import Path
 import pytest
 from forked import run_forked
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
-    """Return the folder of the pages."""
+    """Return the folder of the pages, which COMPOPT_SITE may name."""
+    if given := os.environ.get("COMPOPT_SITE"):
+        return Path(given)
     folder = tmp_path_factory.mktemp("site")
     output = tmp_path_factory.mktemp("printed") / "sphinx"
     options = ("sphinx", "-W", "-q", "-b", "html", "docs", str(folder))

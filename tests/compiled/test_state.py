@@ -19,7 +19,7 @@ class Run:
     """A game, its optimizer, and its compiled step."""
 
     def __init__(self, play=None, *, lr=0.01, **options):
-        self.play = of_case("mlp-gan") if play is None else play
+        self.play = of_case("quadratic") if play is None else play
         self.optimizer = make(*self.play.params, lr=lr)
         self.step = compopt.compile(
             self.optimizer, self.play.loss_fn, *self.play.networks, **(options or TRACED)

@@ -56,8 +56,10 @@ FORMS = {
 
 @pytest.mark.parametrize("make", FORMS.values(), ids=FORMS)
 def test_every_form_steps_as_eagerly(make):
-    _, seen = steps(of_case("mlp-gan"), make, 4, backend=TRACED)
-    _, truth = steps(of_case("mlp-gan"), make, 4, mode="eager")
+    # Parts of a player need several parameters; else a small game is traced sooner.
+    name = "mlp-gan" if make is in_groups else "quadratic"
+    _, seen = steps(of_case(name), make, 4, backend=TRACED)
+    _, truth = steps(of_case(name), make, 4, mode="eager")
     assert largest_error(seen, truth) <= 1e-8
 
 

@@ -50,6 +50,7 @@ def test_ten_kills_change_nothing(tmp_path):
     assert_equal_runs(tmp_path, num_steps=800, num_kills=10)
 
 
+@pytest.mark.slow
 def test_example_runs_under_torchrun(tmp_path):
     final = run(tmp_path / "run", num_steps=3, num_kills=0)
     assert final["step"] == 3

@@ -103,6 +103,7 @@ def test_acgd_finds_all_modes_where_adam_does_not(main_of, tmp_path, seed) -> No
     assert history["Adam"][-1].modes_found <= 3
 
 
+@pytest.mark.slow
 def test_mode_collapse_covers_every_regularizer(main_of, tmp_path, capsys) -> None:
     modes = main_of("mode_collapse")(["--seeds", "2", "--passes", "20", "--out", str(tmp_path)])
     assert {"plain", "ACGD", "DRAGAN", "AdvAs", "diversity", "SR-GAN"} < set(modes)
@@ -140,6 +141,7 @@ def test_some_regularizers_find_modes_that_the_plain_gan_loses(main_of, tmp_path
         assert min(modes[name]) >= 6
 
 
+@pytest.mark.slow
 def test_digits_gan_ends_in_a_table_and_pictures(main_of, tmp_path, capsys) -> None:
     pytest.importorskip("sklearn")
     rows = main_of("digits_gan")(["--seconds", "0.2", "--out", str(tmp_path)])

@@ -21,6 +21,7 @@ def example(monkeypatch: pytest.MonkeyPatch):
     torch.set_default_dtype(dtype)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_to_the_same_result(example, tmp_path) -> None:
     straight = example.main([*SMALL, "--max-steps", "6", "--out", str(tmp_path / "a")])
     for steps in ("3", "6"):
@@ -39,6 +40,7 @@ def test_an_interrupted_run_resumes_to_the_same_result(example, tmp_path) -> Non
     assert (tmp_path / "b" / "errors.png").stat().st_size > 5000
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(example, tmp_path) -> None:
     options = [*SMALL, "--seconds", "0.2", "--methods", "PINN, Adam", "--out", str(tmp_path)]
     first, second = (example.main(options)["PINN, Adam"] for _ in range(2))

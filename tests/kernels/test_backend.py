@@ -105,7 +105,11 @@ except RuntimeError as error:
     ("hide", "message"),
     [
         (HIDDEN_TRITON, "Triton cannot be imported. Install compopt[triton]"),
-        (OLD_TRITON, "Triton 3.1.0 is not supported. Install 3.2 or newer"),
+        pytest.param(
+            OLD_TRITON,
+            "Triton 3.1.0 is not supported. Install 3.2 or newer",
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["hidden", "old"],
 )

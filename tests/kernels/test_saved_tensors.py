@@ -39,7 +39,7 @@ class Watched(ACGD):
         super()._finish(*args)
 
 
-@pytest.mark.parametrize("solve_for", ["min", "max"])
+@pytest.mark.parametrize("solve_for", ["min", pytest.param("max", marks=pytest.mark.slow)])
 def test_a_step_leaves_saved_tensors_alone(solve_for, monkeypatch):
     monkeypatch.setattr(_layers, "ACTIVATIONS_GAIN_FROM", {})
     generator = nn.Sequential(

@@ -150,6 +150,7 @@ def test_distortions_do_what_they_say(images):
         of_classes(images, torch.zeros(700), 1, 701)
 
 
+@pytest.mark.slow
 def test_the_self_test_passes_on_made_up_images_and_catches_a_blind_metric(tmp_path, monkeypatch):
     images, labels = patterns(5000)
     names = ("fd_cifar10net_v1", "repetition_pixels8")

@@ -78,6 +78,7 @@ def test_calibration_finds_the_scale_that_was_lost():
     assert calibrated(logits, labels) == pytest.approx(2.1, abs=0.11)
 
 
+@pytest.mark.slow
 def test_training_learns_and_repeats_with_its_seed(monkeypatch):
     monkeypatch.setattr(train_cifar10net, "BATCH_SIZE", 32)
     splits = {"train": patterns(1500), "test": patterns(300, seed=1)}

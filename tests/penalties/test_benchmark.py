@@ -23,6 +23,7 @@ def rows(tmp_path_factory):
     return rows
 
 
+@pytest.mark.slow
 def test_each_term_has_every_figure_and_a_projection_no_route_in_the_loss(rows) -> None:
     assert list(rows) == ["none", "R1", "R2, attached", "WeightClipping"]
     for name, row in rows.items():
@@ -32,6 +33,7 @@ def test_each_term_has_every_figure_and_a_projection_no_route_in_the_loss(rows) 
     assert rows["none"]["alone_relative"] == rows["none"]["beside_relative"] == 1.0
 
 
+@pytest.mark.slow
 def test_an_uncoupled_term_beside_the_loss_holds_less_than_in_it(rows) -> None:
     assert rows["none"]["beside_held_mb"] < rows["R1"]["inside_held_mb"]
     assert rows["R1"]["beside_held_mb"] < rows["R1"]["inside_held_mb"]

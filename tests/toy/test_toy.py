@@ -32,6 +32,7 @@ def some_parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return out, toy.main([*PARTS, "--out", str(out)])
 
 
+@pytest.mark.slow
 def test_parts_run_by_themselves(some_parts) -> None:
     out, said = some_parts
     assert list(said) == ["samples", "mixture"]
@@ -57,6 +58,7 @@ def test_quick_run_has_every_part(tmp_path) -> None:
     assert len(Store(out / "mixture.json").cells) == 2 * len(MIXTURE)
 
 
+@pytest.mark.slow
 def test_what_has_been_run_is_kept(some_parts, monkeypatch) -> None:
     out, said = some_parts
 
@@ -85,12 +87,14 @@ def test_an_interrupted_part_keeps_its_cells(tmp_path) -> None:
     assert calls == ["a", "b", "b", "c"]
 
 
+@pytest.mark.slow
 def test_results_of_other_settings_are_not_mixed(some_parts, capsys) -> None:
     with pytest.raises(SystemExit):
         toy.main(["--out", str(some_parts[0])])
     assert "other settings" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_scalar_statements_are_computed_from_the_runs() -> None:
     """All agree on the real runs, and each turns around when a run it names does."""
     cells = {
