@@ -133,7 +133,7 @@ def load_protocol(name: str, overrides: list[str] | None = None) -> Protocol:
     """Return a protocol by name (a file in ``protocols/``) or path.
 
     Args:
-        name: "smoke", "cpu", "paper", or the path of a file in the same form.
+        name: "smoke", "contrasts", "paper", or the path of a file in the same form.
         overrides: ``key=value``, such as ``run.steps=100`` or ``optimizers.acgd.lr=3e-4``.
 
     Raises:

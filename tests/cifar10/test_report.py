@@ -100,7 +100,7 @@ def test_few_seeds_distances_near_noise_and_divergence_are_said(stored):
     report = Report(load_results(stored), PAIRS)
     text = headline(report)
     assert "2 of 2 contrasts have fewer seeds than planned." in text
-    assert "to be ranked: Adam with wgan-gp, Wasserstein loss." in text
+    assert "to be ranked: Adam with gradient penalty, Wasserstein loss." in text
     assert "No explicit term" not in text
     # As far away as noise.
     worst = (1.2**3 * 8) ** (1 / 4)

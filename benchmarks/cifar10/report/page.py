@@ -11,7 +11,7 @@ from benchmarks.cifar10.choose import SEEDS
 from benchmarks.cifar10.contrasts import LEVEL
 from benchmarks.cifar10.folder import write_json
 from benchmarks.cifar10.protocol import load_protocol
-from benchmarks.cifar10.report import early, figures
+from benchmarks.cifar10.report import figures
 from benchmarks.cifar10.report.contents import (
     RANKED,
     Report,
@@ -118,7 +118,6 @@ def _question(report: Report, *, control: bool, penalty: bool) -> str:
 def committed_text() -> tuple[str, str]:
     """Return the documentation's page and the README's block, from the committed results."""
     report, parts = _committed()
-    values = early.read_values(RESULTS / "results.csv")
     metric = report.metrics[0]
     noise = report.finals[0].ceiling(metric)
     medians = [r.run["seed"] for name in report.endpoints(metric) if (r := report.median(name))]
@@ -140,8 +139,6 @@ def committed_text() -> tuple[str, str]:
         if medians
         else "No samples are stored.",
         hours=f"{hours:.1f}",
-        terms=early.terms_table(values),
-        solves=early.solves_table(values),
     )
     text = (
         "**[CIFAR-10](docs/cifar10.md) at 16 pixels without any term, beside a control: the same "

@@ -8,14 +8,34 @@ OPTIMIZERS = {
     "adam": "Adam",
     "extra-adam": "ExtraAdam",
 }
-LOSSES = {"wgan": "Wasserstein loss", "bce": "cross entropy"}
+LOSSES = {
+    "wgan": "Wasserstein loss",
+    "bce": "cross entropy",
+    "non-saturating": "non-saturating loss",
+    "hinge": "hinge loss",
+}
+TERMS = {
+    "wgan-gp": "gradient penalty",
+    "lazy-r1": "lazy R1",
+    "spectral-norm": "spectral norm",
+    "advas": "AdvAs",
+    "dragan": "DRAGAN",
+    "srgan": "SR-GAN",
+}
 DISTANCES = {
     "fd_cifar10net_v1": "CIFAR-10 classifier",
     "fd_effnetlite0_r96_p320": "EfficientNet-Lite0",
 }
 """The networks of the Frechet distances; the first one leads."""
 
-CHOICES = {"lr": "learning rate", "interaction": "strength", "critic_steps": "critic steps"}
+CHOICES = {
+    "lr": "learning rate",
+    "lr_ratio": "critic's rate over it",
+    "interaction": "strength",
+    "critic_steps": "critic steps",
+    "betas": "momentum",
+    "term.coefficient": "coefficient",
+}
 """What trials choose. The strength is a multiple of the learning rate."""
 
 
@@ -25,7 +45,9 @@ def parts(method: str) -> tuple[str, str]:
     kind = optimizer.removesuffix(TUNED)
     name = OPTIMIZERS.get(kind, kind)
     name = name if kind == optimizer else f"tuned {name}"
-    return name if term == "none" else f"{name} with {term}", LOSSES.get(loss, loss)
+    return name if term == "none" else f"{name} with {TERMS.get(term, term)}", LOSSES.get(
+        loss, loss
+    )
 
 
 def words(method: str) -> str:
