@@ -44,7 +44,7 @@ COMPILED_FAULTS = (
     Fault(
         "compiled steps are not counted",
         COMPILED + "program_step.py",
-        "optimizer._stage_counts(commit, player, True)",
+        "own.stage_counts(commit, True)",
         "pass",
         (TESTS + "test_state.py",),
     ),

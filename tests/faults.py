@@ -266,8 +266,8 @@ FAULTS = (
     Fault(
         "work vectors of two players are one",
         "compopt/optim/adaptive.py",
-        "self._workspace.vector(plan.layout, player, name) for name in names",
-        "self._workspace.vector(plan.layout, name) for name in names",
+        "self._workspace.vector(vectors.layout, player, name) for name in names",
+        "self._workspace.vector(vectors.layout, name) for name in names",
         (OPTIM + "test_exact.py",),
     ),
     Fault(

@@ -141,6 +141,7 @@ MAKE = {
     "python -m sphinx": ("tests/test_site.py", '"sphinx"'),
     "python -m pytest -q benchmarks/micro.py": ("tests/test_micro_benchmarks.py", "micro.py"),
     "python -m pytest": ("tests/documented.py", ""),
+    "COMPOPT_SITE=out/docs python -m pytest": (".ci/run", "make docs"),
     "ruff": (".ci/run", "make lint"),
     "check-jsonschema": (".ci/run", "make lint"),
     "mypy": (".ci/run", "make typecheck"),

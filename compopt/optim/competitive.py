@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 from compopt._checks import check_choice
 from compopt._profiling import Range, profiled
 from compopt._typing import K, Params
-from compopt.derivatives import Derivatives, differentiate
+from compopt.derivatives import Derivatives
 from compopt.distributed.meeting import Act
 from compopt.game import evaluated
 from compopt.kernels import resolve_backend, use_backend
@@ -192,12 +192,8 @@ class CompetitiveOptimizer(AdaptiveOptimizer, Generic[K]):
         vectors = self._vectors_of(player)
         self._check_call(str(player), game.of(player), player)
         self._meet(Act.STEP, game, player=player)
-        derivatives = differentiate(
-            game.of(player),
-            {player: vectors.params},
-            placement=self._placement,
-            second_order=False,
-        )
+        # They are looked for in two calls only: leave those to steps of all players.
+        derivatives = self._differentiate(game.of(player), [player], looks_for_old_parts=False)
         self._clip_groups(player, derivatives.grads[player])
         self._to_local_coordinates(derivatives)
         grad = derivatives.grads[player]

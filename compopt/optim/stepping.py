@@ -123,6 +123,7 @@ class SteppingOptimizer(TwoPlayerOptimizer):
         second_order: bool = False,
         scale: float = 1.0,
         workspace: Workspace | None = None,
+        looks_for_old_parts: bool = True,
     ) -> Derivatives[Any]:
         """Return the derivatives of a game by the parameters of some players, all if None."""
         vectors = {player: self._vectors_of(player) for player in players or self._players}
@@ -135,14 +136,10 @@ class SteppingOptimizer(TwoPlayerOptimizer):
             workspace=workspace,
             layouts={player: own.layout for player, own in vectors.items()},
         )
-        self._look_for_old_parts(game)
-        return derivatives
-
-    def _look_for_old_parts(self, game: AnyGame[Any]) -> None:
-        """Warn if a part of a differentiated game is older than the last step."""
-        if self._call_checks.looks_for_old_parts:
-            found = [p for player in self._players for p in self._params(player)]
+        if looks_for_old_parts and self._call_checks.looks_for_old_parts:
+            found = [param for player in self._players for param in self._params(player)]
             self._call_checks.look_for_old_parts(game, found)
+        return derivatives
 
     def _check_groups(self) -> None:
         """Raise if a value set in a group since the last call is not valid."""

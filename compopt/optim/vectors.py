@@ -97,27 +97,25 @@ class PlayerVectors:
         self._written: dict[str, tuple[Tensor, list[Tensor]]] = {}
         # What was looked up in a step; None outside of steps.
         self._found: dict[str, Tensor | None] | None = None
+        self._held: list[dict[str, Any] | None] = []
         self._segments: list[Segment] | None = None
 
     def are_current(self, param_groups: Sequence[Mapping[str, Any]], state: State) -> bool:
         """Return True if state, groups and parameters, trainable or not, are the same."""
-        groups, members, flags = [], [], []
-        for group in param_groups:
-            if group["player"] == self.player:
-                groups.append(group)
-                for param in group["params"]:
-                    members.append(param)
-                    flags.append(param.requires_grad)
+        groups = [group for group in param_groups if group["player"] == self.player]
+        members = [param for group in groups for param in group["params"]]
         return (
             state is self._state
-            and flags == self._flags
             and len(groups) == len(self._groups)
+            and len(members) == len(self._members)
             and all(map(is_, groups, self._groups))
             and all(map(is_, members, self._members))
+            and [param.requires_grad for param in members] == self._flags
         )
 
     def begin_step(self) -> None:
         """Keep what is looked up in the state until :meth:`end_step`."""
+        self._held = [self._state.get(param) for param in self.params]
         self._found, self._segments = {}, None
 
     def end_step(self) -> None:
@@ -313,10 +311,14 @@ class PlayerVectors:
         ]
         return self.layout.flatten(pieces)
 
-    def _entries(self, key: str) -> list[Tensor | None]:
+    def _states(self) -> Sequence[Mapping[str, Any] | None]:
+        """Return the state of each parameter, None if there is none."""
         # The state is a defaultdict: indexing would create an entry.
-        held = map(self._state.get, self.params)
-        return [None if entry is None else entry.get(key) for entry in held]
+        is_known = self._found is not None
+        return self._held if is_known else [self._state.get(param) for param in self.params]
+
+    def _entries(self, key: str) -> list[Tensor | None]:
+        return [None if held is None else held.get(key) for held in self._states()]
 
     def _stored(self, key: str) -> Tensor | None:
         """Return the vector whose pieces the state holds, None if there is none."""
@@ -324,8 +326,7 @@ class PlayerVectors:
         if found is not None and key in found:
             return found[key]
         vector, entries = self._written.get(key, _NOTHING)
-        for param, entry in zip(self.params, entries, strict=False):
-            held = self._state.get(param)
+        for held, entry in zip(self._states(), entries, strict=False):
             if held is None or held.get(key) is not entry:
                 vector = None
                 break

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from compiled_cases import fixed, gan, gan_loss
+from compiled_cases import fixed, gan_loss, linear_gan
 from torch import distributed as dist
 from torch import nn
 
@@ -29,7 +29,7 @@ def take(optimizer, play, loss_fn=None, **options):
 
 @pytest.mark.parametrize("solver", [None, ConjugateGradient(), GMRES()], ids=repr)
 def test_a_tolerance(solver):
-    play = gan()
+    play = linear_gan()
     optimizer = ACGD(*play.params, solver=solver)
     with pytest.raises(ValueError, match=r"fixed iteration count.*ConjugateGradient\(rtol=0"):
         compiled(optimizer, play)
@@ -38,7 +38,7 @@ def test_a_tolerance(solver):
 
 
 def test_a_tolerance_that_is_set_later():
-    play = gan()
+    play = linear_gan()
     optimizer = ACGD(*play.params, solver=fixed())
     step = compiled(optimizer, play)
     step(*play.batches[0])
@@ -48,7 +48,7 @@ def test_a_tolerance_that_is_set_later():
 
 
 def test_processes_that_share_steps(tmp_path):
-    play = gan()
+    play = linear_gan()
     store = dist.FileStore(str(tmp_path / "store"), 1)
     dist.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
@@ -62,7 +62,7 @@ def test_processes_that_share_steps(tmp_path):
 
 def test_a_mirror_that_reads_values():
     matrix = nn.ParameterList([torch.eye(2, dtype=torch.float64)])
-    play = gan()
+    play = linear_gan()
     play.networks[0] = matrix
 
     def loss_fn(matrix, critic, real, noise):
@@ -76,7 +76,7 @@ def test_a_mirror_that_reads_values():
 
 
 def test_parameters_that_no_network_has():
-    play = gan()
+    play = linear_gan()
     own = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     optimizer = CGD([own], play.params[1], solver=fixed())
     with pytest.raises(ValueError, match=r"in none of the networks.*nn\.ParameterList"):
@@ -91,7 +91,7 @@ def test_parameters_that_no_network_has():
 
 @pytest.mark.parametrize("register", ["register_hook", "register_post_accumulate_grad_hook"])
 def test_hooks_on_parameters(register):
-    play = gan()
+    play = linear_gan()
     optimizer = CGD(*play.params, solver=fixed())
     step = compiled(optimizer, play)
     step(*play.batches[0])
@@ -103,7 +103,7 @@ def test_hooks_on_parameters(register):
 
 
 def test_tensors_that_are_no_inputs():
-    play = gan()
+    play = linear_gan()
     optimizer = CGD(*play.params, solver=fixed())
     with pytest.raises(RuntimeError, match=r"Pass tensors that change.* as inputs.*register"):
         take(optimizer, play, lambda *args: CONSTANT * gan_loss(*args))
@@ -121,7 +121,7 @@ def branching(*args):
 
 @pytest.mark.parametrize("loss_fn", [branching, lambda *a: gan_loss(*a) * float(a[2].sum())])
 def test_values_that_are_read(loss_fn):
-    play = gan()
+    play = linear_gan()
     optimizer = CGD(*play.params, solver=fixed())
     with pytest.raises(RuntimeError, match=r"reads a value.*`torch.where`.*mode=\"eager\""):
         take(optimizer, play, loss_fn)
@@ -130,7 +130,7 @@ def test_values_that_are_read(loss_fn):
 
 
 def test_generators_of_their_own():
-    play = gan()
+    play = linear_gan()
     optimizer = CGD(*play.params, solver=fixed())
     generator = torch.Generator()
 
@@ -144,7 +144,7 @@ def test_generators_of_their_own():
 
 
 def test_inputs_of_other_kinds():
-    play = gan()
+    play = linear_gan()
     step = compiled(CGD(*play.params, solver=fixed()), play)
     arrays = [batch.numpy() for batch in play.batches[0]]
     with pytest.raises(TypeError, match=r"got ndarray.*torch\.as_tensor"):
@@ -155,7 +155,7 @@ def test_inputs_of_other_kinds():
 
 def test_more_programs_than_pay(monkeypatch):
     monkeypatch.setattr("compopt.compiled.program_step.MOST_PROGRAMS", 2)
-    play = gan()
+    play = linear_gan()
     step = compiled(CGD(*play.params, solver=fixed()), play, lambda *a: a[-1] * gan_loss(*a[:-1]))
     for weight in (1, 2):
         step(*play.batches[0], weight)
@@ -165,7 +165,7 @@ def test_more_programs_than_pay(monkeypatch):
 
 
 def test_a_buffer_that_grows():
-    play = gan()
+    play = linear_gan()
 
     def loss_fn(generator, critic, real, noise):
         critic.seen = torch.cat([critic.seen, real.detach()])
@@ -180,7 +180,7 @@ def test_a_buffer_that_grows():
 
 
 def test_arguments_of_the_wrong_kind():
-    play = gan()
+    play = linear_gan()
     optimizer = CGD(*play.params, solver=fixed())
     with pytest.raises(TypeError, match="must be a CGD or an ACGD, got ExtraGradient"):
         compiled(ExtraGradient(*play.params, lr=0.1), play)
@@ -195,6 +195,6 @@ def test_arguments_of_the_wrong_kind():
 
 
 def test_a_pair_for_conjugate_gradients():
-    play = gan()
+    play = linear_gan()
     with pytest.raises(TypeError, match=r"GMRES\(\)"):
         take(CGD(*play.params, solver=fixed()), play, lambda *a: (gan_loss(*a), -gan_loss(*a)))

@@ -111,6 +111,7 @@ def test_precision_is_that_of_torch_by_either_of_its_names(matmul, name, value, 
     assert (error(found, expected(*given)) > 1e-5) == is_tf32
 
 
+@pytest.mark.slow
 def test_large_tiles_and_the_order_of_programs():
     form = pytest.importorskip("compopt.kernels.linear.triton")
     given = inputs((1500, 1400, 8), torch.bfloat16)

@@ -57,7 +57,10 @@ def assert_close(found, wanted, rtol):
 @pytest.mark.parametrize(
     ("shape", "taus"),
     [
-        *((shape, "both") for shape in SHAPES),
+        *(
+            pytest.param(shape, "both", marks=[pytest.mark.slow] if shape == "1000" else [])
+            for shape in SHAPES
+        ),
         *(("63", taus) for taus in TAUS if taus != "both"),
     ],
 )

@@ -26,7 +26,7 @@ FIXED = {"solver": ConjugateGradient(rtol=0.0, max_iter=2), "capturable": True}
 @pytest.mark.parametrize(
     ("optimizer_class", "case", "steps", "options"),
     [
-        (ACGD, "mlp-gan", 20, TOLERANCE),
+        (ACGD, "mlp-gan", 8, TOLERANCE),
         (ACGD, "mlp-gan", 3, FIXED),
         (ACGD, "conv-gan-channels-last", 2, FIXED),
         (CGD, "wgan", 3, TOLERANCE),

@@ -169,7 +169,7 @@ def distance_inside(mirror: Any, point: Tensor) -> float:
     ("cls", "dtype"), [(CGD, torch.float32), (ACGD, torch.float64)], ids=["CGD", "ACGD"]
 )
 def test_iterates_stay_strictly_inside(cls: Any, dtype: torch.dtype) -> None:
-    run_in_all_sets(cls, dtype, 1.0, steps=400, period=100)
+    run_in_all_sets(cls, dtype, 1.0, steps=200, period=100)
 
 
 @pytest.mark.slow

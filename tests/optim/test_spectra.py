@@ -79,7 +79,7 @@ spectra = {
 
 
 @pytest.mark.parametrize("name", LINEAR)
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=6, deadline=None, derandomize=True)
 @given(**spectra)
 def test_one_step_has_the_factor_of_theory(
     name: str, p: float, m: float, eta: float, seed: int
@@ -110,7 +110,7 @@ def test_one_step_has_the_factor_of_theory(
 
 
 @pytest.mark.parametrize("name", [*LINEAR, "OGDA"])
-@settings(max_examples=6, deadline=None, derandomize=True)
+@settings(max_examples=4, deadline=None, derandomize=True)
 @given(**spectra)
 def test_runs_converge_exactly_where_theory_has_it(
     name: str, p: float, m: float, eta: float, seed: int
@@ -128,7 +128,7 @@ def test_runs_converge_exactly_where_theory_has_it(
     assert (measured < 1) == (max(radii) < 1), f"{measured} for {max(radii)}"
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
+@settings(max_examples=5, deadline=None, derandomize=True)
 @given(
     mu=st.floats(0.05, 1.0),
     interaction=st.floats(0.0, 20.0),
