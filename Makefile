@@ -52,8 +52,8 @@ typecheck: $(VENV)/.dev
 	$(BIN)/mypy --allow-untyped-calls --disable-error-code=import-untyped examples
 	$(BIN)/basedpyright --level=error
 
-# Warnings are errors: a broken reference, an indented docstring.
-docs: $(VENV)/.docs
+# Warnings are errors: a broken reference, an indented docstring. Then tests look at the pages.
+docs: $(VENV)/.docs $(VENV)/.dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs out/docs
 	COMPOPT_SITE=out/docs $(BIN)/python -m pytest -q -m slow tests/test_site.py
 
