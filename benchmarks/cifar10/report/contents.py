@@ -106,11 +106,11 @@ def headline(report: Report) -> str:
     poor = [words(method) for method in report.endpoints(first) if report.is_poor(method)]
     limits += [f"Too close to noise to be ranked: {'; '.join(poor)}."] * bool(poor)
     few = sum(len(found.seeds) < len(SEEDS) for found in made)
-    limits += [f"{few} of {len(made)} contrasts have fewer seeds than planned."] * bool(few)
+    limits += [f"Contrasts with fewer seeds than planned: {few} of {len(made)}."] * bool(few)
     if not any(result.run["optimizer_name"].endswith(TUNED) for result in report.finals):
         limits.append("Nothing was tuned.")
     if all(result.run["term"]["kind"] == "none" for result in report.finals):
-        limits.append("No explicit term has run yet.")
+        limits.append("No explicit term has had final runs yet.")
     text = " ".join(sides["lower"] or ["No contrast speaks for competition."])
     against = " ".join(sides["higher"] + sides["level"] + limits)
     return f"{text} **Against it:** {against}"
